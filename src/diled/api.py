@@ -1,0 +1,194 @@
+"""The contracts that every part keeps, and the two operations on terms that are done nowhere else.
+
+Shapes: B examples, D latent dimensions, (B, C, H, W) images in [-1, 1], (B, L) int64 tokens. Time t is in [0, 1] and 0 is
+clean. `log_snr` = log(alpha^2 / sigma^2) = -gamma. Every term of a loss or a bound has shape (B,) and is in nats;
+`bound` is an upper bound on -log p(x), so lower is better.
+
+Nouns: an `Encoder` maps x to a distribution q(z | x), a `Decoder` maps z to a distribution p(x | z), a `Density` bounds
+-log p of a tensor and KL(q || p) of a distribution. An autoencoder is an encoder, a decoder and a prior; a diffusion
+model is a density; an autoencoder is a density. So a prior can be a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from diled.errors import NoBound
+
+__all__ = [
+    "Decoder",
+    "Denoiser",
+    "Density",
+    "Distribution",
+    "Encoder",
+    "NoBound",
+    "Noise",
+    "Terms",
+    "normal_noise",
+    "scale_gradient",
+    "sum_dims",
+    "total",
+    "with_gradient_of",
+]
+
+Terms: TypeAlias = dict[str, Tensor]
+"""Named contributions to a loss or a bound, each of shape (B,), in nats."""
+
+Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
+"""A source of standard normal numbers of a given shape."""
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """A batch of B distributions over x. All densities and entropies are in nats, one number per example."""
+
+    measure: str
+    """`counting` (probabilities of grid values or symbols) or `density` (per unit of x in model space)."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, in the shape of x."""
+        ...
+
+    @property
+    def mode(self) -> Tensor:
+        """The most likely x (exactly, or up to the unimodality that the class states)."""
+        ...
+
+    def sample(self, noise: Noise | None = None) -> Tensor:
+        """One draw for each example; differentiable where the class can."""
+        ...
+
+    def nll(self, x: Tensor) -> Tensor:
+        """-log p(x), shape (B,)."""
+        ...
+
+    def entropy(self) -> Tensor:
+        """The entropy, shape (B,). Raises `NoBound` where there is none."""
+        ...
+
+    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Distribution:
+        """The distribution of scale * x + shift."""
+        ...
+
+    def scale_gradient(self, r: Tensor | float) -> Distribution:
+        """The same distribution whose parameters pass r times their gradient."""
+        ...
+
+    def check(self, x: Tensor) -> None:
+        """Raise `NoBound` unless `nll(x)` is minus the log of a probability (density) of these x."""
+        ...
+
+
+class Density(nn.Module):
+    """A model p(x): it bounds -log p(x) of a tensor, and KL(q || p) of a distribution q over x.
+
+    A subclass writes `terms` for tensors and `sample`. The terms of a distribution default to -H(q) + terms(z), z ~ q.
+    """
+
+    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """The named terms whose sum bounds -log p(x) (of a tensor) or KL(q || p) (of a distribution).
+
+        Args:
+            q: a tensor (B, ...) or a distribution over such tensors.
+            exact: every weight one and no extras, on every level: the sum is the bound. Otherwise the values are nats all
+                the same, but their gradients are those of the training objective.
+            progress: share of the training done, in [0, 1], for warm-ups.
+
+        Raises:
+            NoBound: `exact` is wanted and some part admits no bound.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define terms()")
+
+    def terms_of_sample(self, q: Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """KL(q || p) <= -H(q) + terms(z), z ~ q: what `terms` of a distribution is where there is nothing sharper."""
+        if not exact and not has_entropy(q):
+            return self.terms(q.sample(), progress=progress)
+        return {"negative_entropy": -q.entropy(), **self.terms(q.sample(), exact=exact, progress=progress)}
+
+    def bound(self, x: Tensor) -> Tensor:
+        """An upper bound on -log p(x) in nats, shape (B,): one Monte-Carlo estimate, unbiased for the bound.
+
+        It is a mean over noise and times: never use it as a log-weight (in importance weighting, say).
+        """
+        return total(self.terms(x, exact=True))
+
+    def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
+        """Draw `n` samples of x. The same `noise` gives the same samples."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+class Encoder(Protocol):
+    """x -> q(z | x)."""
+
+    def __call__(self, x: Tensor) -> Distribution:
+        """The distribution of the code of each example."""
+        ...
+
+
+class Decoder(Protocol):
+    """z -> p(x | z)."""
+
+    def __call__(self, z: Tensor) -> Distribution:
+        """The distribution of the data given each code."""
+        ...
+
+
+class Denoiser(Protocol):
+    """(z_t, log_snr, condition) -> the estimate of clean z."""
+
+    def __call__(self, z_t: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
+        """E[z | z_t]: z_t (B, ...), log_snr (B,), condition (B, ...) or None -> (B, ...)."""
+        ...
+
+
+def has_entropy(q: Distribution) -> bool:
+    """Whether q has an entropy; a deterministic code has none."""
+    return getattr(q, "has_entropy", True)
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of all terms, shape (B,). The only place where terms are added.
+
+    Raises:
+        ValueError: a term is not of shape (B,); it would broadcast silently to a wrong total.
+    """
+    shapes = {name: tuple(term.shape) for name, term in terms.items()}
+    if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
+        raise ValueError(f"every term must have the same shape (B,), got {shapes}")
+    return torch.stack(list(terms.values())).sum(0)
+
+
+def sum_dims(x: Tensor) -> Tensor:
+    """(B, ...) -> (B,): the sum over everything but the batch, in fp32 or wider."""
+    x = x if x.dtype == torch.float64 else x.float()
+    return x.flatten(1).sum(1) if x.ndim > 1 else x
+
+
+def scale_gradient(z: Tensor, r: Tensor | float) -> Tensor:
+    """The value of z with r times its gradient: lerp(detach(z), z, r).
+
+    One dial per edge of the model: r = 1 trains jointly, r = 0 stops the gradient (two stages), a number between is
+    beta, a ramp is a warm-up, and r(t) = w_encoder(t) / w_prior(t) gives the two objectives of LSGM in one pass.
+    """
+    if isinstance(r, (int, float)):
+        if r == 1:
+            return z
+        if r == 0:
+            return z.detach()
+    fixed = z.detach()
+    return fixed + r * (z - fixed)
+
+
+def with_gradient_of(value: Tensor, loss: Tensor) -> Tensor:
+    """The value (nats, to be read) of one tensor with the gradient of another (the training objective)."""
+    return value.detach() + (loss - loss.detach())
+
+
+def normal_noise(like: Tensor) -> Noise:
+    """Standard normal noise from torch's global generator on the device and in the type of `like`."""
+    return lambda shape: torch.randn(shape, device=like.device, dtype=like.dtype)

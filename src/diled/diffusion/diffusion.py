@@ -1,0 +1,259 @@
+"""A diffusion model as a density.
+
+For a posterior q = N(M, V_0) over z_0 the rate, KL between the forward and the reverse path, is
+
+    KL(q || p) <= 1/2 int_0^1 gamma'(t) E || (sigma_t / sqrt V_t) e - e_hat(z_t, t) ||^2 dt + KL(q(z_1 | x) || N(0, I)),
+    z_t = alpha_{t|0} M + sqrt(V_t) e,   V_t as in `process.py`.
+
+Neither an entropy nor a residual at t = 0 appears: the encoder's noise is integrated out. With V_0 = sigma_0^2 it is the
+diffusion loss of Kingma et al. 2021 (Eq. 15 to 17). In discrete time the integral becomes the sum over T steps of
+KL(q(z_s | z_t, x) || p(z_s | z_t)), Gaussians of different variances. For the optimal denoiser both are equalities in
+the limit of many steps.
+
+Feeding a sample of q instead of q adds the first noise a second time: a bound too, but a looser and noisier one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from diled.api import Density, Distribution, NoBound, Noise, Terms, normal_noise, sum_dims, total, with_gradient_of
+from diled.diffusion.objectives import Objective, vlb
+from diled.diffusion.process import GaussianProcess
+from diled.diffusion.samplers import SAMPLERS, Sampler, ddim, invert, levels
+from diled.diffusion.schedule import Schedule, alpha, sigma, sigma2
+from diled.distributions import LOG_2PI, Normal
+
+__all__ = ["Conditional", "Diffusion", "stratified_times"]
+
+
+class Diffusion(Density):
+    """p(z) defined by a denoiser and a noise schedule.
+
+    Args:
+        denoiser: (z_t, log_snr (B,), condition) -> estimate of clean z.
+        schedule: gamma(t).
+        shape: the shape of one z.
+        timesteps: T of a discrete chain; None: continuous time.
+        times_per_code: noise levels drawn for each example in training (K); stratified over the batch.
+        objective: training weights. `bound()` ignores them.
+        process: the forward process.
+
+    Reference: Sohl-Dickstein et al. 2015; Ho et al. 2020; Kingma et al. 2021.
+    """
+
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        schedule: Schedule,
+        shape: tuple[int, ...],
+        *,
+        timesteps: int | None = None,
+        times_per_code: int = 1,
+        objective: Objective | None = None,
+        process: GaussianProcess | None = None,
+    ) -> None:
+        super().__init__()
+        if timesteps is not None and timesteps < 1:
+            raise ValueError(f"timesteps must be at least 1, got {timesteps}")
+        if objective and not objective.is_bound and any(p.requires_grad for p in schedule.parameters()):
+            raise ValueError(
+                "a learned schedule is trained by the bound only: use the vlb weighting, with the terminal term"
+            )
+        self.denoiser = denoiser
+        self.schedule = schedule
+        self.shape = tuple(shape)
+        self.timesteps = timesteps
+        self.times_per_code = times_per_code
+        self.objective = objective or Objective()
+        self.process = process or GaussianProcess()
+
+    def terms(
+        self,
+        q: Tensor | Distribution,
+        *,
+        exact: bool = False,
+        progress: Tensor | float = 1.0,
+        condition: Tensor | None = None,
+    ) -> Terms:
+        """`diffusion` (the path) and `terminal` (the last KL) of a Gaussian posterior over z_0.
+
+        A tensor x is seen through the chain's own first noise, q = N(alpha_0 x, sigma_0^2), and read back by
+        p(x | z_0) = N(z_0 / alpha_0, sigma_0^2 / alpha_0^2), the term `last_step`: a density per unit of x.
+        """
+        if isinstance(q, Tensor):
+            gamma_0 = self.schedule.ends[0]
+            log_var = torch.log(sigma2(gamma_0))
+            posterior = Normal(alpha(gamma_0) * q, log_var.expand_as(q))
+            last = sum_dims((0.5 * (LOG_2PI + 1 + log_var) - torch.log(alpha(gamma_0))).expand_as(q))
+            return {**self.terms(posterior, exact=exact, progress=progress, condition=condition), "last_step": last}
+        if not isinstance(q, Normal):
+            if exact:
+                q.entropy()  # raises NoBound where there is none
+                raise NoBound(f"A diffusion prior bounds KL(q || p) for Gaussian q, not for {type(q).__name__}.")
+            return self.terms(q.sample(), progress=progress, condition=condition)
+        k = 1 if exact else self.times_per_code
+        path = self._path(q, k, exact, condition)
+        terminal = self._terminal(q)
+        if not exact and not self.objective.terminal:
+            terminal = with_gradient_of(terminal, torch.zeros_like(terminal))
+        return {"diffusion": path, "terminal": terminal}
+
+    def _terminal(self, q: Normal) -> Tensor:
+        gamma_0, gamma_1 = self.schedule.ends
+        last = self.process.marginal(q, gamma_0, gamma_1)
+        return last.kl(Normal(torch.zeros_like(last.mean), torch.zeros_like(last.log_var)))
+
+    def _path(self, q: Normal, k: int, exact: bool, condition: Tensor | None) -> Tensor:
+        """The path's KL, (B,): k noise levels an example, averaged. Values are nats; gradients, the objective's."""
+        batch, steps = q.mean.shape[0], self.timesteps
+        t = stratified_times(batch, k, q.mean)
+        if steps is not None:
+            t = (torch.floor(t * steps) + 1).clamp(max=steps) / steps
+        gamma_0, gamma_t = self.schedule.ends[0], self.schedule.gamma(t)
+        if steps is None:
+            slope = self.schedule.slope(t)
+        else:
+            gamma_s = self.schedule.gamma(t - 1 / steps)
+            slope = steps * (gamma_t - gamma_s)
+        weight, q = self._weights(q.repeat(k), gamma_t, slope, exact)
+        at_t = self.process.marginal(q, gamma_0, gamma_t)
+        e = torch.randn_like(at_t.mean)
+        std = (0.5 * at_t.log_var).exp()
+        z_t = at_t.mean + std * e
+        c = None if condition is None else condition.repeat(k, *[1] * (condition.ndim - 1))
+        x_hat = self.denoiser(z_t, -gamma_t, c).to(z_t.dtype)
+        residual = self._residual(z_t, x_hat, e, std, gamma_t)
+        squares = 0.5 * slope * residual
+        if steps is None:
+            nats = squares
+        else:
+            at_s = self.process.marginal(q, gamma_0, gamma_s)
+            forward = self.process.posterior(at_s, at_t, z_t, gamma_s, gamma_t)
+            nats = steps * forward.kl(self.process.step(z_t, x_hat, gamma_s, gamma_t))
+        if weight is not None:
+            nats = with_gradient_of(nats, weight * squares)
+        return nats.reshape(k, batch).mean(0)
+
+    @staticmethod
+    def _residual(z_t: Tensor, x_hat: Tensor, e: Tensor, std: Tensor, gamma_t: Tensor) -> Tensor:
+        """|| (sigma_t / sqrt V_t) e - e_hat ||^2, (B,)."""
+        column = (-1,) + (1,) * (z_t.ndim - 1)
+        a, s = alpha(gamma_t).reshape(column), sigma(gamma_t).reshape(column)
+        return sum_dims((s / std * e - (z_t - a * x_hat) / s) ** 2)
+
+    def _weights(self, q: Normal, gamma: Tensor, slope: Tensor, exact: bool) -> tuple[Tensor | None, Normal]:
+        """w of the objective (None: the bound's own) and q with the gradient share of the encoder's weights."""
+        prior, encoder = self.objective.prior, self.objective.encoder
+        if exact or (prior is vlb and encoder is None):
+            return None, q
+        dims = math.prod(self.shape)
+        w = prior(gamma.detach(), slope.detach(), dims)
+        if encoder is not None:
+            share = encoder(gamma.detach(), slope.detach(), dims) / w
+            q = q.scale_gradient(share.reshape((-1,) + (1,) * (q.mean.ndim - 1)))
+        return w, q
+
+    def sample(
+        self,
+        n: int,
+        *,
+        noise: Noise | None = None,
+        steps: int | None = None,
+        sampler: str | Sampler = "ddim",
+        condition: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """z_0, (n, *shape).
+
+        Args:
+            n: how many.
+            noise: source of z_1 and of the steps' noise.
+            steps: sampler steps; None: 25, or T of a discrete chain for the ancestral sampler.
+            sampler: a name of `SAMPLERS` or any function (denoise, z, gammas, noise).
+            condition: passed to the denoiser.
+            start: z_1, instead of noise.
+        """
+        reference = self._reference()
+        noise = noise or normal_noise(reference)
+        if steps is None:
+            steps = self.timesteps if self.timesteps and sampler == "ancestral" else 25
+        run = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        z = noise((n, *self.shape)) if start is None else start
+        return run(self._denoise(condition), z, levels(self.schedule, steps, reference.device), noise)
+
+    def invert(self, z_0: Tensor, *, steps: int = 50, condition: Tensor | None = None) -> Tensor:
+        """The z_1 from which DDIM returns to z_0 (see `samplers.invert`)."""
+        return invert(self._denoise(condition), z_0, levels(self.schedule, steps, z_0.device))
+
+    def given(self, condition: Tensor, *, steps: int = 25) -> Conditional:
+        """p(x | condition) as a distribution, for use as a decoder's output."""
+        return Conditional(self, condition, steps)
+
+    def _denoise(self, condition: Tensor | None):  # type: ignore[no-untyped-def]
+        if condition is None:
+            return self.denoiser
+        return lambda z, log_snr: self.denoiser(z, log_snr, condition)
+
+    def _reference(self) -> Tensor:
+        return next(iter(self.parameters()), self.schedule.ends[0])
+
+
+class Conditional:
+    """A diffusion given a code, as a distribution p(x | z): its nll is the sum of its terms."""
+
+    measure = "density"
+
+    def __init__(self, diffusion: Diffusion, condition: Tensor, steps: int) -> None:
+        self.diffusion, self.condition, self.steps = diffusion, condition, steps
+
+    def nll(self, x: Tensor) -> Tensor:
+        """A bound on -log p(x | condition), (B,); its gradient is the objective's."""
+        return total(self.diffusion.terms(x, condition=self.condition))
+
+    def sample(self, noise: Noise | None = None) -> Tensor:
+        """A draw, by DDIM from fresh noise."""
+        n = len(self.condition)
+        return self.diffusion.sample(n, noise=noise, steps=self.steps, condition=self.condition)
+
+    @property
+    def mode(self) -> Tensor:
+        """DDIM from z_1 = 0."""
+        start = torch.zeros(len(self.condition), *self.diffusion.shape).to(self.condition)
+        return ddim(
+            self.diffusion._denoise(self.condition), start, levels(self.diffusion.schedule, self.steps, start.device)
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """The same as `mode`: the exact mean would need many draws."""
+        return self.mode
+
+    def invert(self, x: Tensor) -> Tensor:
+        """The z_1 that DDIM takes back to x."""
+        return self.diffusion.invert(x, steps=self.steps, condition=self.condition)
+
+    def entropy(self) -> Tensor:
+        """Raises `NoBound`."""
+        raise NoBound("A diffusion decoder has no entropy in closed form.")
+
+    def check(self, x: Tensor) -> None:
+        """Every tensor is admissible: a density."""
+
+
+def stratified_times(batch: int, k: int, like: Tensor) -> Tensor:
+    """k times for each of `batch` examples, (k * batch,) copy-major: one point in each of k * batch equal cells of [0, 1).
+
+    All share one random offset (Kingma et al. 2021, appendix I), over all ranks of a distributed run, and the k times of
+    an example lie 1/k apart.
+    """
+    ranks, rank, offset = 1, 0, torch.rand((), device=like.device)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+        torch.distributed.broadcast(offset, 0)
+    cell = torch.randperm(batch, device=like.device).to(like.dtype) * ranks + rank
+    strata = (cell + offset) / (batch * ranks)
+    return ((strata + torch.arange(k, device=like.device).to(like.dtype).unsqueeze(1)) / k).flatten()

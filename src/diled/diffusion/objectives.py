@@ -1,0 +1,77 @@
+"""Training weights, kept apart from the bound.
+
+Every usual loss is one weighted integral over noise levels (Kingma & Gao 2023),
+
+    L_w = 1/2 integral w(gamma) E || e - e_hat(z_gamma) ||^2 d gamma,
+
+estimated with noise levels from the schedule's own density p(gamma) = 1 / gamma'(t). A weighting returns w, the factor
+relative to the variational bound, from (gamma, slope = gamma'(t), D):
+
+    vlb       w = 1
+    simple    w = 2 scale p(gamma) (/ D where the mean over dimensions is meant): the unweighted noise error, Ho et al. 2020
+    min_snr   w = simple times min(SNR, cap) / SNR, Hang et al. 2023
+
+A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from diled.diffusion.schedule import Schedule
+
+__all__ = ["Objective", "Weighting", "min_snr", "simple", "vlb"]
+
+Weighting: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
+"""(gamma, slope, dimensions) -> w, of gamma's shape."""
+
+
+def vlb(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
+    """w = 1: the variational bound."""
+    return torch.ones_like(gamma)
+
+
+def simple(scale: float = 1.0, *, mean: bool = False, reference: Schedule | None = None) -> Weighting:
+    """scale * || e - e_hat ||^2 with t uniform (summed over dimensions, or their `mean`): Ho et al. 2020, Eq. 14."""
+
+    def weight(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
+        p = 1 / (slope if reference is None else reference.slope(reference.time(gamma)))
+        return (2 * scale / (dims if mean else 1)) * p
+
+    return weight
+
+
+def min_snr(cap: float = 5.0, *, scale: float = 1.0, reference: Schedule | None = None) -> Weighting:
+    """`simple` times min(SNR, cap) / SNR (Hang et al. 2023, Eq. 10): low noise levels no longer dominate."""
+    base = simple(scale, reference=reference)
+
+    def weight(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
+        return base(gamma, slope, dims) * torch.clamp(cap * torch.exp(gamma), max=1.0)
+
+    return weight
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a diffusion is trained on.
+
+    Args:
+        prior: weights of the denoiser's gradient.
+        encoder: weights of the gradient that flows into the codes; None: the same. LSGM trains the denoiser on `simple`
+            and the encoder on `vlb` (Vahdat et al. 2021, section 3.2); one pass serves both.
+        terminal: keep KL(q(z_1 | x) || N(0, I)), which alone stops the codes from growing without limit.
+    """
+
+    prior: Weighting = vlb
+    encoder: Weighting | None = None
+    terminal: bool = True
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the objective is the bound itself."""
+        return self.prior is vlb and self.encoder is None and self.terminal

@@ -1,0 +1,227 @@
+"""Noise schedules: how the signal-to-noise ratio falls with time.
+
+    z_t = alpha_t x + sigma_t e,   alpha_t^2 = sigmoid(-gamma(t)),   sigma_t^2 = sigmoid(gamma(t)),   gamma = -log SNR
+
+with t in [0, 1] and 0 clean. Every schedule rises strictly from gamma(0) = `gamma_min` to gamma(1) = `gamma_max`: named
+shapes (cosine, linear) are cut to the part between those ends. A likelihood depends on the ends only (Kingma et al.
+2021, section 5.1); the shape decides where the training noise levels fall, p(gamma) = 1 / gamma'(t).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "BetaTable",
+    "Cosine",
+    "LearnedLogSNR",
+    "Linear",
+    "LinearLogSNR",
+    "Schedule",
+    "alpha",
+    "constant_beta",
+    "ddpm_beta",
+    "like",
+    "sigma",
+    "sigma2",
+]
+
+
+def alpha(gamma: Tensor) -> Tensor:
+    """alpha = sqrt(sigmoid(-gamma))."""
+    return torch.sigmoid(-gamma).sqrt()
+
+
+def sigma(gamma: Tensor) -> Tensor:
+    """sigma = sqrt(sigmoid(gamma))."""
+    return torch.sigmoid(gamma).sqrt()
+
+
+def sigma2(gamma: Tensor) -> Tensor:
+    """sigma^2 = sigmoid(gamma)."""
+    return torch.sigmoid(gamma)
+
+
+def like(v: Tensor, z: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ..., 1), to multiply z of shape (B, ...)."""
+    return v.reshape(v.shape + (1,) * (z.ndim - v.ndim)) if v.ndim else v
+
+
+class Schedule(nn.Module):
+    """gamma(t), its slope, and its inverse. Abstract: a subclass writes the three."""
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """-log SNR at time t, of t's shape."""
+        raise NotImplementedError
+
+    def slope(self, t: Tensor) -> Tensor:
+        """d gamma / dt > 0."""
+        raise NotImplementedError
+
+    def time(self, gamma: Tensor) -> Tensor:
+        """The t at which gamma(t) is the given value."""
+        raise NotImplementedError
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """gamma(0) and gamma(1)."""
+        t = torch.tensor([0.0, 1.0], device=next(iter(self.buffers()), torch.empty(0)).device)
+        g = self.gamma(t)
+        return g[0], g[1]
+
+    def forward(self, t: Tensor) -> Tensor:
+        """gamma(t)."""
+        return self.gamma(t)
+
+
+class LinearLogSNR(Schedule):
+    """gamma(t) = gamma_min + (gamma_max - gamma_min) t: noise levels uniform in log SNR."""
+
+    def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
+        super().__init__()
+        _check_ends(gamma_min, gamma_max)
+        self.register_buffer("_ends", torch.tensor([float(gamma_min), float(gamma_max)]))
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """gamma(0) and gamma(1)."""
+        return self._ends[0], self._ends[1]
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """Linear."""
+        g0, g1 = self.ends
+        return g0 + (g1 - g0) * t
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Constant."""
+        g0, g1 = self.ends
+        return (g1 - g0).expand_as(t)
+
+    def time(self, gamma: Tensor) -> Tensor:
+        """Linear."""
+        g0, g1 = self.ends
+        return (gamma - g0) / (g1 - g0)
+
+
+class LearnedLogSNR(LinearLogSNR):
+    """A linear log SNR whose two end points are parameters, trained by the bound (Kingma et al. 2021, appendix I).
+
+    The shape between the ends changes only the variance of the estimate, so it stays linear. Under weights other than
+    those of the bound the ends get no gradient.
+    """
+
+    def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
+        super().__init__(gamma_min, gamma_max)
+        del self._ends
+        self.low = nn.Parameter(torch.tensor(float(gamma_min)))
+        self.log_range = nn.Parameter(torch.tensor(math.log(gamma_max - gamma_min)))
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """gamma(0) and gamma(1)."""
+        return self.low, self.low + self.log_range.exp()
+
+
+class Cosine(Schedule):
+    """gamma = 2 log tan(pi u / 2), alpha = cos(pi u / 2): Nichol & Dhariwal 2021, cut to [gamma_min, gamma_max]."""
+
+    def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
+        super().__init__()
+        _check_ends(gamma_min, gamma_max)
+        self.register_buffer("cut", torch.stack([self._u(torch.tensor(float(g))) for g in (gamma_min, gamma_max)]))
+
+    @staticmethod
+    def _u(gamma: Tensor) -> Tensor:
+        return (2 / math.pi) * torch.atan(torch.exp(0.5 * gamma))
+
+    def _at(self, t: Tensor) -> Tensor:
+        return self.cut[0] + (self.cut[1] - self.cut[0]) * t
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """2 log tan(pi u / 2)."""
+        return 2 * torch.log(torch.tan(0.5 * math.pi * self._at(t)))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """2 pi / sin(pi u) du/dt."""
+        return 2 * math.pi / torch.sin(math.pi * self._at(t)) * (self.cut[1] - self.cut[0])
+
+    def time(self, gamma: Tensor) -> Tensor:
+        """From tan(pi u / 2) = exp(gamma / 2)."""
+        return (self._u(gamma) - self.cut[0]) / (self.cut[1] - self.cut[0])
+
+
+class Linear(Schedule):
+    """alpha : sigma = (1 - u) : u, the straight path of flow matching in variance-preserving form (Lipman et al. 2023)."""
+
+    def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
+        super().__init__()
+        _check_ends(gamma_min, gamma_max)
+        self.register_buffer("cut", torch.sigmoid(torch.tensor([0.5 * gamma_min, 0.5 * gamma_max])))
+
+    def _at(self, t: Tensor) -> Tensor:
+        return self.cut[0] + (self.cut[1] - self.cut[0]) * t
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """2 log (u / (1 - u))."""
+        return 2 * torch.logit(self._at(t))
+
+    def slope(self, t: Tensor) -> Tensor:
+        """2 / (u (1 - u)) du/dt."""
+        u = self._at(t)
+        return 2 / (u * (1 - u)) * (self.cut[1] - self.cut[0])
+
+    def time(self, gamma: Tensor) -> Tensor:
+        """From u = sigmoid(gamma / 2)."""
+        return (torch.sigmoid(0.5 * gamma) - self.cut[0]) / (self.cut[1] - self.cut[0])
+
+
+class BetaTable(Schedule):
+    """The table of a discrete chain: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = (i - 1) / (T - 1), gamma linear between.
+
+    Exact at the table's own T steps, and a valid schedule (with an exact slope) at every t between.
+    """
+
+    def __init__(self, betas: Tensor) -> None:
+        super().__init__()
+        log_alpha2 = torch.log1p(-betas.double()).cumsum(0)
+        gammas = torch.log(-torch.expm1(log_alpha2)) - log_alpha2
+        self.register_buffer("table", gammas.float())
+
+    def _cell(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        x = t.clamp(0, 1) * (len(self.table) - 1)
+        i = x.floor().long().clamp(max=len(self.table) - 2)
+        return i, x - i
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """Linear interpolation in the table."""
+        i, part = self._cell(t)
+        return torch.lerp(self.table[i], self.table[i + 1], part)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """Constant within a cell of the table."""
+        i, _ = self._cell(t)
+        return (self.table[i + 1] - self.table[i]) * (len(self.table) - 1)
+
+    def time(self, gamma: Tensor) -> Tensor:
+        """Linear interpolation in the inverse table."""
+        i = (torch.searchsorted(self.table, gamma.contiguous()) - 1).clamp(0, len(self.table) - 2)
+        part = (gamma - self.table[i]) / (self.table[i + 1] - self.table[i])
+        return (i + part) / (len(self.table) - 1)
+
+
+def ddpm_beta(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> BetaTable:
+    """beta rising linearly from 1e-4 to 0.02 (Ho et al. 2020, section 4)."""
+    return BetaTable(torch.linspace(first, last, steps, dtype=torch.float64))
+
+
+def constant_beta(steps: int = 1000, beta: float = 0.008) -> BetaTable:
+    """One beta for every step, the encoder's noise included (Liu et al. 2024: 0.008 and 1000)."""
+    return BetaTable(torch.full((steps,), beta, dtype=torch.float64))
+
+
+def _check_ends(gamma_min: float, gamma_max: float) -> None:
+    if not gamma_min < gamma_max:
+        raise ValueError(f"gamma_min ({gamma_min}) must lie below gamma_max ({gamma_max})")

@@ -1,0 +1,304 @@
+"""The autoencoder: an encoder, a decoder and a prior.
+
+    -log p(x) <= E_{z ~ q(z|x)} [ -log p(x|z) ] + KL(q(z|x) || p(z))
+                  distortion                      rate
+
+The prior is any density, so it may be N(0, I) (a VAE), a diffusion (DiLED), or another autoencoder (a hierarchy, the
+two-stage VAE, DiLED with several learned levels). The rate's gradient reaches the encoder times `rate_weight`, while the
+prior always trains at full weight and the printed number stays in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diled.api import Decoder, Density, Distribution, Encoder, Noise, Terms
+from diled.diffusion.schedule import Schedule, alpha, sigma2
+from diled.distributions import Bernoulli, Dirac, Discretized, Logistic, LogisticMixture, Normal
+
+__all__ = [
+    "Autoencoder",
+    "BernoulliLikelihood",
+    "DiracEncoder",
+    "DiscretizedLikelihood",
+    "Extra",
+    "FixedNoiseEncoder",
+    "GaussianEncoder",
+    "GaussianLikelihood",
+    "LikelihoodDecoder",
+    "LogisticMixtureLikelihood",
+    "Rate",
+    "warmup",
+]
+
+Extra = Callable[["Autoencoder", Tensor, Distribution, Tensor], Terms]
+"""(model, x, q, z) -> named terms (B,) that train but never enter the bound."""
+
+RateWeight = Callable[[Tensor | float], Tensor | float]
+"""progress in [0, 1] -> r."""
+
+
+def warmup(weight: float = 1.0, share: float = 0.0) -> RateWeight:
+    """A linear ramp from 0 to `weight` over the first `share` of the training, then constant."""
+
+    def at(progress: Tensor | float) -> Tensor | float:
+        if share <= 0:
+            return weight
+        if isinstance(progress, Tensor):
+            return weight * (progress / share).clamp(max=1.0)
+        return weight * min(progress / share, 1.0)
+
+    return at
+
+
+class Autoencoder(Density):
+    """Encoder, decoder and prior, trained jointly.
+
+    Args:
+        encoder: x -> q(z | x).
+        decoder: z -> p(x | z).
+        prior: a density over z.
+        rate_weight: r, or r(progress): how much of the rate's gradient the encoder feels. `bound()` ignores it.
+        extras: functions (model, x, q, z) -> named (B,) terms, added in training only.
+
+    Example:
+        >>> model = Autoencoder(GaussianEncoder(net), LikelihoodDecoder(net2, BernoulliLikelihood()), StandardNormal((8,)))
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | nn.Module,
+        decoder: Decoder | nn.Module,
+        prior: Density,
+        *,
+        rate_weight: float | RateWeight = 1.0,
+        extras: Sequence[Extra] = (),
+    ) -> None:
+        super().__init__()
+        self.encoder: Any = encoder
+        self.decoder: Any = decoder
+        self.prior = prior
+        self.rate_weight = rate_weight if callable(rate_weight) else warmup(rate_weight)
+        self.extras = tuple(extras)
+
+    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """`distortion`, the prior's terms as `rate/...`, and in training the extras as `extra/...`."""
+        if not isinstance(q, Tensor):
+            return self.terms_of_sample(q, exact=exact, progress=progress)
+        x, posterior = q, self.encoder(q)
+        z = posterior.sample()
+        likelihood = self.decoder(z)
+        if exact:
+            likelihood.check(x)
+        r = 1.0 if exact else self.rate_weight(progress)
+        rate = self.prior.terms(posterior.scale_gradient(r), exact=exact, progress=progress)
+        terms = {"distortion": likelihood.nll(x), **{f"rate/{name}": term for name, term in rate.items()}}
+        if not exact:
+            for extra in self.extras:
+                terms |= {f"extra/{name}": term for name, term in extra(self, x, posterior, z).items()}
+        return terms
+
+    def sample(self, n: int, *, noise: Noise | None = None, mean: bool = True, **options: Any) -> Tensor:
+        """x decoded from n codes of the prior: the decoder's mean, or a draw from p(x | z) with `mean=False`.
+
+        `options` (steps, sampler) go to the prior.
+        """
+        likelihood = self.decoder(self.prior.sample(n, noise=noise, **options))
+        return likelihood.mean if mean else likelihood.sample(noise)
+
+    def reconstruct(self, x: Tensor, *, noise: Noise | None = None, sample_code: bool = False) -> Tensor:
+        """The decoder's mean at the posterior's mean, or at a draw from it."""
+        posterior = self.encoder(x)
+        return self.decoder(posterior.sample(noise) if sample_code else posterior.mean).mean
+
+
+class Rate(Density):
+    """Only the rate of an autoencoder: what a second stage trains, on the codes of a frozen encoder."""
+
+    def __init__(self, encoder: nn.Module, prior: Density) -> None:
+        super().__init__()
+        self.encoder, self.prior = encoder, prior
+
+    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """The prior's terms as `rate/...`; nothing reaches the encoder."""
+        with torch.no_grad():
+            posterior = self.encoder(q)
+        terms = self.prior.terms(posterior, exact=exact, progress=progress)
+        return {f"rate/{name}": term for name, term in terms.items()}
+
+    def sample(self, n: int, *, noise: Noise | None = None, **options: Any) -> Tensor:
+        """Codes of the prior."""
+        return self.prior.sample(n, noise=noise, **options)
+
+
+class GaussianEncoder(nn.Module):
+    """q(z | x) = N(m(x), v(x)) with a learned diagonal variance.
+
+    Args:
+        network: x -> (B, 2 D): means and raw log-variances, softly limited to [-`limit`, `limit`].
+    """
+
+    def __init__(self, network: nn.Module, *, limit: float = 10.0) -> None:
+        super().__init__()
+        self.network, self.limit = network, limit
+
+    def forward(self, x: Tensor) -> Normal:
+        """The posterior of each example."""
+        mean, raw = self.network(x).float().chunk(2, dim=1)
+        return Normal(mean, self.limit * torch.tanh(raw / self.limit))
+
+
+class FixedNoiseEncoder(nn.Module):
+    """q(z_0 | x) = N(alpha_0 E(x), sigma_0^2): the encoder is the diffusion's first step (Liu et al. 2024, section 3).
+
+    Args:
+        network: x -> (B, D).
+        schedule: the prior's schedule, whose clean end is the encoder's noise.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule) -> None:
+        super().__init__()
+        self.network, self.schedule = network, schedule
+
+    def forward(self, x: Tensor) -> Normal:
+        """The posterior of each example."""
+        gamma_0 = self.schedule.ends[0]
+        code = self.network(x).float()
+        return Normal(alpha(gamma_0) * code, torch.log(sigma2(gamma_0)).expand_as(code))
+
+
+class DiracEncoder(nn.Module):
+    """A deterministic code: no entropy, so no bound."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Dirac:
+        """The code of each example."""
+        return Dirac(self.network(x).float())
+
+
+class LikelihoodDecoder(nn.Module):
+    """p(x | z): a network whose outputs are a likelihood's parameters.
+
+    Args:
+        network: z -> (B, C P, *S), with P = `likelihood.parameters_per_channel(C)`.
+        likelihood: turns them into a distribution.
+    """
+
+    def __init__(self, network: nn.Module, likelihood: nn.Module) -> None:
+        super().__init__()
+        self.network, self.likelihood = network, likelihood
+
+    def forward(self, z: Tensor) -> Distribution:
+        """The distribution of x given each code."""
+        return self.likelihood(self.network(z).float())
+
+
+class BernoulliLikelihood(nn.Module):
+    """Pixels in {-1, 1}."""
+
+    def parameters_per_channel(self, channels: int) -> int:
+        """One logit."""
+        return 1
+
+    def forward(self, raw: Tensor) -> Bernoulli:
+        """raw (B, C, *S)."""
+        return Bernoulli(raw)
+
+
+class GaussianLikelihood(nn.Module):
+    """N(mean, std^2), a density for continuous data.
+
+    Args:
+        std: a fixed standard deviation; None: one learned for all dimensions (Dai & Wipf 2019), or, with `per_dimension`,
+            one output of the network for each.
+    """
+
+    def __init__(self, std: float | None = None, *, per_dimension: bool = False) -> None:
+        super().__init__()
+        self.per_dimension = per_dimension
+        if std is None and not per_dimension:
+            self.log_var: Any = nn.Parameter(torch.zeros(()))
+        elif std is not None:
+            self.register_buffer("log_var", 2 * torch.log(torch.tensor(float(std))))
+
+    def parameters_per_channel(self, channels: int) -> int:
+        """A mean, and a log-variance where it is the network's."""
+        return 2 if self.per_dimension else 1
+
+    def forward(self, raw: Tensor) -> Normal:
+        """raw (B, C P, *S)."""
+        if self.per_dimension:
+            mean, log_var = raw.chunk(2, dim=1)
+            return Normal(mean, 10 * torch.tanh(log_var / 10))
+        return Normal(raw, self.log_var.expand_as(raw))
+
+
+class DiscretizedLikelihood(nn.Module):
+    """A Gaussian or logistic rounded to the data's grey values: a probability.
+
+    Args:
+        levels: number of grey values.
+        kind: `gaussian` or `logistic`.
+        std: a fixed standard deviation of a Gaussian (in units of the range [-1, 1]); None: learned for each dimension.
+    """
+
+    def __init__(self, levels: int, kind: str = "logistic", *, std: float | None = None) -> None:
+        super().__init__()
+        self.levels, self.kind, self.std = levels, kind, std
+
+    def parameters_per_channel(self, channels: int) -> int:
+        """A mean, and a log scale unless it is fixed."""
+        return 1 if self.std is not None else 2
+
+    def forward(self, raw: Tensor) -> Discretized:
+        """raw (B, C P, *S)."""
+        if self.std is not None:
+            return Discretized(Normal(raw, torch.full_like(raw, 2 * math.log(self.std))), self.levels)
+        mean, log_scale = raw.chunk(2, dim=1)
+        log_scale = log_scale.clamp(min=-7.0) - 1.0  # start at a scale of e^-1: a third of the range
+        base = Normal(mean, 2 * log_scale) if self.kind == "gaussian" else Logistic(mean, log_scale)
+        return Discretized(base, self.levels)
+
+
+class LogisticMixtureLikelihood(nn.Module):
+    """PixelCNN++'s discretised mixture of logistics.
+
+    Args:
+        levels: number of grey values.
+        components: K.
+    """
+
+    def __init__(self, levels: int, components: int = 5) -> None:
+        super().__init__()
+        self.levels, self.components = levels, components
+
+    def parameters_per_channel(self, channels: int) -> int:
+        """K weights per pixel, and for each channel K means, scales and (C - 1) / 2 coefficients, rounded up."""
+        per_pixel = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
+        return -(-per_pixel // channels)
+
+    def forward(self, raw: Tensor) -> LogisticMixture:
+        """raw (B, C P, *S); C is recovered from the number of parameters."""
+        k, n = self.components, raw.shape[1]
+        c = next(c for c in range(1, n + 1) if c * self.parameters_per_channel(c) == n)
+        pairs = c * (c - 1) // 2
+        s = raw.shape[2:]
+        weights, means, scales, coefficients, _ = raw.split(
+            [k, k * c, k * c, k * pairs, n - k * (1 + 2 * c + pairs)], 1
+        )
+        spread = torch.linspace(-0.8, 0.8, k).to(raw).reshape(1, k, 1, *[1] * len(s))
+        return LogisticMixture(
+            weights.log_softmax(1),
+            means.reshape(-1, k, c, *s) + spread,
+            scales.reshape(-1, k, c, *s).clamp(min=-7.0) - 1.0,
+            torch.tanh(coefficients).reshape(-1, k, pairs, *s),
+            self.levels,
+        )

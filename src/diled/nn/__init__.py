@@ -1,0 +1,1 @@
+"""Networks. They know torch and the contracts of `api.py`, and no mathematics of the models."""
