@@ -12,6 +12,7 @@ model is a density; an autoencoder is a density. So a prior can be a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -27,7 +28,9 @@ __all__ = [
     "Encoder",
     "NoBound",
     "Noise",
+    "Stage",
     "Terms",
+    "has_entropy",
     "normal_noise",
     "scale_gradient",
     "sum_dims",
@@ -120,6 +123,25 @@ class Density(nn.Module):
     def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
         """Draw `n` samples of x. The same `noise` gives the same samples."""
         raise NotImplementedError(f"{type(self).__name__} must define sample()")
+
+
+@dataclass
+class Stage:
+    """One fit: a density, what of it stays fixed, and what to do before.
+
+    Args:
+        name: for logs and reports.
+        density: what is trained; it shares its parts with the model and with other stages.
+        share: of all training steps.
+        frozen: modules that are in evaluation mode and get no gradient.
+        prepare: called once before the stage with (up to 10,000) training examples in model space.
+    """
+
+    name: str
+    density: Density
+    share: float = 1.0
+    frozen: tuple[nn.Module, ...] = ()
+    prepare: Callable[[Tensor], None] | None = None
 
 
 class Encoder(Protocol):

@@ -6,9 +6,9 @@ Each type is the one home of its defaults. An unknown key fails and names the ne
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from diled.errors import ConfigError, did_you_mean
 
@@ -19,6 +19,19 @@ class Config(BaseModel):
     """The base of every configuration: frozen, and strict about its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_nested_defaults(cls, values: Any) -> Any:
+        """Overriding one value of a group keeps the others as this type sets them, not as the group's own type does."""
+        if not isinstance(values, dict):
+            return values
+        merged = dict(values)
+        for key, value in values.items():
+            default = cls.model_fields[key].default if key in cls.model_fields else None
+            if isinstance(value, dict) and isinstance(default, Config):
+                merged[key] = default.model_dump(exclude_unset=True) | value
+        return merged
 
 
 class DataSpec(Config):
@@ -38,11 +51,12 @@ class DataSpec(Config):
     binarize: Literal["none", "dynamic", "threshold"] = "none"
     """`dynamic`: each pixel is drawn anew as Bernoulli(grey value) whenever it is read; `threshold`: above one half."""
     mode: str | None = None
-    """For images, Pillow's mode of the stored values: `L`, `RGB`, `RGBA`, `I;16`; None where there is no such mode."""
+    """For images, Pillow's mode of the stored values: `L`, `RGB`, `RGBA`, `I;16`, `F`; None where there is no such mode
+    (other numbers of channels, or a grey scale of its own such as 0 to 16)."""
     size_policy: Literal["exact", "crop", "pad", "stretch"] = "exact"
-    """How images of another size are brought to `shape`."""
+    """How images of another size are brought to `shape`; `exact` refuses them."""
     labels: dict[str, list[str]] = Field(default_factory=dict)
-    """Label columns and the names of their classes (empty list: real numbers)."""
+    """Label columns, the chosen one first, and the names of their classes (empty list: real numbers)."""
 
     @property
     def numel(self) -> int:
@@ -59,7 +73,8 @@ class PreprocessConfig(Config):
     size: int | tuple[int, int] | None = None
     """Height and width of the images; None keeps the size found (and asks where a folder has several)."""
     size_policy: Literal["exact", "crop", "pad", "stretch"] = "crop"
-    """Where `size` is given: `crop` resizes the shorter side and cuts the centre, `pad` fits inside, `stretch` resizes."""
+    """Where `size` is given: `crop` resizes the shorter side and cuts the centre, `pad` fits inside and fills with zeros,
+    `stretch` resizes each side, `exact` refuses images of another size."""
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
     """`auto` keeps what the files have, and refuses a mixture."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
@@ -67,17 +82,27 @@ class PreprocessConfig(Config):
     image_column: str = "image"
     """Column of a Parquet file that holds the images."""
     label_column: str | None = None
-    """Label column; None takes `label` (or the class folders, or an array named `labels` or `y`) where there is one."""
+    """The label column that comes first; None takes `label` (class folders, or an array named `labels` or `y`) where there
+    is one. Other columns are kept as further labels."""
     limit: int | None = Field(None, ge=2)
-    """Use only this many examples of the training split."""
+    """Use only this many examples of the training split, drawn with a fixed seed."""
     max_pixels: int = Field(64_000_000, ge=1)
     """Images with more pixels are refused as image bombs."""
     on_error: Literal["stop", "skip"] = "stop"
     """What an unreadable file does: `stop` with its name, or `skip` it and say how many of how many were left out."""
-    validation_fraction: float = Field(0.1, gt=0, lt=1)
-    """Share of the examples held out from training for model selection, where the data come without such a split."""
+    validation_fraction: float | None = Field(None, gt=0, lt=1)
+    """Share of the examples held out from training for model selection, where the data come without such a split. None is
+    one tenth, and the customary 5,000 for mnist, fashion-mnist and cifar10."""
     test_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the examples held out for the final figures, where the data come without such a split."""
+
+    @field_validator("size")
+    @classmethod
+    def _positive(cls, size: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        """A picture has at least one row and one column."""
+        if size is not None and min((size,) if isinstance(size, int) else size) < 1:
+            raise ValueError("a height and a width of at least 1 are needed")
+        return size
 
 
 class TrainingConfig(Config):

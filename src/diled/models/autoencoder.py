@@ -287,7 +287,7 @@ class LogisticMixtureLikelihood(nn.Module):
 
     def forward(self, raw: Tensor) -> LogisticMixture:
         """raw (B, C P, *S); C is recovered from the number of parameters."""
-        k, n = self.components, raw.shape[1]
+        b, k, n = raw.shape[0], self.components, raw.shape[1]
         c = next(c for c in range(1, n + 1) if c * self.parameters_per_channel(c) == n)
         pairs = c * (c - 1) // 2
         s = raw.shape[2:]
@@ -297,8 +297,8 @@ class LogisticMixtureLikelihood(nn.Module):
         spread = torch.linspace(-0.8, 0.8, k).to(raw).reshape(1, k, 1, *[1] * len(s))
         return LogisticMixture(
             weights.log_softmax(1),
-            means.reshape(-1, k, c, *s) + spread,
-            scales.reshape(-1, k, c, *s).clamp(min=-7.0) - 1.0,
-            torch.tanh(coefficients).reshape(-1, k, pairs, *s),
+            means.reshape(b, k, c, *s) + spread,
+            scales.reshape(b, k, c, *s).clamp(min=-7.0) - 1.0,
+            torch.tanh(coefficients).reshape(b, k, pairs, *s),
             self.levels,
         )

@@ -1,0 +1,1 @@
+"""Training: any density, in stages, through Lightning's Trainer."""
