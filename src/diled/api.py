@@ -33,6 +33,7 @@ __all__ = [
     "has_entropy",
     "normal_noise",
     "scale_gradient",
+    "stack",
     "sum_dims",
     "total",
     "with_gradient_of",
@@ -173,8 +174,8 @@ def has_entropy(q: Distribution) -> bool:
     return getattr(q, "has_entropy", True)
 
 
-def total(terms: Mapping[str, Tensor]) -> Tensor:
-    """The sum of all terms, shape (B,). The only place where terms are added.
+def stack(terms: Mapping[str, Tensor]) -> Tensor:
+    """All terms in one tensor, (number of terms, B).
 
     Raises:
         ValueError: a term is not of shape (B,); it would broadcast silently to a wrong total.
@@ -182,7 +183,12 @@ def total(terms: Mapping[str, Tensor]) -> Tensor:
     shapes = {name: tuple(term.shape) for name, term in terms.items()}
     if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
         raise ValueError(f"every term must have the same shape (B,), got {shapes}")
-    return torch.stack(list(terms.values())).sum(0)
+    return torch.stack(list(terms.values()))
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum of all terms, shape (B,). Terms are added nowhere else."""
+    return stack(terms).sum(0)
 
 
 def sum_dims(x: Tensor) -> Tensor:

@@ -1,0 +1,74 @@
+"""Signs of collapse and explosion, looked for while training and told in words.
+
+Active units do not show collapse (they stay at 32 of 32 in a collapsed run with a diffusion prior), so the signs are:
+the rate in nats; the reconstruction of codes that were shuffled among the examples (does the decoder listen?); the RMS of
+the codes; and the nats that each code dimension carries, 1/2 log(1 + var mean / noise).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diled.api import Density, NoBound, total
+from diled.distributions import Normal
+
+__all__ = ["Monitor", "health"]
+
+
+@dataclass
+class Monitor:
+    """What was seen on held-out data, in nats where nothing else is said."""
+
+    values: dict[str, float] = field(default_factory=dict)
+
+    def warnings(self, progress: float) -> list[str]:
+        """Plain sentences on what looks wrong; none in the first third of the training, where a warm-up may be under way."""
+        said, v = [], self.values
+        if progress < 0.34:
+            return said
+        listens = v.get("shuffled_distortion", 0.0) - v.get("distortion", 0.0)
+        if "distortion" in v and listens < 0.02 * abs(v["distortion"]):
+            said.append(
+                f"The decoder hardly uses the code: shuffling the codes costs only {listens:.1f} nats of reconstruction. "
+                "The posterior has collapsed or is about to; lower rate_weight or lengthen rate_warmup."
+            )
+        if v.get("rate", 10.0) < 1.0:
+            said.append(f"The rate is {v['rate']:.2f} nats: the code carries almost nothing. Lower rate_weight.")
+        if v.get("code_rms", 1.0) > 30:
+            said.append(
+                f"The codes are growing (RMS {v['code_rms']:.0f}): nothing holds their scale. "
+                "Keep the terminal term, or use the vlb weighting."
+            )
+        return said
+
+
+@torch.no_grad()
+def health(density: Density, x: Tensor) -> Monitor:
+    """Look at a density on held-out examples in model space."""
+    values: dict[str, float] = {}
+    try:
+        terms = density.terms(x, exact=True)
+        values["bound"] = total(terms).mean().item()
+        rate = {name: t for name, t in terms.items() if name.startswith("rate")}
+        if rate:
+            values["rate"] = total(rate).mean().item()
+    except NoBound:
+        values["loss"] = total(density.terms(x)).mean().item()
+    encoder, decoder = getattr(density, "encoder", None), getattr(density, "decoder", None)
+    if encoder is None:
+        return Monitor(values)
+    posterior = encoder(x)
+    z = posterior.sample()
+    values["code_rms"] = z.pow(2).mean().sqrt().item()
+    if isinstance(posterior, Normal):
+        noise = posterior.var.mean(0)
+        carried = 0.5 * torch.log1p(posterior.mean.var(0) / noise)
+        values["code_nats_per_dim"] = carried.mean().item()
+    if decoder is not None:
+        values["distortion"] = decoder(z).nll(x).mean().item()
+        values["shuffled_distortion"] = decoder(z.roll(1, 0)).nll(x).mean().item()
+        values["reconstruction_mse"] = (decoder(posterior.mean).mean - x).pow(2).mean().item() / 4
+    return Monitor(values)
