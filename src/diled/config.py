@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from diled.errors import ConfigError, did_you_mean
 
@@ -84,16 +84,16 @@ class PreprocessConfig(Config):
     label_column: str | None = None
     """The label column that comes first; None takes `label` (class folders, or an array named `labels` or `y`) where there
     is one. Other columns are kept as further labels."""
-    limit: int | None = Field(None, ge=2)
+    limit: int | None = Field(default=None, ge=2)
     """Use only this many examples of the training split, drawn with a fixed seed."""
-    max_pixels: int = Field(64_000_000, ge=1)
+    max_pixels: int = Field(default=64_000_000, ge=1)
     """Images with more pixels are refused as image bombs."""
     on_error: Literal["stop", "skip"] = "stop"
     """What an unreadable file does: `stop` with its name, or `skip` it and say how many of how many were left out."""
-    validation_fraction: float | None = Field(None, gt=0, lt=1)
+    validation_fraction: float | None = Field(default=None, gt=0, lt=1)
     """Share of the examples held out from training for model selection, where the data come without such a split. None is
     one tenth, and the customary 5,000 for mnist, fashion-mnist and cifar10."""
-    test_fraction: float = Field(0.1, gt=0, lt=1)
+    test_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the examples held out for the final figures, where the data come without such a split."""
 
     @field_validator("size")

@@ -28,10 +28,12 @@ class Normal:
     Args:
         mean: (B, ...).
         log_var: broadcastable to `mean`.
+        learned: the variance was learned, so that `check` refuses data on a grid.
     """
 
     mean: Tensor
     log_var: Tensor
+    learned: bool = False
     measure: ClassVar[str] = "density"
 
     @property
@@ -82,7 +84,7 @@ class Normal:
 
     def check(self, x: Tensor) -> None:
         """Refuse data on a grid when the variance is learned: such a density is unbounded above."""
-        if self.log_var.requires_grad and on_grid(x):
+        if (self.learned or self.log_var.requires_grad) and on_grid(x):
             raise NoBound(
                 "A Gaussian likelihood of learned variance has no meaningful bound on data that sit on a grid (its density "
                 "grows without limit). Use the discretised likelihood: set `levels` to the number of grey values."
@@ -363,8 +365,14 @@ def round_to_grid(x: Tensor, levels: int) -> Tensor:
 
 
 def on_grid(x: Tensor, levels: int = 256) -> bool:
-    """Whether all values of x sit on a grid of at most 256 equally spaced values in [-1, 1] (two levels included)."""
-    return bool(((x - round_to_grid(x, levels)).abs() < 1e-5).all()) or bool((x.abs() - 1).abs().max() < 1e-6)
+    """Whether all values of x sit on a grid of at most `levels` equally spaced values in [-1, 1]."""
+    x = x.detach().flatten()
+    few = x[:: max(1, len(x) // 1024)]
+    return any(_fits(few, n) and _fits(x, n) for n in range(2, levels + 1))
+
+
+def _fits(x: Tensor, levels: int) -> bool:
+    return bool(((x - round_to_grid(x, levels)).abs() < 1e-5).all())
 
 
 def _log_cdf(base: Normal | Logistic, x: Tensor, sign: Tensor) -> Tensor:

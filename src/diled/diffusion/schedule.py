@@ -191,7 +191,7 @@ class BetaTable(Schedule):
         self.register_buffer("table", gammas.float())
 
     def _cell(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        x = t.clamp(0, 1) * (len(self.table) - 1)
+        x = t.to(self.table).clamp(0, 1) * (len(self.table) - 1)
         i = x.floor().long().clamp(max=len(self.table) - 2)
         return i, x - i
 
@@ -207,7 +207,8 @@ class BetaTable(Schedule):
 
     def time(self, gamma: Tensor) -> Tensor:
         """Linear interpolation in the inverse table."""
-        i = (torch.searchsorted(self.table, gamma.contiguous()) - 1).clamp(0, len(self.table) - 2)
+        gamma = gamma.to(self.table).contiguous()
+        i = (torch.searchsorted(self.table, gamma) - 1).clamp(0, len(self.table) - 2)
         part = (gamma - self.table[i]) / (self.table[i + 1] - self.table[i])
         return (i + part) / (len(self.table) - 1)
 

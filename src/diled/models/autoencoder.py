@@ -237,8 +237,8 @@ class GaussianLikelihood(nn.Module):
         """raw (B, C P, *S)."""
         if self.per_dimension:
             mean, log_var = raw.chunk(2, dim=1)
-            return Normal(mean, 10 * torch.tanh(log_var / 10))
-        return Normal(raw, self.log_var.expand_as(raw))
+            return Normal(mean, 10 * torch.tanh(log_var / 10), learned=True)
+        return Normal(raw, self.log_var.expand_as(raw), learned=isinstance(self.log_var, nn.Parameter))
 
 
 class DiscretizedLikelihood(nn.Module):

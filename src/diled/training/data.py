@@ -7,18 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["Batches", "seed_from"]
+from diled.draws import seed_from
 
-
-def seed_from(*parts: int) -> int:
-    """A well-mixed 63-bit seed from several integers (splitmix64 of each in turn)."""
-    state = 0x9E3779B97F4A7C15
-    for part in parts:
-        state = (state ^ (part & 0xFFFFFFFFFFFFFFFF)) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1
+__all__ = ["Batches"]
 
 
 class Batches:

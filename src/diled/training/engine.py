@@ -36,9 +36,10 @@ from torch import Tensor, nn
 
 from diled.api import Stage, stack, total
 from diled.config import DataSpec, TrainingConfig
+from diled.draws import seed_from
 from diled.errors import TrainingError
 from diled.space import to_space
-from diled.training.data import Batches, seed_from
+from diled.training.data import Batches
 from diled.training.monitors import Monitor, health
 
 __all__ = ["Interrupted", "fit", "learning_rate", "seconds_per_step"]
@@ -115,7 +116,7 @@ def fit(
             trainer.fit(
                 module,
                 batches,
-                [validation[:1000]],
+                torch.utils.data.DataLoader([validation[:1000]], batch_size=None),  # type: ignore[arg-type]
                 ckpt_path=str(last) if last.exists() else None,
                 weights_only=True,
             )

@@ -1,0 +1,33 @@
+"""Data of any kind as three splits of raw values: folders of images, Parquet, arrays and named sets. NumPy only.
+
+    source -> open_data -> Data(train, validation, test, spec) ; to_model(values, spec) -> [-1, 1] ; from_model is its inverse
+
+| file | what |
+|---|---|
+| `opening.py` | `open_data`: the way from a source to `Data` |
+| `sources.py` | what a name, path, array or list refers to |
+| `folder.py` `parquet.py` `arrays.py` `known.py` | one file for each kind of source |
+| `images.py` `pixels.py` | headers and pixels of image files; channels, depth and size |
+| `splits.py` `labels.py` | the division into splits; classes and real-valued labels |
+| `scale.py` | the measure, and model space |
+| `examples.py` | what a user hands to a trained model |
+| `cache.py` | decoded arrays of the named sets |
+"""
+
+from diled.data.examples import read_examples, read_named_examples
+from diled.data.known import known_sets
+from diled.data.opening import open_data
+from diled.data.scale import from_model, to_model, to_pil
+from diled.data.splits import Data, Split
+
+__all__ = [
+    "Data",
+    "Split",
+    "from_model",
+    "known_sets",
+    "open_data",
+    "read_examples",
+    "read_named_examples",
+    "to_model",
+    "to_pil",
+]

@@ -1,0 +1,238 @@
+"""All figures of one model on one data set, the same for every model.
+
+bound_nats, rate_nats, distortion_nats        the bound belongs to the ancestral chain, whichever sampler drew the pictures
+frechet_samples, frechet_reconstructions      decoder means, in the features of a named network
+frechet_midpoints/0.2, frechet_midpoints/0.4  decoded straight midpoints of random pairs of test codes
+frechet_floor                                 real data against real data, in equal numbers
+frechet_pixel_midpoints/0.4                   the ceiling of midpoints: mixtures of pixels
+reconstruction_mse                            per dimension, on the scale [0, 1]
+shuffled_distortion_nats                      reconstruction from another example's code: does the decoder listen?
+probe_accuracy                                logistic regression on codes of training examples, scored on test examples
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diled.api import Density, NoBound, total
+from diled.config import DataSpec
+from diled.data.splits import Data, Split
+from diled.draws import seeded
+from diled.evaluation.feature_nets import FeatureNet, available, extract, feature_net, random_features
+from diled.evaluation.images import frechet
+from diled.models.sampling import BATCH, has_sampler, sample_batches
+from diled.space import log_unit, raw_tensor, to_space
+
+__all__ = ["Measured", "bounds", "distances", "features_for", "measure", "probe", "reconstruction"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number: its value (None where there is none), standard error, the examples behind it, and a remark."""
+
+    value: float | None
+    stderr: float | None = None
+    n: int | None = None
+    note: str = ""
+
+
+def measure(
+    model: Density,
+    data: Data,
+    *,
+    samples: int = 10_000,
+    repeats: int = 8,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    limit: int = 10_000,
+    label: str | None = None,
+) -> dict[str, Measured]:
+    """Every figure that the model and the data admit, on the test split.
+
+    Args:
+        model: any density; an autoencoder for reconstructions, midpoints and probes.
+        data: with its training split (for the floor and the probe) and its test split.
+        samples: how many are drawn.
+        repeats: Monte-Carlo passes over the test split for the bound.
+        steps, sampler: of a diffusion prior.
+        seed: of binarisation, noise and pairs.
+        limit: test examples at most.
+        label: column for the probe; None: the first with classes.
+    """
+    test = data.test.subset(np.arange(min(limit, len(data.test))))
+    found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
+    if hasattr(model, "encoder"):
+        found |= reconstruction(model, test, data.spec, seed=seed)
+        found |= probe(model, data.train, test, data.spec, label=label)
+    found |= distances(model, data.train, test, data, samples=samples, steps=steps, sampler=sampler, seed=seed)
+    return found
+
+
+@torch.no_grad()
+def bounds(model: Density, split: Split, spec: DataSpec, *, repeats: int = 8, seed: int = 0) -> dict[str, Measured]:
+    """The bound with its rate and distortion, each with a standard error over examples, and the shuffled distortion.
+
+    Binarised data are drawn once, with the seed, and then kept for all passes.
+    """
+    per_example: dict[str, list[Tensor]] = {"bound_nats": [], "rate_nats": [], "distortion_nats": []}
+    shuffled = []
+    try:
+        with seeded(seed, 1):
+            for x in _batches(split, spec, _device(model)):
+                terms: dict[str, Tensor] = {}
+                for _ in range(repeats):
+                    for name, term in model.terms(x, exact=True).items():
+                        terms[name] = terms.get(name, torch.zeros_like(term)) + term / repeats
+                per_example["bound_nats"].append(total(terms))
+                rate = {name: term for name, term in terms.items() if name.startswith("rate")}
+                if rate:
+                    per_example["rate_nats"].append(total(rate))
+                    per_example["distortion_nats"].append(terms["distortion"])
+                if hasattr(model, "encoder") and len(x) > 1:
+                    shuffled.append(model.decoder(model.encoder(x).sample().roll(1, 0)).nll(x))
+    except NoBound as refusal:
+        return {"bound_nats": Measured(None, note=str(refusal))}
+    unit = log_unit(spec)
+    found = {}
+    for name, parts in per_example.items():
+        if parts:
+            values = torch.cat(parts).double() + (0.0 if name == "rate_nats" else unit)
+            found[name] = Measured(values.mean().item(), _stderr(values), len(values))
+    if shuffled:
+        values = torch.cat(shuffled).double() + unit
+        found["shuffled_distortion_nats"] = Measured(values.mean().item(), _stderr(values), len(values))
+    return found
+
+
+@torch.no_grad()
+def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -> dict[str, Measured]:
+    """Mean squared error of decoded mean codes against the grey images, per dimension, on the scale [0, 1]."""
+    grey, errors = _grey(spec), []
+    with seeded(seed, 2):
+        for raw in _raw_batches(split):
+            x = to_space(raw.to(_device(model)), spec)
+            target = to_space(raw.to(_device(model)), grey)
+            errors.append(((model.reconstruct(x) - target) ** 2).flatten(1).mean(1) / 4)
+    values = torch.cat(errors).double()
+    return {"reconstruction_mse": Measured(values.mean().item(), _stderr(values), len(values))}
+
+
+@torch.no_grad()
+def probe(
+    model: Any, train: Split, test: Split, spec: DataSpec, *, label: str | None = None, limit: int = 10_000
+) -> dict[str, Measured]:
+    """Accuracy on test codes of a logistic regression fitted to (up to `limit`) training codes."""
+    names = [n for n, values in train.labels.items() if values.dtype.kind == "i" and len(np.unique(values)) > 1]
+    label = label or (names[0] if names else None)
+    if label is None or label not in train.labels:
+        return {}
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    train = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
+    codes = {}
+    for name, split in (("train", train), ("test", test)):
+        with seeded(0, 3):
+            parts = [model.encoder(x).mean.flatten(1).cpu() for x in _batches(split, spec, _device(model))]
+        codes[name] = torch.cat(parts).numpy()
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        classifier.fit(codes["train"], train.labels[label])
+    right = classifier.predict(codes["test"]) == test.labels[label]
+    return {"probe_accuracy": Measured(float(right.mean()), _stderr(torch.tensor(right).double()), len(right))}
+
+
+def features_for(data: Data) -> FeatureNet | None:
+    """The packaged feature network of a known data set, random convolutions for other images, none for the rest."""
+    if data.name in available():
+        return feature_net(data.name)
+    return random_features(data.spec.shape) if data.spec.kind == "image" else None
+
+
+@torch.no_grad()
+def distances(
+    model: Any,
+    train: Split,
+    test: Split,
+    data: Data,
+    *,
+    samples: int = 10_000,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+) -> dict[str, Measured]:
+    """Frechet distances of samples, reconstructions and midpoints, with their floor and the midpoints' ceiling.
+
+    The reference for samples is the test split, or the training split where the test split has fewer than 2,000
+    examples (a covariance of 64 features needs many). The floor is the other split, in the same number as the samples.
+    """
+    net = features_for(data)
+    if net is None:
+        return {}
+    spec, device = data.spec, _device(model)
+    net = net.to(device)
+    real = {"test": _features(net, test, spec, device), "train": _features(net, train, spec, device, samples)}
+    reference, other = ("test", "train") if len(test) >= 2000 else ("train", "test")
+    drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed)))
+    sampled = f"; {sampler or 'ddim'}, {steps or 25} steps" if has_sampler(model) else ""
+    note = f"{net.name}; samples against {reference}{sampled}"
+    found = {
+        "frechet_samples": Measured(frechet(extract(net, drawn), real[reference]), n=len(drawn), note=note),
+        "frechet_floor": Measured(frechet(real[other], real[reference]), n=len(real[other]), note=note),
+    }
+    if not hasattr(model, "encoder"):
+        return found
+    with seeded(seed, 4):
+        order = torch.randperm(len(test))
+        codes = torch.cat([model.encoder(x).mean for x in _batches(test, spec, device)])
+    means = torch.cat([model.decoder(z).mean.cpu() for z in codes.split(BATCH)])
+    found["frechet_reconstructions"] = Measured(
+        frechet(extract(net, means), real["test"]), n=len(test), note=f"{net.name}; decoder means against test"
+    )
+    for share in (0.2, 0.4):
+        mixed = torch.lerp(codes, codes[order.to(device)], share)
+        decoded = torch.cat([model.decoder(z).mean.cpu() for z in mixed.split(BATCH)])
+        found[f"frechet_midpoints/{share}"] = Measured(frechet(extract(net, decoded), real["test"]), n=len(test))
+    grey = torch.cat(list(_batches(test, _grey(spec), torch.device("cpu"))))
+    pixels = torch.lerp(grey, grey[order], 0.4)
+    found["frechet_pixel_midpoints/0.4"] = Measured(frechet(extract(net, pixels), real["test"]), n=len(test))
+    return found
+
+
+def _features(
+    net: FeatureNet, split: Split, spec: DataSpec, device: torch.device, most: int | None = None
+) -> np.ndarray:
+    if most is not None and len(split) > most:
+        split = split.subset(np.random.default_rng(0).permutation(len(split))[:most])
+    return np.concatenate([extract(net, x.to(device)) for x in _batches(split, _grey(spec), device)])
+
+
+def _grey(spec: DataSpec) -> DataSpec:
+    """The same data without binarisation: what pictures are compared with."""
+    return spec.model_copy(update={"binarize": "none"})
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _raw_batches(split: Split) -> list[Tensor]:
+    return list(raw_tensor(split.values).split(BATCH))
+
+
+def _batches(split: Split, spec: DataSpec, device: torch.device) -> Any:
+    return (to_space(raw.to(device), spec) for raw in _raw_batches(split))
+
+
+def _stderr(values: Tensor) -> float | None:
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None

@@ -1,0 +1,1 @@
+"""Working in the latent space: interpolation, attribute editing, search."""

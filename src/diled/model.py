@@ -1,0 +1,262 @@
+"""A trained model in a user's hands: examples in, NumPy arrays out."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diled.api import Density, total
+from diled.config import DataSpec
+from diled.data import from_model, read_examples
+from diled.diffusion import SAMPLERS
+from diled.draws import BlockNoise, seeded
+from diled.errors import ConfigError, ModelError, did_you_mean
+from diled.family import ModelConfig
+from diled.latent.interpolate import between
+from diled.models.io import load_model, save_model
+from diled.models.sampling import BATCH, sample_batches
+from diled.space import log_unit, raw_tensor, to_space
+
+__all__ = ["Model", "choose_device", "load"]
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if device not in there:
+        raise ConfigError(f"device '{device}' is unknown. Known: auto, cpu, cuda, mps.")
+    if not there[device]:
+        raise ConfigError(f"device '{device}' is not available here; use auto or cpu.")
+    return torch.device(device)
+
+
+class Model:
+    """Encode, decode, sample, reconstruct, interpolate and bound.
+
+    Args:
+        density: an `Autoencoder`, or any `Density` (then only `sample` and `bound` work).
+        spec: what its data are.
+        name, config: of the zoo; None for a hand-composed model.
+        device: where to compute.
+        provenance: how it was made.
+
+    Examples of `inputs` below: a path, a folder, a Pillow image, an array of one or many examples in raw values, or a list
+    of these. What comes back in data space are raw values (uint8 grey values for 8-bit images).
+
+    Example:
+        >>> model = diled.load("runs/digits-diled")
+        >>> codes = model.encode(["a.png", "b.png"])
+        >>> images = model.sample(16, seed=0)
+    """
+
+    def __init__(
+        self,
+        density: Density,
+        spec: DataSpec,
+        *,
+        name: str | None = None,
+        config: ModelConfig | None = None,
+        device: str = "cpu",
+        provenance: dict[str, Any] | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        self.density: Any = density.to(self.device).eval()
+        self.spec, self.name, self.config = spec, name, config
+        self.provenance = provenance or {}
+
+    def __repr__(self) -> str:
+        kind = f"{self.spec.kind} of shape {self.spec.shape}"
+        return (
+            f"Model({self.name or type(self.density).__name__}, {kind}, {self.parameters:,} parameters, {self.device})"
+        )
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(p.numel() for p in self.density.parameters())
+
+    # Operations -------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
+        """Codes, (n, d) float32: the posterior's means, or draws from it with `sample`."""
+        codes = []
+        with seeded(seed):
+            for x in self._examples(inputs, convert):
+                posterior = self._part("encoder")(x)
+                codes.append((posterior.sample() if sample else posterior.mean).flatten(1).cpu())
+        return torch.cat(codes).numpy()
+
+    @torch.no_grad()
+    def decode(self, codes: np.ndarray | Tensor, *, sample: bool = False, seed: int = 0) -> np.ndarray:
+        """Raw values (n, *shape) from codes (n, d): the decoder's mean, or draws with `sample`."""
+        decoder, out = self._part("decoder"), []
+        z = torch.as_tensor(np.asarray(codes), dtype=torch.float32, device=self.device)
+        if z.ndim != 2:
+            raise ConfigError(f"decode wants codes of shape (n, d), not {tuple(z.shape)}.")
+        for start in range(0, len(z), BATCH):
+            p = decoder(z[start : start + BATCH])
+            out.append((p.sample(BlockNoise(seed, start, device=self.device)) if sample else p.mean).cpu())
+        return from_model(torch.cat(out).numpy(), self.spec)
+
+    def sample(
+        self, n: int, *, steps: int | None = None, sampler: str | None = None, seed: int = 0, draw: bool = False
+    ) -> np.ndarray:
+        """n new examples as raw values (n, *shape). Example i depends on (seed, i) alone.
+
+        Args:
+            n: how many.
+            steps: of the sampler of a diffusion prior; None: 25.
+            sampler: `ancestral`, `ddim` (default), `heun` or `dpm_solver`.
+            seed: of the noise.
+            draw: draw from p(x | z) instead of taking its mean.
+        """
+        if sampler is not None and sampler not in SAMPLERS:
+            raise ConfigError(f"Unknown sampler '{sampler}'.{did_you_mean(sampler, SAMPLERS)}")
+        drawn = sample_batches(self.density, n, steps=steps, sampler=sampler, seed=seed, mean=not draw)
+        return from_model(torch.cat(list(drawn)).numpy(), self.spec)
+
+    @torch.no_grad()
+    def reconstruct(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
+        """Decoded codes of the inputs as raw values (n, *shape); from a draw of the posterior with `sample`."""
+        out = []
+        with seeded(seed):
+            for x in self._examples(inputs, convert):
+                self._part("encoder")
+                out.append(self.density.reconstruct(x, sample_code=sample).cpu())
+        return from_model(torch.cat(out).numpy(), self.spec)
+
+    def interpolate(
+        self, a: Any, b: Any, steps: int = 8, *, mode: Literal["linear", "spherical"] = "linear", convert: bool = False
+    ) -> np.ndarray:
+        """Decoded codes on the way from a to b: (steps, *shape) of one pair, (n, steps, *shape) of n pairs."""
+        z_a, z_b = self.encode(a, convert=convert), self.encode(b, convert=convert)
+        if len(z_a) != len(z_b):
+            raise ConfigError(f"interpolate wants as many ends as starts, got {len(z_a)} and {len(z_b)}.")
+        path = between(z_a, z_b, steps, mode)
+        decoded = self.decode(path.reshape(-1, path.shape[-1])).reshape(*path.shape[:2], *self.spec.shape)
+        return decoded[0] if len(z_a) == 1 else decoded
+
+    @torch.no_grad()
+    def bound(self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0) -> np.ndarray:
+        """An upper bound on -log p(x) in nats, (n,): the mean of `repeats` Monte-Carlo estimates. Lower is better.
+
+        On grids of grey values it refers to counting measure; on continuous data to a density per unit of the raw data.
+
+        Raises:
+            NoBound: the model has none.
+        """
+        out = []
+        with seeded(seed):
+            for x in self._examples(inputs, convert):
+                out.append(
+                    torch.stack([total(self.density.terms(x, exact=True)) for _ in range(repeats)]).mean(0).cpu()
+                )
+        return torch.cat(out).numpy() + log_unit(self.spec)
+
+    def score_samples(self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0) -> np.ndarray:
+        """A lower bound on log p(x) in nats, (n,): minus `bound`, in scikit-learn's convention (higher is better)."""
+        return -self.bound(inputs, repeats=repeats, convert=convert, seed=seed)
+
+    # Saving and loading -----------------------------------------------------------------------------------------------
+
+    def save(self, folder: str | Path) -> Path:
+        """Write config.json, model.safetensors and provenance.json."""
+        folder = Path(folder)
+        save_model(folder, self.density, self.spec, name=self.name, config=self.config, provenance=self.provenance)
+        return folder
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """`save`, under the name that Hugging Face uses."""
+        return self.save(folder)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, device: str = "auto", **options: Any) -> Model:
+        """A model from a folder, or from the Hugging Face Hub as `user/name` (needs the `hub` extra).
+
+        `options` go to `huggingface_hub.snapshot_download` (revision, token, cache_dir).
+        """
+        if not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
+            hub = _hub()
+            try:
+                source = hub.snapshot_download(str(source), **options)
+            except Exception as error:
+                raise ModelError(
+                    f"{source} is no folder here, and could not be fetched from the Hub: {error}"
+                ) from None
+        return load(source, device=device)
+
+    def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the model with a model card to the Hugging Face Hub; returns the commit's address."""
+        hub = _hub()
+        api = hub.HfApi(token=token)
+        api.create_repo(repository, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            (Path(folder) / "README.md").write_text(self.card(repository))
+            return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add diled model"))
+
+    def card(self, repository: str) -> str:
+        """A model card in Markdown."""
+        what = self.config.row.title if self.config is not None else "A hand-composed model"
+        return (
+            f"---\nlibrary_name: diled\ntags: [diled, diffusion, autoencoder]\n---\n\n# {repository}\n\n"
+            f"{what} of {self.spec.kind}s of shape {self.spec.shape}, {self.parameters:,} parameters.\n\n"
+            f'```python\nimport diled\n\nmodel = diled.Model.from_pretrained("{repository}")\nmodel.sample(16)\n```\n\n'
+            f"```json\n{json.dumps(self.provenance, indent=2)}\n```\n"
+        )
+
+    # Helpers ----------------------------------------------------------------------------------------------------------
+
+    def _part(self, name: str) -> Any:
+        part = getattr(self.density, name, None)
+        if part is None:
+            raise ConfigError(f"The model {self.name or type(self.density).__name__} has no {name}.")
+        return part
+
+    def _examples(self, inputs: Any, convert: bool = False) -> Iterator[Tensor]:
+        """Batches in model space on the model's device."""
+        raw = raw_tensor(read_examples(inputs, self.spec, convert=convert))
+        for start in range(0, len(raw), BATCH):
+            yield to_space(raw[start : start + BATCH].to(self.device), self.spec)
+
+
+def load(path: str | Path, *, device: str = "auto", model: Density | None = None) -> Model:
+    """A trained model from its folder.
+
+    Args:
+        path: a run's or a saved model's folder.
+        device: `auto`, `cpu`, `cuda` or `mps`.
+        model: for a hand-composed model, the module with the same parts; its weights are read from the folder.
+
+    Raises:
+        ModelError: the folder holds no model, another format, or damaged weights. Pickles are never opened.
+    """
+    folder = Path(path)
+    density, spec, name, config = load_model(folder, model)
+    try:
+        provenance = json.loads((folder / "provenance.json").read_text())
+    except (OSError, ValueError):
+        provenance = {}
+    return Model(density, spec, name=name, config=config, device=device, provenance=provenance)
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError:
+        raise ModelError("The Hub needs huggingface_hub: pip install 'diled[hub]'.") from None
+    return huggingface_hub

@@ -1,0 +1,158 @@
+"""Saving and loading. A saved model is a folder:
+
+    config.json        format, name of the zoo function, its values, what is known of the data
+    model.safetensors  the weights
+    provenance.json    command, commit, seed, hardware, versions, seconds
+
+Loading never unpickles. Files are written beside the old ones and then moved into place, so a full disk loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from diled._version import __version__
+from diled.api import Density
+from diled.config import DataSpec, validated
+from diled.errors import ConfigError, ModelError, did_you_mean
+from diled.family import FAMILY, ModelConfig, model_config
+from diled.models.zoo import build
+
+__all__ = ["FORMAT", "load_model", "read_config", "save_model", "write_json"]
+
+FORMAT = 1
+"""Version of the folder's layout; raised when an older library could not read a newer folder."""
+
+PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib")
+
+
+def save_model(
+    folder: Path,
+    model: nn.Module,
+    spec: DataSpec,
+    *,
+    name: str | None,
+    config: ModelConfig | None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write the three files. `name` is None for a hand-composed model, which loads with `load(folder, model=m)`.
+
+    Raises:
+        ModelError: the folder cannot be written; what was there before stays.
+    """
+    record = {
+        "format": FORMAT,
+        "diled": __version__,
+        "model": name,
+        "config": config.model_dump(mode="json") if config is not None else None,
+        "data": spec.model_dump(mode="json"),
+    }
+    weights = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
+    partial = folder / "model.safetensors.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, partial, metadata={"format": "pt"})
+        os.replace(partial, folder / "model.safetensors")
+        write_json(folder / "config.json", record)
+        write_json(folder / "provenance.json", provenance or {})
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise ModelError(
+            f"Could not save the model to {folder}: {error}. What was there before is unchanged."
+        ) from None
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write JSON beside `path`, then move it into place."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(record, indent=2) + "\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_model(folder: Path, model: Density | None = None) -> tuple[Density, DataSpec, str | None, ModelConfig | None]:
+    """The model of a folder on the CPU, in evaluation mode, with its data's description, name and configuration.
+
+    Raises:
+        ModelError: not a model folder, another format, truncated weights, or weights of another model.
+    """
+    record = read_config(folder)
+    spec = validated(DataSpec, record["data"], "data")
+    name, config = record["model"], None
+    if model is None:
+        if name is None:
+            raise ModelError(
+                f"{folder} holds a hand-composed model: build it as before and pass it, load(path, model=m)."
+            )
+        if name not in FAMILY:
+            raise ModelError(
+                f"{folder} was made with the model '{name}', which is unknown here.{did_you_mean(name, FAMILY)}"
+            )
+        try:
+            config = model_config(name, record["config"])
+        except ConfigError as error:
+            raise ModelError(f"{folder / 'config.json'} is of another version of diled: {error}") from None
+        model = build(name, config, spec).model
+    weights = _read_weights(folder)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"The weights in {folder} do not fit its configuration: {reason}") from None
+    return model.eval(), spec, name, config
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The parsed config.json of a model folder.
+
+    Raises:
+        ModelError: with what is wrong and what to do.
+    """
+    folder = Path(folder)
+    if folder.suffix.lower() in PICKLES:
+        raise ModelError(
+            f"{folder} looks like a pickle, which can run any code when it is opened, so it is refused. "
+            "A diled model is a folder with config.json and model.safetensors."
+        )
+    path = folder / "config.json"
+    if not path.exists():
+        if (folder / "checkpoints").exists():
+            raise ModelError(f"The training in {folder} has not finished. Go on with: diled train --resume {folder}")
+        siblings = (
+            [p.name for p in folder.parent.glob("*") if (p / "config.json").exists()] if folder.parent.exists() else []
+        )
+        raise ModelError(f"{folder} is no model folder: there is no config.json.{did_you_mean(folder.name, siblings)}")
+    try:
+        record = json.loads(path.read_text())
+        version = record["format"]
+        record["data"], record["model"], record["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): it is damaged, or no diled model.") from None
+    if version != FORMAT:
+        raise ModelError(
+            f"{folder} has format {version}, and diled {__version__} reads format {FORMAT}. "
+            f"Use the diled that made it ({record.get('diled', 'unknown')}), or train it again."
+        )
+    return record
+
+
+def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    path = folder / "model.safetensors"
+    if not path.exists():
+        found = [p.name for p in folder.iterdir() if p.suffix.lower() in PICKLES]
+        more = f" {found[0]} is a pickle and is not opened." if found else ""
+        raise ModelError(f"{folder} has no model.safetensors.{more}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): it is truncated or damaged. Copy it again.") from None

@@ -1,0 +1,246 @@
+"""A run: what is trained on what, how, and where it is kept. No torch here.
+
+runs/digits-diled/
+    run.json           the resolved configuration: everything that is needed to train it again
+    config.json        what is needed to load the model
+    model.safetensors  its averaged weights
+    provenance.json    command, commit, hardware, versions, seconds
+    log.jsonl          training curves
+    evaluation.json    its figures
+    report.html        to look at
+    checkpoints/       while it trains
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import SerializeAsAny
+
+from diled._version import __version__
+from diled.config import Config, PreprocessConfig, TrainingConfig, validated
+from diled.errors import ConfigError, did_you_mean
+from diled.family import FAMILY, ModelConfig, model_config
+
+__all__ = ["RunConfig", "new_folder", "provenance", "read_run", "read_settings", "resolve"]
+
+
+class RunConfig(Config):
+    """Everything that determines a training."""
+
+    data: str
+    """A name or a path."""
+    name: str = "diled"
+    """Of the model."""
+    model: SerializeAsAny[ModelConfig]
+    """Its values."""
+    training: TrainingConfig = TrainingConfig()
+    """The recipe."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+    """How raw examples become the model's input."""
+    init_from: str | None = None
+    """A run whose parts the model starts from."""
+    freeze: tuple[str, ...] = ()
+    """Parts that stay as they are: `encoder`, `decoder`, `prior`."""
+
+
+GROUPS = {"training": TrainingConfig, "preprocess": PreprocessConfig}
+
+
+def resolve(
+    data: str | None,
+    model: str | None = None,
+    config: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+    *,
+    seed: int | None = None,
+    device: str | None = None,
+    init_from: str | None = None,
+    freeze: tuple[str, ...] = (),
+) -> RunConfig:
+    """The configuration of a run from a file, then settings, then arguments; later ones win.
+
+    Args:
+        data: name or path; may come from the file.
+        model: name in the zoo; may come from the file, else `diled`.
+        config: a YAML or JSON file with the keys `data`, `model` (a name, or values with `name`), `training`, `preprocess`.
+        settings: values by dotted key, {"model.latent_dim": 64}, or nested dictionaries.
+        seed, device: of the training.
+        init_from, freeze: see `RunConfig`.
+
+    Raises:
+        ConfigError: an unknown key or value, or no data.
+    """
+    values = read_settings(config) if config is not None else {}
+    chosen = values.pop("model", {})
+    chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    name = model or chosen.pop("name", None) or "diled"
+    chosen.pop("name", None)
+    nested = _nested(settings or {})
+    chosen = _merged(chosen, nested.pop("model", {}))
+    values = _merged(values, nested)
+    if data is not None:
+        values["data"] = str(data)
+    unknown = set(values) - set(RunConfig.model_fields)
+    if unknown:
+        key = sorted(unknown)[0]
+        raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, [*RunConfig.model_fields])}")
+    if "data" not in values:
+        raise ConfigError("No data: give a name (digits, mnist, ...) or a path. `diled data` lists the known sets.")
+    training = dict(values.get("training", {}))
+    training |= {key: value for key, value in (("seed", seed), ("device", device)) if value is not None}
+    return RunConfig(
+        data=str(values["data"]),
+        name=name,
+        model=model_config(name, chosen),
+        training=validated(TrainingConfig, training, "training"),
+        preprocess=validated(PreprocessConfig, dict(values.get("preprocess", {})), "preprocess"),
+        init_from=str(init_from) if init_from else values.get("init_from"),
+        freeze=tuple(freeze) or tuple(values.get("freeze", ())),
+    )
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """A YAML or JSON file as a dictionary.
+
+    Raises:
+        ConfigError: it is missing or no mapping.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError:
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.exists() else [])
+        raise ConfigError(f"The configuration file {path} cannot be read.{near}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration file {path} is no valid YAML: {str(error).splitlines()[0]}.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"The configuration file {path} must hold keys and values.")
+    return values
+
+
+def read_run(folder: str | Path) -> RunConfig:
+    """The configuration that was saved with a run.
+
+    Raises:
+        ConfigError: there is none, or it is of another version.
+    """
+    path = Path(folder) / "run.json"
+    try:
+        values = json.loads(path.read_text())
+        name = values["name"]
+        kind = FAMILY[name]
+    except OSError:
+        raise ConfigError(f"{folder} is no run: there is no run.json.") from None
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"{path} is damaged, or of another version of diled ({error}).") from None
+    values["model"] = validated(kind, values["model"], "model")
+    return validated(RunConfig, values)
+
+
+def new_folder(out: str | Path | None, data: str, name: str) -> Path:
+    """The folder of a new run: `out`, else `runs/<data>-<name>` with a number where that is taken.
+
+    Raises:
+        ConfigError: `out` exists and holds something; nothing is ever overwritten.
+    """
+    if out is not None:
+        folder = Path(out)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(
+                f"{folder} exists and is not empty; nothing is overwritten. Choose another --out, or go on with "
+                f"its training: diled train --resume {folder}"
+            )
+        return folder
+    stem = Path(str(data).rstrip("/")).name.split(".")[0] or "data"
+    first = Path("runs") / f"{stem}-{name}"
+    number, folder = 2, first
+    while folder.exists():
+        folder, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return folder
+
+
+def provenance(**more: Any) -> dict[str, Any]:
+    """Command, commit, hardware and versions, as they are now, and whatever is added."""
+    packages = ("torch", "lightning", "numpy")
+    return {
+        "command": command(),
+        "commit": commit(),
+        "diled": __version__,
+        "python": platform.python_version(),
+        "hardware": hardware(),
+        "versions": {name: metadata.version(name) for name in packages},
+        **more,
+    }
+
+
+def command() -> str:
+    """The command line of this process, with the program's bare name."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    program = "diled" if program in ("__main__.py", "cli.py") else program
+    return shlex.join([program, *sys.argv[1:]])
+
+
+def commit() -> str | None:
+    """The commit of the checkout this library runs from, with `-dirty` where files under src differ; None elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        run = ["git", "-C", str(root)]
+        head = subprocess.run([*run, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*run, "status", "--porcelain", "--", "src", "benchmarks"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def hardware() -> str:
+    """Processor, cores, and the GPU where torch is loaded and sees one."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    said = f"{model}, {os.cpu_count()} cores"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        said += f", {torch.cuda.get_device_name()}"
+    return said
+
+
+def _nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """{"model.latent_dim": 64} -> {"model": {"latent_dim": 64}}."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        place = out
+        *path, last = key.split(".")
+        for part in path:
+            place = place.setdefault(part, {})
+        if isinstance(value, dict):
+            value = _nested(value)
+            place[last] = _merged(place.get(last, {}), value)
+        else:
+            place[last] = value
+    return out
+
+
+def _merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries, with the second's values where both have one."""
+    out = dict(base)
+    for key, value in more.items():
+        nested = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merged(out[key], value) if nested else value
+    return out
