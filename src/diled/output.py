@@ -11,7 +11,7 @@ from diled.config import DataSpec
 from diled.data import to_pil
 from diled.errors import ConfigError
 
-__all__ = ["grid", "write_codes", "write_examples"]
+__all__ = ["grid", "is_sheet", "write_codes", "write_examples"]
 
 ARRAYS = (".npy", ".npz")
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -42,6 +42,11 @@ def write_examples(values: np.ndarray, spec: DataSpec, out: str | Path, *, colum
     for i, value in enumerate(values):
         to_pil(value, spec).save(out / f"{i:05d}.png")
     return out
+
+
+def is_sheet(out: str | Path) -> bool:
+    """Whether a file of that name is one picture."""
+    return Path(out).suffix in PICTURES
 
 
 def write_codes(codes: np.ndarray, ids: list[str], out: str | Path) -> Path:

@@ -14,6 +14,7 @@
 | `cache.py` | decoded arrays of the named sets |
 """
 
+from diled._callable import make_callable
 from diled.data.examples import read_examples, read_named_examples
 from diled.data.known import known_sets
 from diled.data.opening import open_data
@@ -31,3 +32,5 @@ __all__ = [
     "to_model",
     "to_pil",
 ]
+
+make_callable(__name__, "data")

@@ -34,7 +34,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diled.api import Stage, stack, total
+from diled.api import Stage, stack
 from diled.config import DataSpec, TrainingConfig
 from diled.draws import seed_from
 from diled.errors import TrainingError
@@ -42,7 +42,7 @@ from diled.space import to_space
 from diled.training.data import Batches
 from diled.training.monitors import Monitor, health
 
-__all__ = ["Interrupted", "fit", "learning_rate", "seconds_per_step"]
+__all__ = ["Interrupted", "fit", "learning_rate"]
 
 
 class Interrupted(TrainingError):
@@ -414,28 +414,3 @@ def _save_stage(model: nn.Module, checkpoints: Path, finished: int) -> None:
     record.write_text(json.dumps({"finished": finished}))
     os.replace(record, checkpoints / "stages.json")
     (checkpoints / "last.ckpt").unlink(missing_ok=True)
-
-
-def seconds_per_step(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, *, steps: int = 20) -> float:
-    """Measured seconds of one optimiser step of a stage, on this machine: the median of `steps` after 5 of warm-up.
-
-    The weights are restored afterwards.
-    """
-    kept = {name: tensor.clone() for name, tensor in stage.density.state_dict().items()}
-    batches = Batches(values, config.batch_size, seed=0)
-    times = []
-    with _frozen(stage), torch.random.fork_rng(devices=[]):
-        parameters = [p for p in stage.density.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-        for step in range(5 + steps):
-            start = time.perf_counter()
-            for micro in range(config.accumulate):
-                x = to_space(values[batches.indices(step * config.accumulate + micro)], spec)
-                (total(stage.density.terms(x)).mean() / config.accumulate).backward()
-            if config.clip:
-                nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            times.append(time.perf_counter() - start)
-    stage.density.load_state_dict(kept)
-    return sorted(times[5:])[steps // 2]

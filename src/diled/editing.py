@@ -1,0 +1,79 @@
+"""Editing and group-wise figures of a loaded model: what `edit` and `evaluate --by` do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from diled.data import Data, from_model
+from diled.draws import seeded
+from diled.errors import ConfigError, did_you_mean
+from diled.evaluation.measure import Measured, bounds, reconstruction
+from diled.latent.edit import Direction
+from diled.model import Model
+from diled.models.sampling import sample_batches
+from diled.space import raw_tensor, to_space
+
+__all__ = ["apply_edit", "by_group"]
+
+
+@torch.no_grad()
+def apply_edit(model: Model, examples: np.ndarray, direction: Direction, strength: float) -> np.ndarray:
+    """Raw values (n, *shape) with their codes moved along the direction.
+
+    Where the decoder is a diffusion, its noise is found by DDIM inversion given the old code and kept, so that what the
+    code does not say stays as it is (Preechakul et al. 2022, section 5).
+    """
+    with seeded(0):
+        x = to_space(raw_tensor(examples).to(model.device), model.spec)
+        old = model.density.encoder(x).mean
+        moved = torch.from_numpy(direction.apply(old.flatten(1).cpu().numpy(), strength)).to(old).reshape(old.shape)
+        before, after = model.density.decoder(old), model.density.decoder(moved)
+        result = after.from_noise(before.invert(x)) if hasattr(before, "invert") else after.mean
+    return from_model(result.cpu().numpy(), model.spec)
+
+
+@torch.no_grad()
+def by_group(
+    model: Model, data: Data, column: str, *, samples: int, repeats: int = 8, seed: int = 0
+) -> dict[str, dict[str, Measured]]:
+    """For each class of a label column: bound, rate, distortion, error, and its share of test data and of samples.
+
+    Samples are told apart by a logistic regression on codes, fitted to training data; its accuracy on test data is in the
+    remark of `share_of_samples`. A share of samples far below the share of the data is a group that the model neglects.
+
+    Raises:
+        ConfigError: no such column, or one of real numbers.
+    """
+    labels = data.test.labels.get(column)
+    if labels is None:
+        raise ConfigError(f"There is no label column '{column}'.{did_you_mean(column, data.test.labels)}")
+    if labels.dtype.kind != "i":
+        raise ConfigError(f"'{column}' holds real numbers; groups need classes.")
+    from sklearn.linear_model import LogisticRegression
+
+    names = data.spec.labels.get(column) or [str(v) for v in np.unique(labels)]
+    train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[:10_000])
+    classifier = LogisticRegression(max_iter=300).fit(model.encode(train.values), train.labels[column])
+    accuracy = classifier.score(model.encode(data.test.values), labels)
+    codes = _codes_of_samples(model, samples, seed)
+    told = classifier.predict(codes)
+    found = {}
+    for value in np.unique(labels):
+        part = data.test.subset(labels == value)
+        group: dict[str, Any] = bounds(model.density, part, data.spec, repeats=repeats, seed=seed)
+        group |= reconstruction(model.density, part, data.spec, seed=seed)
+        group["share_of_data"] = Measured(len(part) / len(labels), n=len(labels))
+        share = float((told == value).mean())
+        note = f"told apart by a classifier with {accuracy:.1%} accuracy"
+        group["share_of_samples"] = Measured(share, float(np.sqrt(share * (1 - share) / samples)), samples, note)
+        found[str(names[value]) if value < len(names) else str(value)] = group
+    return found
+
+
+def _codes_of_samples(model: Model, samples: int, seed: int) -> np.ndarray:
+    """Codes of drawn examples, encoded again."""
+    drawn = sample_batches(model.density, samples, seed=seed, mean=False)
+    return torch.cat([model.density.encoder(x.to(model.device)).mean.flatten(1).cpu() for x in drawn]).numpy()

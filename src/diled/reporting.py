@@ -1,0 +1,191 @@
+"""From trained models to figures and a report: what `train`, `evaluate`, `compare` and `demo` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diled.data import Data
+from diled.draws import seeded
+from diled.evaluation.measure import Measured, measure
+from diled.evaluation.report import Cell, Shown, table_text, write_report
+from diled.model import Model
+from diled.models.io import write_json
+from diled.models.sampling import sample_batches
+from diled.session import read_log
+from diled.space import raw_tensor, to_space
+
+__all__ = ["COLUMNS", "bits_per_dimension", "compare_models", "report_run", "table_of", "usage"]
+
+COLUMNS = {
+    "bound_nats": ("bound, nats", "lower"),
+    "rate_nats": ("rate", ""),
+    "distortion_nats": ("distortion", ""),
+    "frechet_samples": ("Frechet, samples", "lower"),
+    "frechet_floor": ("real data", ""),
+    "frechet_reconstructions": ("Frechet, reconstructions", "lower"),
+    "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
+    "reconstruction_mse": ("reconstruction MSE", "lower"),
+    "probe_accuracy": ("probe accuracy", "higher"),
+    "train_seconds": ("training, s", ""),
+    "parameters": ("parameters", ""),
+}
+"""Metric -> its column's heading, and what is better."""
+
+READING = [
+    "The bound is an upper bound on -log p(x) of held-out data: lower is better. It is the sum of the distortion (what "
+    "reconstruction costs, given the code) and the rate (what the code costs under the prior), and it belongs to the "
+    "ancestral chain, whichever sampler drew the pictures.",
+    "Frechet distances compare features of pictures with those of real data; read them against the column 'real data', "
+    "which no model can be expected to beat. Samples, reconstructions and midpoints are the decoder's means.",
+]
+
+
+def report_run(folder: Path, model: Model, data: Data) -> dict[str, Measured]:
+    """Figures (evaluation.json) and report.html of one run."""
+    title = f"{_title(model)} on {data.name}"
+    return compare_models({_title(model): (model, folder)}, data, folder, title=title, reading=READING)[_title(model)]
+
+
+def compare_models(
+    models: Mapping[str, tuple[Model, Path | None]],
+    data: Data,
+    folder: Path,
+    *,
+    title: str,
+    reading: list[str],
+    summary: list[str] | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    program: str | None = None,
+) -> dict[str, dict[str, Measured]]:
+    """Measure several models on the same data and write the report.
+
+    Args:
+        models: name -> the model and its run's folder (for the training curves), if any.
+        data: with training and test splits.
+        folder: where report.html, figures/ and evaluation.json go.
+        title, reading, summary: of the report.
+        samples: for the Frechet distance; None: as many as the test split has, within 2,000 and 10,000.
+        seed: of all draws.
+        program: the five lines of Python to show.
+    """
+    count = samples or min(10_000, max(2_000, len(data.test)))
+    found = {name: figures(model, data, samples=count, seed=seed) for name, (model, _) in models.items()}
+    shown = [material(name, model, data, run, seed=seed) for name, (model, run) in models.items()]
+    table, better = table_of(found)
+    first, (best, run) = next(iter(models.items()))
+    path = write_report(
+        folder,
+        title=title,
+        summary=summary or summary_of(found[first], data),
+        spec=data.spec,
+        models=shown,
+        table=table,
+        better=better,
+        reading=reading,
+        usage=program or usage(run or folder, data),
+        provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
+    )
+    write_json(
+        folder / "evaluation.json",
+        {name: {metric: asdict(m) for metric, m in metrics.items()} for name, metrics in found.items()},
+    )
+    print(table_text(table, better))
+    print(f"Report: {path}")
+    return found
+
+
+def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, **options: Any) -> dict[str, Measured]:
+    """`measure`, with the run's seconds and parameters."""
+    found = measure(model.density, data, samples=samples, seed=seed, **options)
+    if "train_seconds" in model.provenance:
+        found["train_seconds"] = Measured(model.provenance["train_seconds"])
+    found["parameters"] = Measured(model.parameters)
+    return found
+
+
+def table_of(found: dict[str, dict[str, Measured]]) -> tuple[dict[str, dict[str, Cell]], dict[str, str]]:
+    """The table of the report: row -> column -> cell, and which columns are better low or high."""
+    present = [metric for metric in COLUMNS if any(metric in metrics for metrics in found.values())]
+    table = {
+        name: {
+            COLUMNS[metric][0]: Cell(m.value, m.stderr, m.note if m.value is None else "")
+            for metric in present
+            for m in [metrics.get(metric, Measured(None))]
+        }
+        for name, metrics in found.items()
+    }
+    return table, {COLUMNS[metric][0]: COLUMNS[metric][1] for metric in present}
+
+
+def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
+    """Sentences for the head of a report."""
+    said = [f"Trained on {len(data.train):,} examples, measured on {len(data.test):,} that it has not seen."]
+    bound = metrics.get("bound_nats")
+    if bound is not None and bound.value is not None:
+        bits = bits_per_dimension(bound.value, data)
+        per = f", {bits:.3f} bits per dimension" if bits is not None else ""
+        said.append(f"Bound on -log p(x): {bound.value:.1f} nats{per}.")
+    return said
+
+
+def bits_per_dimension(nats: float, data: Data) -> float | None:
+    """nats / (D log 2) on a grid of grey values; None for densities, whose unit is arbitrary."""
+    return None if data.spec.levels is None else nats / (data.spec.numel * np.log(2))
+
+
+@torch.no_grad()
+def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int = 0, rows: int = 6) -> Shown:
+    """Pictures, codes and curves of one model for the report."""
+    density, device = model.density, model.device
+    grey = data.spec.model_copy(update={"binarize": "none"})
+    raw = raw_tensor(data.test.values[: min(2000, len(data.test))])
+    with seeded(seed, 5):
+        x = to_space(raw.to(device), data.spec)
+        codes = density.encoder(x).mean
+    few = min(16, len(x))
+    ends = (
+        torch.stack([codes[0 : 2 * rows : 2], codes[1 : 2 * rows : 2]], 1)
+        if len(codes) >= 2 * rows
+        else codes[None, :2]
+    )
+    path = torch.stack([torch.lerp(ends[:, 0], ends[:, 1], s) for s in torch.linspace(0, 1, 9).tolist()], 1)
+    decoded = density.decoder(path.flatten(0, 1)).mean.unflatten(0, path.shape[:2])
+    originals = to_space(raw, grey)
+    labels = next(((c, v) for c, v in data.test.labels.items()), None)
+    return Shown(
+        name=name,
+        samples=torch.cat(list(sample_batches(density, 64, seed=seed))).numpy(),
+        originals=originals[:few].numpy(),
+        reconstructions=density.decoder(codes[:few]).mean.cpu().numpy(),
+        interpolations=decoded.cpu().numpy(),
+        interpolation_ends=originals[: 2 * len(ends)].unflatten(0, (len(ends), 2)).numpy(),
+        codes=codes.flatten(1).cpu().numpy(),
+        labels=None if labels is None else labels[1][: len(raw)],
+        class_names=[] if labels is None else data.spec.labels.get(labels[0], []),
+        log=read_log(run) if run is not None else [],
+        seconds=model.provenance.get("train_seconds"),
+        parameters=model.parameters,
+    )
+
+
+def usage(run: Path, data: Data) -> str:
+    """Five lines of Python that use a run."""
+    return (
+        f"import diled\n\n"
+        f'model = diled.load("{run}")\n'
+        f"images = model.sample(16, seed=0)         # {('16', *map(str, data.spec.shape))} raw values\n"
+        f"codes = model.encode(images)              # (16, d)\n"
+        f"path = model.interpolate(images[0], images[1], steps=8)\n"
+        f"nats = model.bound(images)                # an upper bound on -log p(x), one number each\n"
+    ).replace("'", "")
+
+
+def _title(model: Model) -> str:
+    return model.config.row.title if model.config is not None else type(model.density).__name__

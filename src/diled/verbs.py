@@ -1,0 +1,609 @@
+"""One function for each verb: what notebooks call and what the command line calls. The composition root.
+
+Names and arguments are those of the command line: `diled train digits --model vae` is `diled.train("digits", model="vae")`.
+Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports happen inside, so that importing this module
+costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diled.data import Data
+    from diled.evaluation.measure import Measured
+    from diled.latent.edit import Direction
+    from diled.model import Model
+
+__all__ = [
+    "VERBS",
+    "compare",
+    "data",
+    "demo",
+    "edit",
+    "encode",
+    "evaluate",
+    "interpolate",
+    "models",
+    "reconstruct",
+    "sample",
+    "search",
+    "train",
+]
+
+Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
+Run: TypeAlias = "str | Path | Model"
+
+
+def train(
+    data: str | Path | None = None,
+    *,
+    model: str | None = None,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    device: Device = "auto",
+    resume: str | Path | None = None,
+    init_from: str | Path | None = None,
+    freeze: Sequence[str] = (),
+    dry_run: bool = False,
+    report: bool = True,
+    settings: dict[str, Any] | None = None,
+) -> Model | dict[str, Any]:
+    """Train a model on a folder, a file or a known data set.
+
+    Args:
+        data: a folder of images, a .parquet, .npz or .npy file, or a name (digits, mnist, fashion-mnist, cifar10).
+        model: name in the family, `diled` unless said otherwise; `diled models` lists them.
+        out: folder of the run; must be empty. Default: runs/DATA-MODEL.
+        config: a YAML file of settings.
+        minutes: fit the whole training, schedule and all, into this many minutes.
+        seed: of everything random.
+        device: where to compute.
+        resume: a run to go on with, instead of `data`.
+        init_from: a run whose parts (encoder, decoder, prior) the model starts from.
+        freeze: parts that stay as they are: encoder, decoder, prior.
+        dry_run: print parameters, memory and time, and train nothing.
+        report: write report.html and evaluation.json at the end.
+        settings: any other value, as {"model.latent_dim": 64, "training.steps": 5000}.
+
+    Returns:
+        The trained model, or with `dry_run` what it would take.
+
+    Raises:
+        DiledError: bad data, settings or a stopped training; the message says what to do.
+    """
+    from diled.session import Session
+    from diled.session import resume as resumed
+
+    if resume is not None:
+        session = resumed(Path(resume), device=device)
+    else:
+        from diled.runs import resolve
+
+        chosen = resolve(
+            None if data is None else str(data),
+            model,
+            config,
+            settings,
+            seed=seed,
+            device=device,
+            init_from=None if init_from is None else str(init_from),
+            freeze=tuple(freeze),
+        )
+        session = Session(chosen, out=out, minutes=minutes)
+    if dry_run:
+        return session.estimate()
+    trained = session.run()
+    if report and session.rank == 0:
+        from diled.reporting import report_run
+
+        report_run(session.folder, trained, session.data)
+    return trained
+
+
+def sample(
+    run: Run,
+    n: int = 16,
+    *,
+    steps: int | None = None,
+    sampler: str | None = None,
+    draw: bool = False,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> np.ndarray:
+    """Draw new examples.
+
+    Args:
+        run: of a trained model.
+        n: how many.
+        steps: of the sampler of a diffusion prior (25).
+        sampler: ancestral, ddim, heun or dpm_solver.
+        draw: draw from p(x | z) instead of taking its mean.
+        seed: of the noise; example i depends on the seed and i alone.
+        device: where to compute.
+        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each.
+
+    Returns:
+        Raw values (n, *shape).
+    """
+    model = _model(run, device)
+    drawn = model.sample(n, steps=steps, sampler=sampler, seed=seed, draw=draw)
+    _write_examples(drawn, model, out)
+    return drawn
+
+
+def reconstruct(
+    run: Run,
+    inputs: Any,
+    *,
+    sample: bool = False,
+    convert: bool = False,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> np.ndarray:
+    """Encode and decode.
+
+    Args:
+        run: of a trained model.
+        inputs: pictures, a folder, a .parquet, .npz or .npy file; in Python also arrays.
+        sample: from a draw of the posterior instead of its mean.
+        convert: bring inputs of another size or kind to what the model wants.
+        seed: of draws.
+        device: where to compute.
+        out: a picture (originals in the rows above their reconstructions), an array, or a folder.
+
+    Returns:
+        Raw values (n, *shape).
+    """
+    model = _model(run, device)
+    inputs = _examples(inputs, model, convert)
+    result = model.reconstruct(inputs, sample=sample, seed=seed)
+    _write_pairs(inputs, result, model, out)
+    return result
+
+
+def encode(
+    run: Run,
+    inputs: Any,
+    *,
+    sample: bool = False,
+    convert: bool = False,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> np.ndarray:
+    """Turn examples into codes.
+
+    Args:
+        run: of a trained model.
+        inputs: pictures, a folder, a .parquet, .npz or .npy file, or a known data set; in Python also arrays.
+        sample: draws from the posterior instead of its means.
+        convert: bring inputs of another size or kind to what the model wants.
+        seed: of draws.
+        device: where to compute.
+        out: .npy (with the paths or ids beside it) or .parquet (columns id and code).
+
+    Returns:
+        Codes (n, d).
+    """
+    from diled.data import read_named_examples
+
+    model = _model(run, device)
+    known = _known(inputs)
+    values, ids = (known.values, known.ids) if known else read_named_examples(inputs, model.spec, convert=convert)
+    codes = model.encode(values, sample=sample, seed=seed)
+    if out is not None:
+        from diled.output import write_codes
+
+        write_codes(codes, list(ids), out)
+    return codes
+
+
+def interpolate(
+    run: Run,
+    a: Any,
+    b: Any,
+    *,
+    steps: int = 8,
+    mode: Literal["linear", "spherical"] = "linear",
+    convert: bool = False,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> np.ndarray:
+    """Walk from one example to another through the latent space.
+
+    Args:
+        run: of a trained model.
+        a: where to start.
+        b: where to go.
+        steps: pictures on the way, both ends included.
+        mode: linear or spherical.
+        convert: bring inputs of another size or kind to what the model wants.
+        device: where to compute.
+        out: a picture, an array, or a folder.
+
+    Returns:
+        Raw values (steps, *shape), of several pairs (n, steps, *shape).
+    """
+    model = _model(run, device)
+    path = model.interpolate(a, b, steps, mode=mode, convert=convert)
+    if out is not None:
+        from diled.output import write_examples
+
+        write_examples(path.reshape(-1, *model.spec.shape), model.spec, out, columns=steps)
+    return path
+
+
+def edit(
+    run: Run,
+    inputs: Any,
+    *,
+    attribute: str,
+    strength: float = 1.0,
+    method: Literal["vector", "classifier"] = "vector",
+    data: str | Path | None = None,
+    convert: bool = False,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> np.ndarray:
+    """Change an attribute of examples by moving their codes along a direction fitted to training data.
+
+    Args:
+        run: of a trained model.
+        inputs: what to edit.
+        attribute: COLUMN=CLASS of any label column, or the name of a real-valued column.
+        strength: how far; 1 moves the mean without the attribute onto the mean with it, negative values take it away.
+        method: vector (difference of means) or classifier (normal of a logistic regression; 0.1 to 0.3 is visible).
+        data: labelled training data; default: what the run was trained on.
+        convert: bring inputs of another size or kind to what the model wants.
+        device: where to compute.
+        out: a picture (originals above), an array, or a folder.
+
+    Returns:
+        Raw values (n, *shape).
+    """
+    from diled.editing import apply_edit
+
+    model = _model(run, device)
+    examples = _examples(inputs, model, convert)
+    result = apply_edit(
+        model, examples, attribute_direction(model, attribute, method=method, data=data, run=run), strength
+    )
+    _write_pairs(examples, result, model, out)
+    return result
+
+
+def attribute_direction(
+    run: Run,
+    attribute: str,
+    *,
+    method: Literal["vector", "classifier"] = "vector",
+    data: str | Path | None = None,
+    limit: int = 20_000,
+    **source: Any,
+) -> Direction:
+    """The direction of an attribute, fitted on codes of (up to `limit`) training examples."""
+    import numpy as np
+
+    from diled.latent.edit import fit_direction, parse_attribute
+
+    model = _model(run)
+    train = _data_of(source.get("run", run), data, model).train
+    train = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
+    _, target = parse_attribute(attribute, train.labels, model.spec.labels)
+    return fit_direction(model.encode(train.values), target, attribute, method)
+
+
+def search(
+    run: Run,
+    query: Any,
+    *,
+    k: int = 8,
+    data: str | Path | None = None,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
+    convert: bool = False,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> list[list[tuple[str, float]]]:
+    """Find the examples whose codes are nearest.
+
+    Args:
+        run: of a trained model.
+        query: what to look for.
+        k: how many neighbours.
+        data: where to look; default: what the run was trained on.
+        metric: euclidean (each dimension by its standard deviation) or cosine.
+        convert: bring inputs of another size or kind to what the model wants.
+        device: where to compute.
+        out: a picture with the query in the first column.
+
+    Returns:
+        For each query the ids and distances of its neighbours, the nearest first.
+    """
+    import numpy as np
+
+    from diled.latent.search import nearest
+
+    model = _model(run, device)
+    place = _data_of(run, data, model)
+    values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
+    ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
+    queries = _examples(query, model, convert)
+    found, distance = nearest(model.encode(values), model.encode(queries), k, metric=metric)
+    if out is not None:
+        from diled.output import write_examples
+
+        rows = np.stack([np.concatenate([q[None], values[row]]) for q, row in zip(queries, found, strict=True)])
+        write_examples(rows.reshape(-1, *model.spec.shape), model.spec, out, columns=rows.shape[1])
+    return [
+        [(ids[i], float(d)) for i, d in zip(row, distances, strict=True)]
+        for row, distances in zip(found, distance, strict=True)
+    ]
+
+
+def evaluate(
+    run: Run,
+    *,
+    data: str | Path | None = None,
+    by: str | None = None,
+    samples: int | None = None,
+    repeats: int = 8,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Measure a model on held-out data: bound, rate, distortion, Frechet distances, reconstruction, probe.
+
+    Args:
+        run: of a trained model.
+        data: default: the data that the run was trained on (its test split).
+        by: a label column: bound, error and share of samples for each of its groups.
+        samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
+        repeats: Monte-Carlo passes for the bound.
+        steps: of the sampler.
+        sampler: ancestral, ddim, heun or dpm_solver.
+        seed: of all draws.
+        device: where to compute.
+        out: a .json file for the figures.
+
+    Returns:
+        Metric -> `Measured`; with `by`, group -> metric -> `Measured`.
+    """
+    from diled.editing import by_group
+    from diled.evaluation.report import table_text
+    from diled.models.io import write_json
+    from diled.reporting import figures, table_of
+
+    model = _model(run, device)
+    place = _data_of(run, data, model)
+    count = samples or min(10_000, max(2_000, len(place.test)))
+    found: dict[str, Any]
+    if by is not None:
+        found = by_group(model, place, by, samples=count, repeats=repeats, seed=seed)
+        rows = found
+    else:
+        found = figures(model, place, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
+        rows = {model.name or "model": found}
+    print(table_text(*table_of(rows)))
+    if out is not None:
+        write_json(Path(out), {k: _plain(v) for k, v in found.items()})
+    return found
+
+
+def compare(
+    *sources: Run,
+    models: Sequence[str] = ("diled", "vae", "ldm"),
+    data: str | Path | None = None,
+    minutes: float | None = None,
+    config: str | Path | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+) -> dict[str, dict[str, Measured]]:
+    """Compare finished runs, or train several models on one data set for equal time and compare them.
+
+    Args:
+        sources: runs (or loaded models); or one data set, to answer "which model for my data?".
+        models: to train on the data set.
+        data: for runs: what to measure on; default: what the first was trained on.
+        minutes: to train all models, in equal shares; default: each model's default number of steps.
+        config: a YAML file of settings for all models (without their own values).
+        samples: for the Frechet distance.
+        seed: of training and draws.
+        device: where to compute.
+        out: folder of the runs and the report. Default: runs/DATA-compared.
+        settings: other values for all models, {"training.batch_size": 64}.
+
+    Returns:
+        Model -> metric -> `Measured`.
+    """
+    from diled.errors import ConfigError
+    from diled.reporting import READING, compare_models
+    from diled.runs import new_folder
+    from diled.session import check_same_data
+
+    if not sources:
+        raise ConfigError("Name runs to compare, or a data set to train on.")
+    trained: dict[str, tuple[Model, Path | None]] = {}
+    if len(sources) == 1 and not _is_run(sources[0]):
+        from diled.data import open_data
+        from diled.runs import resolve
+        from diled.session import Session
+
+        source = str(sources[0])
+        folder = (
+            new_folder(out, f"compare-{Path(source.rstrip('/')).name}", "models")
+            if out is None
+            else new_folder(out, "", "")
+        )
+        place = None
+        for name in models:
+            chosen = resolve(source, name, config, settings, seed=seed, device=device)
+            place = place or open_data(source, chosen.preprocess)
+            share = None if minutes is None else minutes / len(models)
+            session = Session(chosen, out=folder / name, minutes=share, data=place)
+            session.say(f"{chosen.model.row.title}")
+            trained[chosen.model.row.title] = (session.run(), session.folder)
+        assert place is not None
+    else:
+        loaded = [(_model(source, device), source) for source in sources]
+        place = _data_of(sources[0], data, loaded[0][0])
+        for model, source in loaded:
+            check_same_data(place, model.spec, str(source))
+            title = model.config.row.title if model.config is not None else str(source)
+            title = title if title not in trained else f"{title} ({source})"
+            trained[title] = (model, None if not isinstance(source, (str, Path)) else Path(source))
+        folder = new_folder(out, place.name, "compared")
+    folder.mkdir(parents=True, exist_ok=True)
+    return compare_models(
+        trained,
+        place,
+        folder,
+        title=f"{len(trained)} models on {place.name}",
+        reading=READING,
+        samples=samples,
+        seed=seed,
+    )
+
+
+def models() -> list[dict[str, str]]:
+    """List the family: every model, its parts, how it is trained, and whether it has a bound."""
+    from diled.family import family_table
+
+    return family_table()
+
+
+def data(
+    source: str | Path | None = None, *, settings: dict[str, Any] | None = None
+) -> list[tuple[str, str, str]] | Data:
+    """List the known data sets, or say what was found in a folder or file.
+
+    Args:
+        source: a name or path; without it, the known sets.
+        settings: of the preprocessing, {"preprocess.size": 32}.
+    """
+    from diled.data import known_sets, open_data
+
+    if source is None:
+        return known_sets()
+    from diled.config import PreprocessConfig, validated
+
+    values = {key.removeprefix("preprocess."): value for key, value in (settings or {}).items()}
+    return open_data(source, validated(PreprocessConfig, values, "preprocess"))
+
+
+def demo(
+    *, out: str | Path = "demo", steps: int = 1200, seed: int = 0, device: Device = "auto"
+) -> dict[str, dict[str, Measured]]:
+    """Train DiLED, a VAE and an LDM on the 1,797 digits that scikit-learn bundles, and write a report.
+
+    Args:
+        out: folder of the three runs and the report; an earlier demo there is replaced.
+        steps: optimiser steps for each model.
+        seed: of everything random.
+        device: where to compute.
+    """
+    from diled.demonstration import run_demo
+
+    return run_demo(Path(out), steps=steps, seed=seed, device=device)
+
+
+VERBS = (train, sample, reconstruct, encode, interpolate, edit, search, evaluate, compare, models, data, demo)
+
+
+# Helpers --------------------------------------------------------------------------------------------------------------
+
+
+def _model(run: Run, device: Device = "auto") -> Model:
+    from diled.model import Model, load
+
+    return run if isinstance(run, Model) else load(run, device=device)
+
+
+def _is_run(source: Any) -> bool:
+    from diled.model import Model
+
+    return isinstance(source, Model) or (Path(source) / "config.json").exists() or (Path(source) / "run.json").exists()
+
+
+def _data_of(run: Any, data: str | Path | None, model: Model) -> Data:
+    """The data named, or what the run was trained on, prepared as for the model."""
+    from diled.data import open_data
+    from diled.errors import ConfigError
+    from diled.runs import read_run
+    from diled.session import check_same_data
+
+    if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists():
+        config = read_run(run)
+        place = open_data(data if data is not None else config.data, config.preprocess)
+    elif data is not None:
+        from diled.config import PreprocessConfig
+
+        size = model.spec.shape[1:] if model.spec.kind == "image" else None
+        place = open_data(data, PreprocessConfig(size=size, binarize=model.spec.binarize))
+    else:
+        raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
+    check_same_data(place, model.spec, "The model")
+    return place
+
+
+def _known(inputs: Any) -> Any:
+    """The training split of a known data set that is named, else None."""
+    from diled.data import known_sets, open_data
+
+    if isinstance(inputs, str) and inputs in {name for name, *_ in known_sets()}:
+        return open_data(inputs).train
+    return None
+
+
+def _examples(inputs: Any, model: Model, convert: bool) -> np.ndarray:
+    from diled.data import read_examples
+
+    known = _known(inputs)
+    return known.values if known else read_examples(inputs, model.spec, convert=convert)
+
+
+def _write_examples(values: np.ndarray, model: Model, out: str | Path | None) -> None:
+    if out is not None:
+        from diled.output import write_examples
+
+        write_examples(values, model.spec, out)
+
+
+def _write_pairs(before: np.ndarray, after: np.ndarray, model: Model, out: str | Path | None) -> None:
+    """A sheet with each row of `before` above the same row of `after`; as an array or a folder only `after`."""
+    from diled.output import is_sheet, write_examples
+
+    if out is None or not is_sheet(out):
+        _write_examples(after, model, out)
+        return
+    import numpy as np
+
+    columns = min(len(after), 16)
+    rows = []
+    for start in range(0, len(after), columns):
+        for values in (before, after):
+            row = values[start : start + columns]
+            blank = np.zeros((columns - len(row), *row.shape[1:]), row.dtype)
+            rows += [row, blank]
+    write_examples(np.concatenate(rows), model.spec, out, columns=columns)
+
+
+def _plain(value: Any) -> Any:
+    from dataclasses import asdict, is_dataclass
+
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value
