@@ -274,32 +274,10 @@ def edit(
 
     model = _model(run, device)
     examples = _examples(inputs, model, convert)
-    result = apply_edit(
-        model, examples, attribute_direction(model, attribute, method=method, data=data, run=run), strength
-    )
+    direction = _direction(model, _data_of(run, data, model), attribute, method)
+    result = apply_edit(model, examples, direction, strength)
     _write_pairs(examples, result, model, out)
     return result
-
-
-def attribute_direction(
-    run: Run,
-    attribute: str,
-    *,
-    method: Literal["vector", "classifier"] = "vector",
-    data: str | Path | None = None,
-    limit: int = 20_000,
-    **source: Any,
-) -> Direction:
-    """The direction of an attribute, fitted on codes of (up to `limit`) training examples."""
-    import numpy as np
-
-    from diled.latent.edit import fit_direction, parse_attribute
-
-    model = _model(run)
-    train = _data_of(source.get("run", run), data, model).train
-    train = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
-    _, target = parse_attribute(attribute, train.labels, model.spec.labels)
-    return fit_direction(model.encode(train.values), target, attribute, method)
 
 
 def search(
@@ -557,6 +535,17 @@ def _data_of(run: Any, data: str | Path | None, model: Model) -> Data:
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
     check_same_data(place, model.spec, "The model")
     return place
+
+
+def _direction(model: Model, data: Data, attribute: str, method: str, limit: int = 20_000) -> Direction:
+    """The direction of an attribute, fitted on codes of (up to `limit`) training examples."""
+    import numpy as np
+
+    from diled.latent.edit import fit_direction, parse_attribute
+
+    train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[:limit])
+    _, target = parse_attribute(attribute, train.labels, data.spec.labels)
+    return fit_direction(model.encode(train.values), target, attribute, method)
 
 
 def _known(inputs: Any) -> Any:

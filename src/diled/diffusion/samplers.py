@@ -38,7 +38,7 @@ def levels(schedule: Schedule, steps: int, device: torch.device | None = None) -
     """steps + 1 noise levels from gamma(1) down to gamma(0), at equally spaced times."""
     if steps < 1:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
-    return schedule.gamma(torch.linspace(1, 0, steps + 1, device=device))
+    return schedule.gamma(torch.linspace(1, 0, steps + 1, device=device, dtype=schedule.ends[0].dtype))
 
 
 def _denoise_at(denoise: Denoise, z: Tensor, gamma: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class Schedule(nn.Module):
     @property
     def ends(self) -> tuple[Tensor, Tensor]:
         """gamma(0) and gamma(1)."""
-        t = torch.tensor([0.0, 1.0], device=next(iter(self.buffers()), torch.empty(0)).device)
+        t = torch.tensor([0.0, 1.0]).to(next(iter(self.buffers()), torch.empty(0)))
         g = self.gamma(t)
         return g[0], g[1]
 

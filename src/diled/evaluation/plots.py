@@ -120,12 +120,13 @@ def draw_codes(
     size = float(np.clip(9000 / len(places), 3, 16))
     dots: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.85, "rasterized": True}
     if labels is None:
-        ax.scatter(*places.T, color=theme.muted, **dots)
+        ax.scatter(places[:, 0], places[:, 1], color=theme.muted, **dots)
     elif is_property(labels, names):
         known = np.isfinite(labels)
-        ax.scatter(*places[~known].T, color=theme.rule, **dots)
+        ax.scatter(places[~known, 0], places[~known, 1], color=theme.rule, **dots)
         low, high = np.percentile(labels[known], [1, 99]) if known.any() else (0.0, 1.0)
-        drawn = ax.scatter(*places[known].T, c=labels[known], cmap="cividis", vmin=low, vmax=high, **dots)
+        look = {"c": labels[known], "cmap": "cividis", "vmin": low, "vmax": high, **dots}
+        drawn = ax.scatter(places[known, 0], places[known, 1], **look)
         bar = figure.colorbar(drawn, ax=ax, shrink=0.7, aspect=24, pad=0.02)
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0)
@@ -162,7 +163,7 @@ def _draw_classes(
     rest = ~np.isin(labels, shown)
     handles, words = [], []
     if rest.any():
-        grey = ax.scatter(*places[rest].T, color=theme.rule, **dots)
+        grey = ax.scatter(places[rest, 0], places[rest, 1], color=theme.rule, **dots)
     for k, c in enumerate(shown):
         handles.append(ax.scatter(*places[labels == c].T, color=CLASSES[k], **dots))
         words.append(_shortened(names[c] if c < len(names) else str(c)))
@@ -214,7 +215,7 @@ def _curves(log: Sequence[dict[str, Any]]) -> _Curves:
         points: dict[str, list[tuple[float, float]]] = {}
         for record in records:
             step, terms, seen = record.get("step", 0), record.get("terms") or {}, record.get("validation") or {}
-            new = {k: v for k, v in terms.items()}
+            new = dict(terms)
             if "loss" in record and len(terms) != 1:
                 new[TOTAL] = record["loss"]
             if "bound" in seen or "loss" in seen:

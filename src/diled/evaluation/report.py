@@ -205,7 +205,8 @@ def _duration(seconds: float) -> str:
     """A time in its two largest units: `3.2 s`, `1 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
-    left, words = round(seconds), []
+    left = round(seconds)
+    words: list[str] = []
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if left >= size or words:
             words.append(f"{left // size} {unit}" if left >= size else "")
