@@ -378,7 +378,14 @@ def _fits(x: Tensor, levels: int) -> bool:
 def _log_cdf(base: Normal | Logistic, x: Tensor, sign: Tensor) -> Tensor:
     if isinstance(base, Logistic):
         return base.log_cdf(x, sign)
-    return torch.special.log_ndtr(sign * (x - base.mean) * (-0.5 * base.log_var).exp())
+    return _log_ndtr(sign * (x - base.mean) * (-0.5 * base.log_var).exp())
+
+
+def _log_ndtr(u: Tensor) -> Tensor:
+    """log Phi(u). The gradient of torch's own is lost to rounding in fp32 below u = -1000 (1e16 times too large, or NaN)."""
+    tail = u.clamp(max=-5)
+    log_tail = torch.log(0.5 * torch.special.erfcx(-math.sqrt(0.5) * tail)) - 0.5 * tail**2
+    return torch.where(u < -5, log_tail, torch.special.log_ndtr(u.clamp(min=-5)))
 
 
 def _check_grid(x: Tensor, levels: int) -> None:

@@ -8,7 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["ConfigError", "DataError", "DiledError", "ModelError", "NoBound", "TrainingError", "did_you_mean"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DiledError",
+    "Interrupted",
+    "ModelError",
+    "NoBound",
+    "TrainingError",
+    "did_you_mean",
+]
 
 
 class DiledError(Exception):
@@ -29,6 +38,10 @@ class ModelError(DiledError):
 
 class TrainingError(DiledError):
     """Training stopped: a term became NaN or infinite, or the disk is full."""
+
+
+class Interrupted(TrainingError):
+    """Training was stopped by Ctrl-C or a termination signal; its state is saved."""
 
 
 class NoBound(DiledError, TypeError):

@@ -20,7 +20,7 @@ from diled.models.sampling import sample_batches
 from diled.session import read_log
 from diled.space import raw_tensor, to_space
 
-__all__ = ["COLUMNS", "bits_per_dimension", "compare_models", "report_run", "table_of", "usage"]
+__all__ = ["COLUMNS", "bits_per_dimension", "compare_models", "report_run", "table_of", "usage", "write_figures"]
 
 COLUMNS = {
     "bound_nats": ("bound, nats", "lower"),
@@ -32,6 +32,8 @@ COLUMNS = {
     "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
     "reconstruction_mse": ("reconstruction MSE", "lower"),
     "probe_accuracy": ("probe accuracy", "higher"),
+    "share_of_data": ("share of data", ""),
+    "share_of_samples": ("share of samples", ""),
     "train_seconds": ("training, s", ""),
     "parameters": ("parameters", ""),
 }
@@ -92,10 +94,7 @@ def compare_models(
         usage=program or usage(run or folder, data),
         provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
     )
-    write_json(
-        folder / "evaluation.json",
-        {name: {metric: asdict(m) for metric, m in metrics.items()} for name, metrics in found.items()},
-    )
+    write_figures(folder / "evaluation.json", found)
     print(table_text(table, better))
     print(f"Report: {path}")
     return found
@@ -108,6 +107,15 @@ def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, *
         found["train_seconds"] = Measured(model.provenance["train_seconds"])
     found["parameters"] = Measured(model.parameters)
     return found
+
+
+def write_figures(path: Path, found: dict[str, Any]) -> None:
+    """Figures as JSON: metric -> value, stderr, n and note, in groups where there are groups."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if isinstance(value, Measured) else {key: plain(v) for key, v in value.items()}
+
+    write_json(path, plain(found))
 
 
 def table_of(found: dict[str, dict[str, Measured]]) -> tuple[dict[str, dict[str, Cell]], dict[str, str]]:

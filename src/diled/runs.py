@@ -31,7 +31,7 @@ from diled.config import Config, PreprocessConfig, TrainingConfig, validated
 from diled.errors import ConfigError, did_you_mean
 from diled.family import FAMILY, ModelConfig, model_config
 
-__all__ = ["RunConfig", "new_folder", "provenance", "read_run", "read_settings", "resolve"]
+__all__ = ["RunConfig", "nested", "new_folder", "provenance", "read_run", "read_settings", "resolve"]
 
 
 class RunConfig(Config):
@@ -85,7 +85,7 @@ def resolve(
     chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     name = model or chosen.pop("name", None) or "diled"
     chosen.pop("name", None)
-    nested = _nested(settings or {})
+    nested = nested(settings or {})
     chosen = _merged(chosen, nested.pop("model", {}))
     values = _merged(values, nested)
     if data is not None:
@@ -221,7 +221,7 @@ def hardware() -> str:
     return said
 
 
-def _nested(settings: dict[str, Any]) -> dict[str, Any]:
+def nested(settings: dict[str, Any]) -> dict[str, Any]:
     """{"model.latent_dim": 64} -> {"model": {"latent_dim": 64}}."""
     out: dict[str, Any] = {}
     for key, value in settings.items():
@@ -230,7 +230,7 @@ def _nested(settings: dict[str, Any]) -> dict[str, Any]:
         for part in path:
             place = place.setdefault(part, {})
         if isinstance(value, dict):
-            value = _nested(value)
+            value = nested(value)
             place[last] = _merged(place.get(last, {}), value)
         else:
             place[last] = value

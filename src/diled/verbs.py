@@ -16,11 +16,9 @@ if TYPE_CHECKING:
 
     from diled.data import Data
     from diled.evaluation.measure import Measured
-    from diled.latent.edit import Direction
     from diled.model import Model
 
 __all__ = [
-    "VERBS",
     "compare",
     "data",
     "demo",
@@ -133,9 +131,11 @@ def sample(
     Returns:
         Raw values (n, *shape).
     """
-    model = _model(run, device)
+    from diled.arguments import model_of, write_result
+
+    model = model_of(run, device)
     drawn = model.sample(n, steps=steps, sampler=sampler, seed=seed, draw=draw)
-    _write_examples(drawn, model, out)
+    write_result(drawn, model, out)
     return drawn
 
 
@@ -163,10 +163,12 @@ def reconstruct(
     Returns:
         Raw values (n, *shape).
     """
-    model = _model(run, device)
-    inputs = _examples(inputs, model, convert)
+    from diled.arguments import examples_of, model_of, write_pairs
+
+    model = model_of(run, device)
+    inputs = examples_of(inputs, model, convert)
     result = model.reconstruct(inputs, sample=sample, seed=seed)
-    _write_pairs(inputs, result, model, out)
+    write_pairs(inputs, result, model, out)
     return result
 
 
@@ -194,11 +196,12 @@ def encode(
     Returns:
         Codes (n, d).
     """
+    from diled.arguments import model_of, named_split
     from diled.data import read_named_examples
 
-    model = _model(run, device)
-    known = _known(inputs)
-    values, ids = (known.values, known.ids) if known else read_named_examples(inputs, model.spec, convert=convert)
+    model = model_of(run, device)
+    split = named_split(inputs)
+    values, ids = (split.values, split.ids) if split else read_named_examples(inputs, model.spec, convert=convert)
     codes = model.encode(values, sample=sample, seed=seed)
     if out is not None:
         from diled.output import write_codes
@@ -233,7 +236,9 @@ def interpolate(
     Returns:
         Raw values (steps, *shape), of several pairs (n, steps, *shape).
     """
-    model = _model(run, device)
+    from diled.arguments import model_of
+
+    model = model_of(run, device)
     path = model.interpolate(a, b, steps, mode=mode, convert=convert)
     if out is not None:
         from diled.output import write_examples
@@ -270,13 +275,14 @@ def edit(
     Returns:
         Raw values (n, *shape).
     """
+    from diled.arguments import data_of, direction_of, examples_of, model_of, write_pairs
     from diled.editing import apply_edit
 
-    model = _model(run, device)
-    examples = _examples(inputs, model, convert)
-    direction = _direction(model, _data_of(run, data, model), attribute, method)
+    model = model_of(run, device)
+    examples = examples_of(inputs, model, convert)
+    direction = direction_of(model, data_of(run, data, model), attribute, method)
     result = apply_edit(model, examples, direction, strength)
-    _write_pairs(examples, result, model, out)
+    write_pairs(examples, result, model, out)
     return result
 
 
@@ -308,13 +314,14 @@ def search(
     """
     import numpy as np
 
+    from diled.arguments import data_of, examples_of, model_of
     from diled.latent.search import nearest
 
-    model = _model(run, device)
-    place = _data_of(run, data, model)
+    model = model_of(run, device)
+    place = data_of(run, data, model)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
     ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
-    queries = _examples(query, model, convert)
+    queries = examples_of(query, model, convert)
     found, distance = nearest(model.encode(values), model.encode(queries), k, metric=metric)
     if out is not None:
         from diled.output import write_examples
@@ -357,13 +364,13 @@ def evaluate(
     Returns:
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`.
     """
+    from diled.arguments import data_of, model_of
     from diled.editing import by_group
     from diled.evaluation.report import table_text
-    from diled.models.io import write_json
-    from diled.reporting import figures, table_of
+    from diled.reporting import figures, table_of, write_figures
 
-    model = _model(run, device)
-    place = _data_of(run, data, model)
+    model = model_of(run, device)
+    place = data_of(run, data, model)
     count = samples or min(10_000, max(2_000, len(place.test)))
     found: dict[str, Any]
     if by is not None:
@@ -372,9 +379,10 @@ def evaluate(
     else:
         found = figures(model, place, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
         rows = {model.name or "model": found}
-    print(table_text(*table_of(rows)))
+    table, better = table_of(rows)
+    print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
     if out is not None:
-        write_json(Path(out), {k: _plain(v) for k, v in found.items()})
+        write_figures(Path(out), found)
     return found
 
 
@@ -407,6 +415,7 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
+    from diled.arguments import data_of, is_run, model_of
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
@@ -415,7 +424,7 @@ def compare(
     if not sources:
         raise ConfigError("Name runs to compare, or a data set to train on.")
     trained: dict[str, tuple[Model, Path | None]] = {}
-    if len(sources) == 1 and not _is_run(sources[0]):
+    if len(sources) == 1 and not is_run(sources[0]):
         from diled.data import open_data
         from diled.runs import resolve
         from diled.session import Session
@@ -436,8 +445,8 @@ def compare(
             trained[chosen.model.row.title] = (session.run(), session.folder)
         assert place is not None
     else:
-        loaded = [(_model(source, device), source) for source in sources]
-        place = _data_of(sources[0], data, loaded[0][0])
+        loaded = [(model_of(source, device), source) for source in sources]
+        place = data_of(sources[0], data, loaded[0][0])
         for model, source in loaded:
             check_same_data(place, model.spec, str(source))
             title = model.config.row.title if model.config is not None else str(source)
@@ -477,8 +486,9 @@ def data(
     if source is None:
         return known_sets()
     from diled.config import PreprocessConfig, validated
+    from diled.runs import nested
 
-    values = {key.removeprefix("preprocess."): value for key, value in (settings or {}).items()}
+    values = nested(settings or {}).get("preprocess", {})
     return open_data(source, validated(PreprocessConfig, values, "preprocess"))
 
 
@@ -496,103 +506,3 @@ def demo(
     from diled.demonstration import run_demo
 
     return run_demo(Path(out), steps=steps, seed=seed, device=device)
-
-
-VERBS = (train, sample, reconstruct, encode, interpolate, edit, search, evaluate, compare, models, data, demo)
-
-
-# Helpers --------------------------------------------------------------------------------------------------------------
-
-
-def _model(run: Run, device: Device = "auto") -> Model:
-    from diled.model import Model, load
-
-    return run if isinstance(run, Model) else load(run, device=device)
-
-
-def _is_run(source: Any) -> bool:
-    from diled.model import Model
-
-    return isinstance(source, Model) or (Path(source) / "config.json").exists() or (Path(source) / "run.json").exists()
-
-
-def _data_of(run: Any, data: str | Path | None, model: Model) -> Data:
-    """The data named, or what the run was trained on, prepared as for the model."""
-    from diled.data import open_data
-    from diled.errors import ConfigError
-    from diled.runs import read_run
-    from diled.session import check_same_data
-
-    if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists():
-        config = read_run(run)
-        place = open_data(data if data is not None else config.data, config.preprocess)
-    elif data is not None:
-        from diled.config import PreprocessConfig
-
-        size = model.spec.shape[1:] if model.spec.kind == "image" else None
-        place = open_data(data, PreprocessConfig(size=size, binarize=model.spec.binarize))
-    else:
-        raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
-    check_same_data(place, model.spec, "The model")
-    return place
-
-
-def _direction(model: Model, data: Data, attribute: str, method: str, limit: int = 20_000) -> Direction:
-    """The direction of an attribute, fitted on codes of (up to `limit`) training examples."""
-    import numpy as np
-
-    from diled.latent.edit import fit_direction, parse_attribute
-
-    train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[:limit])
-    _, target = parse_attribute(attribute, train.labels, data.spec.labels)
-    return fit_direction(model.encode(train.values), target, attribute, method)
-
-
-def _known(inputs: Any) -> Any:
-    """The training split of a known data set that is named, else None."""
-    from diled.data import known_sets, open_data
-
-    if isinstance(inputs, str) and inputs in {name for name, *_ in known_sets()}:
-        return open_data(inputs).train
-    return None
-
-
-def _examples(inputs: Any, model: Model, convert: bool) -> np.ndarray:
-    from diled.data import read_examples
-
-    known = _known(inputs)
-    return known.values if known else read_examples(inputs, model.spec, convert=convert)
-
-
-def _write_examples(values: np.ndarray, model: Model, out: str | Path | None) -> None:
-    if out is not None:
-        from diled.output import write_examples
-
-        write_examples(values, model.spec, out)
-
-
-def _write_pairs(before: np.ndarray, after: np.ndarray, model: Model, out: str | Path | None) -> None:
-    """A sheet with each row of `before` above the same row of `after`; as an array or a folder only `after`."""
-    from diled.output import is_sheet, write_examples
-
-    if out is None or not is_sheet(out):
-        _write_examples(after, model, out)
-        return
-    import numpy as np
-
-    columns = min(len(after), 16)
-    rows = []
-    for start in range(0, len(after), columns):
-        for values in (before, after):
-            row = values[start : start + columns]
-            blank = np.zeros((columns - len(row), *row.shape[1:]), row.dtype)
-            rows += [row, blank]
-    write_examples(np.concatenate(rows), model.spec, out, columns=columns)
-
-
-def _plain(value: Any) -> Any:
-    from dataclasses import asdict, is_dataclass
-
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return {k: _plain(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
@@ -325,7 +325,7 @@ def fit_feature_net(
         The network in evaluation mode on the CPU, with its `accuracy`.
 
     Raises:
-        DataError: fewer than 20 examples, fewer than 2 classes, or labels that do not match the values.
+        DataError: fewer than 20 examples, fewer than 2 classes, labels that do not match the values, or low >= high.
 
     Example:
         >>> x = np.repeat([0, 255], 50)[:, None, None, None] * np.ones((1, 1, 4, 4), int)
@@ -334,6 +334,8 @@ def fit_feature_net(
         ('fitted-mlp', 1.0)
     """
     x, y = _labelled(values, labels)
+    if low >= high:
+        raise DataError(f"low must be below high, found {low:g} and {high:g}.")
     generator = torch.Generator().manual_seed(seed)
     if held_out is None:
         order, cut = torch.randperm(len(x), generator=generator), max(1, len(x) // 10)
@@ -344,26 +346,37 @@ def fit_feature_net(
     kind: Literal["cnn", "mlp"] = "cnn" if len(shape) == 3 and math.prod(shape) > SMALL else "mlp"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = FeatureNet(Architecture(kind, shape, int(max(y.max(), y_test.max())) + 1), f"{name}-{kind}")
-    net = net.to(device).train()
-    nn.utils.convert_conv2d_weight_memory_format(net, torch.channels_last)  # twice as fast on a CPU
+        net = FeatureNet(Architecture(kind, shape, int(max(y.max(), y_test.max())) + 1), f"{name}-{kind}").to(device)
     optimiser = torch.optim.AdamW(net.parameters(), learning_rate, weight_decay=weight_decay)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for index in _batches(len(x), batch_size, steps, generator):
+            images = _augmented(_model_space(x[index], low, high), noise, binarized, flip, generator)
+            yield images.to(device), y[index].to(device)
+
+    _minimise(net, optimiser, batches(), steps)
+    net = net.to("cpu").eval().requires_grad_(False)
+    net.accuracy = accuracy(net, _model_space(x_test, low, high), y_test)
+    net.notes = {"steps": steps, "batch_size": batch_size, "noise": noise, "binarized": binarized, "seed": seed}
+    return net
+
+
+def _minimise(
+    net: FeatureNet, optimiser: torch.optim.Optimizer, batches: Iterator[tuple[Tensor, Tensor]], steps: int
+) -> None:
+    """Cross-entropy over `steps` batches: the learning rate rises for a tenth of them and follows a cosine to zero."""
 
     def factor(step: int) -> float:
         return min((step + 1) / max(1, steps // 10), 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-    for index in _batches(len(x), batch_size, steps, generator):
-        batch = _augmented(_model_space(x[index], low, high), noise, binarized, flip, generator)
-        loss = F.cross_entropy(net(batch.to(device)), y[index].to(device))
+    nn.utils.convert_conv2d_weight_memory_format(net.train(), torch.channels_last)  # twice as fast on a CPU
+    for images, labels in batches:
+        loss = F.cross_entropy(net(images), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-    net = net.to("cpu").eval().requires_grad_(False)
-    net.accuracy = accuracy(net, _model_space(x_test, low, high), y_test)
-    net.notes = {"steps": steps, "batch_size": batch_size, "noise": noise, "binarized": binarized, "seed": seed}
-    return net
 
 
 def save_feature_net(net: FeatureNet, path: str | Path) -> None:

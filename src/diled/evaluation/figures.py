@@ -1,4 +1,4 @@
-"""Which figures a report has, and the sentence below each. How they are drawn is in `grids`, `plots` and `curves`."""
+"""Which figures a report has, and the sentence below each. How they are drawn is in `grids`, `plots`, `losses` and `panels`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diled.evaluation import grids, plots
-from diled.evaluation.curves import Lines
+from diled.evaluation.losses import draw_losses, has_curves
+from diled.evaluation.panels import Lines
 from diled.evaluation.shown import Picture, Shown, array, has
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def model_pictures(shown: Shown, spec: DataSpec, stem: str, index: int, terms: S
         terms: the terms of all models, which choose the colours of the curves.
     """
     maker = _Images(spec, index) if spec.kind == "image" else Lines(spec, index)
-    found = []
+    found: list[Picture | None] = []
     if has(shown.samples):
         found.append(maker.samples(shown, f"samples-{stem}.png"))
     if has(shown.originals) and has(shown.reconstructions):
@@ -41,7 +42,7 @@ def model_pictures(shown: Shown, spec: DataSpec, stem: str, index: int, terms: S
         found.append(maker.interpolations(shown, f"interpolations-{stem}.png"))
     if has(shown.codes):
         found.append(_codes(shown, f"latent-{stem}.png"))
-    if any(r.get("terms") or r.get("validation") for r in shown.log):
+    if has_curves(shown.log):
         found.append(_losses(shown, f"losses-{stem}.png", terms))
     return [p for p in found if p is not None]
 
@@ -85,7 +86,7 @@ class _Images:
 
     def reconstructions(self, s: Shown, file: str) -> Picture:
         picture, n = grids.reconstruction_grid(self._tiles(s.originals), self._tiles(s.reconstructions), HALF)
-        caption = f"{n} held-out images, each above what the decoder makes of its code.{self.remark}"
+        caption = f"{n} held-out images, each above its reconstruction.{self.remark}"
         alt = f"{n} held-out images in rows, each with its reconstruction by {s.name} below it"
         return Picture(file, "Reconstructions", caption, alt, grids.png(picture))
 
@@ -119,6 +120,8 @@ def _codes(s: Shown, file: str) -> Picture | None:
     """The map of codes: the codes themselves in the plane, else t-SNE, else principal components."""
     codes = array(s.codes).reshape(len(array(s.codes)), -1)
     labels = None if s.labels is None else np.asarray(s.labels)
+    if labels is not None and not np.isfinite(labels).any():
+        labels = None
     if labels is not None and s.class_names and not np.issubdtype(labels.dtype, np.integer):
         labels = np.where(np.isfinite(labels), labels, -1).astype(int)
     keep = np.flatnonzero(np.isfinite(codes).all(1))
@@ -149,8 +152,9 @@ def _places(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
     if len(codes) >= FEWEST_CODES and centred.any():
         from sklearn.manifold import TSNE
 
-        tsne = TSNE(init="pca", perplexity=min(30, len(codes) / 4), max_iter=500, random_state=0)
-        return tsne.fit_transform(codes), "t-SNE (perplexity 30): near is alike, far means little.", ("", "")
+        perplexity = min(30, len(codes) // 4)
+        tsne = TSNE(init="pca", perplexity=perplexity, max_iter=500, random_state=0)
+        return tsne.fit_transform(codes), f"t-SNE (perplexity {perplexity}): near is alike, far means little.", ("", "")
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     share = 100 * s**2 / max((s**2).sum(), 1e-12)
     names = [
@@ -166,5 +170,5 @@ def _losses(s: Shown, file: str, terms: Sequence[str]) -> Picture:
     if len(stages) > 1:
         caption += f" A vertical line parts the {len(stages)} stages."
     size = (plots.SHORT, plots.SHORT * 0.92)
-    light, dark = plots.render(lambda f, t: plots.draw_losses(f, t, s.log, terms), size)
+    light, dark = plots.render(lambda f, t: draw_losses(f, t, s.log, terms), size)
     return Picture(file, "Training", caption, f"Training curves of {s.name} by term", light, dark)

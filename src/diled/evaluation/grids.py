@@ -1,7 +1,8 @@
 """Pictures of many images, put together pixel by pixel: every image pixel becomes a crisp square of the grid.
 
-Grids are RGBA. Gutters are transparent, so that a grid sits on a white page, a dark page or a README alike; where the
-images are white up to their edges a light grey shows in the gutters instead. Values are in model space, [-1, 1].
+Grids are RGBA. Gutters are transparent, so that a grid sits on a white page, a dark page or a README alike. Images that
+are white up to their edges would run into a white page, and black ones into a dark page: between them gutters are grey.
+Values are in model space, [-1, 1].
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 GREY = (125, 130, 138)  # readable on white and on near-black
-PALE = (205, 208, 213, 255)
+PALE, DIM = (205, 208, 213, 255), (72, 76, 83, 255)
 LARGEST_SIDE = 256  # larger images are shrunk: a report is looked at, not archived
 PIXEL_BUDGET = 1_600_000  # source pixels of one grid, which keeps its file to a few megabytes
 TEXT = 26  # pixels; grids are shown at about half their size
@@ -92,8 +93,7 @@ def grid(pixels: np.ndarray, factor: int, gutter: int, *, gap_after: tuple[int, 
     height, width = height * factor, width * factor
     wider = np.cumsum([0, *(2 * gutter + 4 if c in gap_after else 0 for c in range(columns - 1))])
     canvas = np.zeros((rows * (height + gutter) - gutter, columns * (width + gutter) - gutter + wider[-1], 4), np.uint8)
-    if _white_edges(pixels):
-        canvas[:] = PALE
+    canvas[:] = _gutter_colour(pixels)
     for r in range(rows):
         for c in range(columns):
             top, left = r * (height + gutter), c * (width + gutter) + wider[c]
@@ -104,16 +104,17 @@ def grid(pixels: np.ndarray, factor: int, gutter: int, *, gap_after: tuple[int, 
     return canvas
 
 
-def _white_edges(pixels: np.ndarray) -> bool:
-    """Whether most pixels at the images' edges are nearly white."""
+def _gutter_colour(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    """Grey beside images whose edges are mostly white or mostly black, else transparent."""
     edge = np.concatenate([pixels[..., s, :, :3].reshape(-1) for s in (0, -1)])
     sides = np.concatenate([pixels[..., s, :3].reshape(-1) for s in (0, -1)])
-    return bool(np.mean(np.concatenate([edge, sides]) > 235) > 0.6)
+    values = np.concatenate([edge, sides])
+    return PALE if np.mean(values > 235) > 0.6 else DIM if np.mean(values < 20) > 0.5 else (0, 0, 0, 0)
 
 
 def gutter_for(factor: int) -> int:
     """Thin beside large pixels, and never lost when a screen shows the grid at half its size."""
-    return int(np.clip(round(factor * 0.4), 2, 4))
+    return int(np.clip(round(factor * 0.4), 2, 6))
 
 
 def sample_grid(pixels: np.ndarray, target: int, most: int = 100) -> tuple[np.ndarray, int]:
@@ -147,7 +148,8 @@ def reconstruction_grid(above: np.ndarray, below: np.ndarray, target: int) -> tu
 def interpolation_grid(path: np.ndarray, ends: np.ndarray | None, target: int) -> tuple[np.ndarray, int]:
     """Rows of interpolations (rows, steps, H, W, 4), the original ends set apart at both sides; and the rows shown."""
     rows = max(1, min(len(path), 8, affordable(path, 1000) // (path.shape[1] + 2)))
-    path, gaps = path[:rows], ()
+    path = path[:rows]
+    gaps: tuple[int, ...] = ()
     if ends is not None:
         path = np.concatenate([ends[:rows, :1], path, ends[:rows, 1:]], axis=1)
         gaps = (0, path.shape[1] - 2)
@@ -209,5 +211,5 @@ def _font() -> ImageFont.FreeTypeFont:
 def png(picture: np.ndarray) -> bytes:
     """The picture as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()

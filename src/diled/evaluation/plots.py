@@ -1,4 +1,4 @@
-"""The report's drawn figures: a map of the codes, and the training curves.
+"""How figures of the report are drawn: colours, the conversion to PNG, and the map of the codes.
 
 Each drawing is a function that fills a matplotlib `Figure` in the colours of a `Theme`; `render` runs it for light and
 for dark pages. pyplot and its global state are not touched, and a user's own matplotlib style is set aside.
@@ -16,9 +16,23 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from PIL import Image
 
-__all__ = ["DARK", "LIGHT", "Theme", "draw_codes", "draw_losses", "model_colour", "render", "same_terms"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "SHORT",
+    "TERMS",
+    "Theme",
+    "draw_codes",
+    "is_property",
+    "model_colour",
+    "render",
+    "shortened",
+]
 
 
 @dataclass(frozen=True)
@@ -63,10 +77,15 @@ def render(draw: Callable[[Figure, Theme], Any], size: tuple[float, float]) -> t
 def _render(draw: Callable[[Figure, Theme], Any], size: tuple[float, float], theme: Theme) -> bytes:
     with _style(theme):
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+        canvas = FigureCanvasAgg(figure)
         draw(figure, theme)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        canvas.draw()
+        canvas.draw()  # titles find their final place in the first pass, and the layout needs to know it
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    # A palette makes the file three times smaller, and nobody sees the difference in a drawing.
+    drawn = Image.fromarray(pixels).quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    drawn.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -103,9 +122,6 @@ def _style(theme: Theme) -> Iterator[None]:
         yield
 
 
-# --- codes -----------------------------------------------------------------------------------------------------------
-
-
 def draw_codes(
     figure: Figure,
     theme: Theme,
@@ -124,8 +140,10 @@ def draw_codes(
     elif is_property(labels, names):
         known = np.isfinite(labels)
         ax.scatter(places[~known, 0], places[~known, 1], color=theme.rule, **dots)
-        low, high = np.percentile(labels[known], [1, 99]) if known.any() else (0.0, 1.0)
-        look = {"c": labels[known], "cmap": "cividis", "vmin": low, "vmax": high, **dots}
+        low, high = np.percentile(labels[known], [1, 99])
+        ends = [(0.0, 0.92), (0.25, 1.0)][theme.index]  # neither end of the scale may vanish in the page
+        shades = ListedColormap(matplotlib.colormaps["cividis"](np.linspace(*ends, 256)))
+        look = {"c": labels[known], "cmap": shades, "vmin": low, "vmax": high, **dots}
         drawn = ax.scatter(places[known, 0], places[known, 1], **look)
         bar = figure.colorbar(drawn, ax=ax, shrink=0.7, aspect=24, pad=0.02)
         bar.outline.set_visible(False)
@@ -166,121 +184,34 @@ def _draw_classes(
         grey = ax.scatter(places[rest, 0], places[rest, 1], color=theme.rule, **dots)
     for k, c in enumerate(shown):
         handles.append(ax.scatter(*places[labels == c].T, color=CLASSES[k], **dots))
-        words.append(_shortened(names[c] if c < len(names) else str(c)))
+        words.append(shortened(names[c] if c < len(names) else str(c)))
+        _name_cluster(ax, theme, places, labels == c, words[-1])
     if rest.any():
         more = len(found) - len(shown)
         handles.append(grey)
         words.append(f"{more} more classes" if more > 0 else "no label")
     longest = max(map(len, words), default=1)
-    columns = int(np.clip(52 // (longest + 5), 1, 5))
+    columns = int(np.clip(60 // (longest + 4), 1, 5))
     if len(words) > columns:  # equal rows look calmer than a full one and a rest
         columns = math.ceil(len(words) / math.ceil(len(words) / columns))
+    order = [i for c in range(columns) for i in range(c, len(words), columns)]  # read along rows; legends fill columns
+    handles, words = [handles[i] for i in order], [words[i] for i in order]
     figure.legend(
         handles, words, loc="outside lower center", ncols=columns, handletextpad=0.1, scatterpoints=1,
         markerscale=math.sqrt(28 / dots["s"]),
     )  # fmt: skip
 
 
-def _shortened(name: str) -> str:
+def _name_cluster(ax: Any, theme: Theme, places: np.ndarray, own: np.ndarray, word: str) -> None:
+    """The class's name on its middle point, for eyes that do not tell the colours apart; nothing where classes mix."""
+    centre = places[own][np.square(places[own] - np.median(places[own], axis=0)).sum(1).argmin()]
+    near = np.argsort(np.square(places - centre).sum(1))[:12]
+    if own[near].mean() < 0.6:
+        return
+    halo = withStroke(linewidth=2.4, foreground=theme.face, alpha=0.85)
+    ax.annotate(word, centre, ha="center", va="center", fontsize=8.5, color=theme.ink, path_effects=[halo], zorder=5)
+
+
+def shortened(name: str) -> str:
+    """The name, cut where it would crowd out the drawing."""
     return name if len(name) <= 22 else name[:21] + "…"
-
-
-# --- training curves ------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Curves:
-    """A log as lines over the steps of all stages, one after the other."""
-
-    lines: dict[str, list[tuple[np.ndarray, np.ndarray]]]
-    starts: list[tuple[str, float]]
-    end: float
-
-
-def same_terms(logs: Sequence[Sequence[dict[str, Any]]]) -> list[str]:
-    """The terms of all logs in order of appearance, so that a term keeps its colour from model to model."""
-    return list(dict.fromkeys(name for log in logs for record in log for name in record.get("terms") or {}))
-
-
-TOTAL, BOUND, LOSS = "total", "validation bound", "validation loss"
-
-
-def _curves(log: Sequence[dict[str, Any]]) -> _Curves:
-    stages: dict[str, list[dict[str, Any]]] = {}
-    for record in log:
-        stages.setdefault(str(record.get("stage", "")), []).append(record)
-    curves, offset = _Curves({}, [], 0.0), 0.0
-    for stage, records in stages.items():
-        curves.starts.append((stage, offset))
-        points: dict[str, list[tuple[float, float]]] = {}
-        for record in records:
-            step, terms, seen = record.get("step", 0), record.get("terms") or {}, record.get("validation") or {}
-            new = dict(terms)
-            if "loss" in record and len(terms) != 1:
-                new[TOTAL] = record["loss"]
-            if "bound" in seen or "loss" in seen:
-                new[BOUND if "bound" in seen else LOSS] = seen.get("bound", seen.get("loss"))
-            for name, value in new.items():
-                points.setdefault(name, []).append((offset + step, math.nan if value is None else float(value)))
-        for name, pairs in points.items():
-            x, y = np.array(sorted(pairs, key=lambda p: p[0])).T
-            curves.lines.setdefault(name, []).append((x, y))
-        offset += max((float(r.get("step", 0)) for r in records), default=0.0)
-    curves.end = offset
-    return curves
-
-
-def draw_losses(figure: Figure, theme: Theme, log: Sequence[dict[str, Any]], terms: Sequence[str]) -> None:
-    """Training curves by term in nats; stages side by side, and what was seen on held-out data dotted."""
-    curves = _curves(log)
-    ax = figure.subplots()
-    colours = {name: TERMS[terms.index(name) % len(TERMS)][theme.index] for name in terms}
-    order = sorted(curves.lines, key=lambda n: (n in (BOUND, LOSS), n == TOTAL, terms.index(n) if n in terms else 0))
-    for name in order:
-        held_out = name in (BOUND, LOSS)
-        look: dict[str, Any] = {"color": colours.get(name, theme.ink), "lw": 1.3}
-        if held_out:
-            look = {"color": theme.ink, "ls": (0, (1, 1.8)), "lw": 1.4, "marker": "o", "ms": 2.6}
-        for i, (x, y) in enumerate(curves.lines[name]):
-            ax.plot(x, y, label=name.replace("_", " ") if i == 0 else None, zorder=3 if held_out else 2, **look)
-    _scale(ax, curves)
-    ax.set(xlabel="step", ylabel="nats per example", xlim=(0, max(curves.end, 1)))
-    ax.grid(axis="y", color=theme.rule, lw=0.7)
-    ax.set_axisbelow(True)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    ax.locator_params(axis="x", nbins=5)
-    if len(curves.starts) > 1:
-        for i, (stage, start) in enumerate(curves.starts):
-            if i:
-                ax.axvline(start, color=theme.muted, lw=0.8)
-            ax.annotate(
-                _shortened(stage.replace("_", " ")), (start, 1), (4, 3), xycoords=("data", "axes fraction"),
-                textcoords="offset points", color=theme.muted, fontsize=8.5, va="bottom",
-            )  # fmt: skip
-    longest = max(len(n) for n in order)
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2 if longest > 12 else 3)
-
-
-def _scale(ax: Any, curves: _Curves) -> None:
-    """Logarithmic where every value is positive and they span much even after the start; else linear.
-
-    A linear axis ends where the values after the first twentieth of each stage do: what happens before is far out and
-    would flatten everything else.
-    """
-    settled, everything = [], []
-    for parts in curves.lines.values():
-        for x, y in parts:
-            finite = np.isfinite(y)
-            everything.append(y[finite])
-            settled.append(y[finite & (x >= x[0] + 0.05 * (x[-1] - x[0]))])
-    late, whole = np.concatenate(settled), np.concatenate(everything)
-    if not len(late):
-        return
-    if whole.min() > 1e-4 and late.max() / late.min() > 30:
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        ax.set_ylim(late.min() / 1.25, min(whole.max(), late.max() * 3) * 1.25)
-        return
-    low, high = min(late.min(), 0.0), max(late.max(), 0.0)
-    margin = 0.06 * (high - low) or 1.0
-    ax.set_ylim(low - margin * (low < 0), high + margin * (high > 0))

@@ -60,9 +60,9 @@ def write_report(
     Raises:
         OSError: the folder cannot be written; an earlier report in it is kept.
     """
-    from diled.evaluation import figures, plots  # matplotlib takes a second to import
+    from diled.evaluation import figures, losses  # matplotlib takes a second to import
 
-    terms = plots.same_terms([m.log for m in models])
+    terms = losses.same_terms([m.log for m in models])
     stems = file_names([m.name for m in models])
     sections = [figures.model_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
     beside = figures.overview(models, spec)

@@ -79,7 +79,7 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 def has(x: np.ndarray | None) -> bool:
     """Whether there is anything in it."""
-    return x is not None and x.size > 0
+    return x is not None and np.size(x) > 0
 
 
 def array(x: np.ndarray | None) -> np.ndarray:

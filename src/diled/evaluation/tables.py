@@ -1,9 +1,9 @@
 """Tables of measured numbers, as HTML, as Markdown and as plain text, from one layout.
 
-Rounding. A number with a standard error is shown to the error's first significant digit: 98.3 ± 0.4. Without one, its
-size decides: 1493, 104.6, 9.87, 0.951, 0.0312. Within a column a cell gets at most one decimal more than that, so that
-decimals agree where they nearly do; decimal points are aligned in any case. Bold is the best value of a column, and
-every value that prints the same. Rows named in `references` (floors, ceilings) are shown but do not compete.
+Rounding. A number with a standard error is shown to the error's first significant digit, 98.3 ± 0.4, and to one digit
+more where another number of its column has it. Without an error its size decides: 1,493, 104.6, 9.87, 0.951, 0.0312.
+Decimal points are aligned. Bold is the best value of a column, and every value that prints the same; rows named in
+`references` (floors, ceilings) are shown but do not compete.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def table_html(
     """
     lay = _layout(table, better, references)
     wide = {name: any(p.error for p in cells) for name, cells in lay.columns.items()}
-    head = "".join(
-        f'<th scope="col"{" colspan=2" if wide[c] else ""}>{html.escape(_heading(c, better))}</th>' for c in lay.columns
-    )
+    head = "".join(_html_heading(_heading(name, better), wide[name]) for name in lay.columns)
     body = []
     for i, row in enumerate(lay.rows):
         cells = "".join(_html_cell(printed[i], wide[name]) for name, printed in lay.columns.items())
@@ -90,10 +88,11 @@ def table_html(
         body.append(f'<tr{kind}><th scope="row">{decorate(row)}</th>{cells}</tr>')
     notes = "".join(f"<li><sup>{m}</sup> {html.escape(text)}</li>" for m, text in lay.notes.items())
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
+    words = f'<p class="key">{_key(lay)}</p>' if key and _key(lay) else ""
     return (
-        f'<div class="scroll" role="region" aria-label="Results" tabindex="0"><table>\n<thead><tr><td></td>{head}</tr>'
+        f'<div class="scroll table" role="region" aria-label="Results" tabindex="0"><table>\n<thead><tr><td></td>{head}</tr>'
         "</thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>\n"
-        f"{f'<p class=key>{_key(lay)}</p>' if key and _key(lay) else ''}{notes}"
+        f"{words}{notes}"
     )
 
 
@@ -109,6 +108,12 @@ def _key(lay: _Layout) -> str:
     if any(p.error for p in printed):
         parts.append("± is one standard error.")
     return " ".join(parts)
+
+
+def _html_heading(text: str, wide: bool) -> str:
+    """A column's `<th>`; only long headings may break into lines."""
+    kind = ' class="short"' if len(text) <= 14 else ""
+    return f'<th scope="col"{" colspan=2" if wide else ""}{kind}>{html.escape(text)}</th>'
 
 
 def _html_cell(p: _Printed, wide: bool) -> str:
@@ -248,7 +253,7 @@ def _print_column(cells: list[Cell]) -> list[_Printed]:
             printed.append(_Printed(f"{value:.2e}", f"{error:.0e}" if error is not None else "", number=True))
         else:
             whole = error is None and (isinstance(cell.value, int) or abs(value) >= 1000)
-            shown = 0 if whole else most if d is None else min(d + 1, most)
+            shown = 0 if whole else most if d is None else min(d + (error is not None), most)
             text = f"{value:,.{shown}f}"
             text = text.lstrip("-") if float(text.replace(",", "")) == 0 else text  # no "-0.0"
             gap = "" if shown == most else POINT_SPACE * (shown == 0) + FIGURE_SPACE * (most - shown)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from diled.api import Stage, stack
 from diled.config import DataSpec, TrainingConfig
-from diled.draws import seed_from
+from diled.draws import reseed, seed_from
 from diled.errors import TrainingError
 from diled.space import to_space
 from diled.training.data import Batches
@@ -148,7 +148,7 @@ class _Module(pl.LightningModule):
 
     def training_step(self, raw: Tensor, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
-        torch.manual_seed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
+        reseed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
         x = to_space(raw, self.spec)
         progress = torch.full((), self.trainer.global_step / self.steps, device=x.device)
         terms = self.density.terms(x, progress=progress)
@@ -181,7 +181,7 @@ class _Module(pl.LightningModule):
         return dict(zip(self.names, values, strict=True))
 
     def validation_step(self, raw: Tensor, index: int) -> None:
-        torch.manual_seed(seed_from(self.config.seed, self.index, 2**40))
+        reseed(seed_from(self.config.seed, self.index, 2**40))
         self.monitor = health(self.density, to_space(raw, self.spec, draw=False))
 
     def configure_optimizers(self) -> Any:
@@ -391,7 +391,7 @@ def _prepare(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfi
     """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own."""
     assert stage.prepare is not None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed_from(config.seed, index, 2**41))
+        reseed(seed_from(config.seed, index, 2**41))
         rows = torch.randperm(len(values))[:10_000]
         stage.density.eval()
         stage.prepare(to_space(values[rows], spec))

@@ -38,6 +38,7 @@ def panel_size(rows: int, columns: int, names: bool = False, width: float = SHOR
 
 def draw_panels(figure: Figure, layers: Sequence[Layer], theme: Theme, names: Sequence[str] = ()) -> None:
     """Panels in rows and columns; `names` are written above the rows they belong to, one name for each row."""
+    figure.set_layout_engine("none")  # the panels lay themselves out
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
     rows, columns = layers[0][0].shape[:2]
@@ -79,9 +80,9 @@ def _draw_layer(
     d = flat.shape[-1]
     left, right = (np.arange(d) + 0.12) / d, (np.arange(d) + 0.88) / d
     if look == "tick":
-        lines = [((a + px, y + py), (b + px, y + py)) for v, (px, py) in zip(flat, corners, strict=True)
+        ticks = [((a + px, y + py), (b + px, y + py)) for v, (px, py) in zip(flat, corners, strict=True)
                  for a, b, y in zip(left, right, v, strict=True)]  # fmt: skip
-        ax.add_collection(LineCollection(lines, colors=colour, linewidths=1.8))
+        ax.add_collection(LineCollection(ticks, colors=colour, linewidths=1.8))
         return
     boxes = [[(a + px, zero + py), (b + px, zero + py), (b + px, y + py), (a + px, y + py)]
              for v, (px, py) in zip(flat, corners, strict=True) for a, b, y in zip(left, right, v, strict=True)]  # fmt: skip
@@ -106,17 +107,25 @@ def draw_plane(
     """
     ax = figure.subplots()
     for points, colour in clouds:
-        ax.scatter(
-            *points.T, s=float(np.clip(5000 / max(len(points), 1), 3, 14)), color=colour, linewidths=0, alpha=0.75
-        )
+        _scatter(ax, points, colour)
     if pairs is not None:
-        lines = LineCollection(np.stack(pairs, axis=1), colors=theme.ink, linewidths=0.6, alpha=0.6, zorder=1)
+        lines = LineCollection(list(np.stack(pairs, axis=1)), colors=theme.ink, linewidths=0.6, alpha=0.6, zorder=1)
         ax.add_collection(lines)
     if paths is not None:
         ax.add_collection(LineCollection(list(paths[0]), colors=paths[1], linewidths=1.1))
-        ax.scatter(*paths[0].reshape(-1, 2).T, s=7, color=paths[1], linewidths=0)
+        ax.scatter(paths[0][..., 0].ravel(), paths[0][..., 1].ravel(), s=7, color=paths[1], linewidths=0)
         ax.autoscale_view()
-    ax.set_aspect("equal", adjustable="datalim")
+    _plain(ax, theme)
+
+
+def _scatter(ax: Any, points: np.ndarray, colour: str) -> None:
+    size = float(np.clip(5000 / max(len(points), 1), 3, 14))
+    ax.scatter(points[:, 0], points[:, 1], s=size, color=colour, linewidths=0, alpha=0.75)
+
+
+def _plain(ax: Any, theme: Theme) -> None:
+    """Axes of a plane: equal units, a quiet grid, no frame."""
+    ax.set_aspect("equal", adjustable="box")
     ax.locator_params(nbins=5)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -148,6 +157,7 @@ class Lines:
         return theme.muted if index < 0 else model_colour(index, theme)
 
     def samples(self, s: Shown, file: str) -> Picture:
+        """Draws from the model."""
         x = array(s.samples)
         alt = f"{self.what.capitalize()} drawn from {s.name}"
         if self.plane:
@@ -168,6 +178,7 @@ class Lines:
         )  # fmt: skip
 
     def reconstructions(self, s: Shown, file: str) -> Picture:
+        """Held-out examples and their reconstructions in the same panels."""
         x, y = array(s.originals), array(s.reconstructions)
         x, y = x[: len(y)], y[: len(x)]
         alt = f"Held-out {self.what} and their reconstructions by {s.name}"
@@ -182,10 +193,11 @@ class Lines:
         return self._draw(
             lambda f, t: draw_panels(f, [(a, t.muted, "ghost"), (b, self._colour(t), look)], t),
             panel_size(*a.shape[:2]), file, "Reconstructions",
-            f"{a.shape[0] * a.shape[1]} held-out {self.what} in grey, and what the decoder makes of their codes in colour.", alt,
+            f"{a.shape[0] * a.shape[1]} held-out {self.what} in grey, what the decoder makes of their codes in colour.", alt,
         )  # fmt: skip
 
     def interpolations(self, s: Shown, file: str) -> Picture:
+        """What the decoder makes of codes between the codes of two examples."""
         path = array(s.interpolations)[:8]
         ends = array(s.interpolation_ends)[: len(path)] if has(s.interpolation_ends) else None
         alt = f"{self.what.capitalize()} that change from one into another, decoded by {s.name}"
@@ -207,11 +219,14 @@ class Lines:
                 layers.insert(0, (beyond, t.muted, "ghost"))
             draw_panels(f, layers, t)
 
-        size = panel_size(*path.shape[:2], width=2 * SHORT)
+        size = panel_size(path.shape[0], path.shape[1], width=2 * SHORT)
         return self._draw(draw, size, file, "Interpolations", caption, alt, wide=True)
 
     def overview(self, blocks: Sequence[tuple[str, np.ndarray, int]], caption: str) -> Picture:
+        """Rows of named examples; the number is the place of a model, -1 for data."""
         names = [name for name, _, _ in blocks]
+        if self.plane:
+            return self._planes(blocks, caption, f"Clouds of points: {', '.join(names)}")
         alt = f"Rows of {self.what}: {', '.join(names)}"
         columns = min(10, *(len(x) for _, x, _ in blocks))
 
@@ -224,6 +239,23 @@ class Lines:
             draw_panels(f, layers, t, names)
 
         size = panel_size(len(blocks), columns, names=True, width=2 * SHORT)
+        return self._draw(draw, size, "samples.png", "Samples side by side", caption, alt, wide=True)
+
+    def _planes(self, blocks: Sequence[tuple[str, np.ndarray, int]], caption: str, alt: str) -> Picture:
+        """One cloud beside the other, four in a row."""
+        columns = min(4, len(blocks))
+        rows = -(-len(blocks) // columns)
+
+        def draw(f: Any, t: Theme) -> None:
+            panels = f.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+            for ax in panels[len(blocks) :]:
+                ax.set_visible(False)
+            for ax, (name, x, index) in zip(panels, blocks, strict=False):
+                _scatter(ax, x, self._colour(t, index))
+                _plain(ax, t)
+                ax.set_title(name, fontsize=9.5, color=t.muted, loc="left")
+
+        size = (2 * SHORT, 2 * SHORT / columns * rows)
         return self._draw(draw, size, "samples.png", "Samples side by side", caption, alt, wide=True)
 
 

@@ -1,0 +1,154 @@
+"""Write the generated parts of these pages anew: what the code knows about itself is written down once, in the code.
+
+    python docs/generate.py            write
+    python docs/generate.py --check    say which pages are out of date, and exit with code 1 where any is
+
+A generated part lies between `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from diled.config import Config, PreprocessConfig, TrainingConfig
+from diled.family import FAMILY, DiffusionConfig, ModelConfig, NetworkConfig, family_table
+
+DOCS = Path(__file__).parent
+SOURCE = DOCS.parent / "src" / "diled"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+
+
+def family() -> str:
+    """The rows of the family, as `diled.family` holds them."""
+    keys = ["encoder", "decoder", "prior", "training", "bound", "citation"]
+    rows = [[f"`{row['name']}`", row["title"], *(row[key] for key in keys)] for row in family_table()]
+    return table(["name", "model", "encoder", "decoder", "prior", "training", "a bound?", "reference"], rows)
+
+
+def options(kind: type[Config], prefix: str, only: set[str] | None = None) -> list[list[str]]:
+    """Name, default and meaning of each option of a configuration type."""
+    fields = {name: field for name, field in kind.model_fields.items() if only is None or name in only}
+    return [
+        [f"`--{prefix}.{name}`", shown_default(field), " ".join((field.description or "").split())]
+        for name, field in fields.items()
+        if not isinstance(field.default, Config)
+    ]
+
+
+def shown_default(field: FieldInfo) -> str:
+    """A default as one would type it, and what else can be chosen."""
+    value: Any = field.default
+    if get_origin(field.annotation) is Literal:
+        others = ", ".join(f"`{choice}`" for choice in get_args(field.annotation) if choice != value)
+        return f"`{value}`; or {others}"
+    return "none" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def model_options() -> str:
+    """The options that all models share, then what each adds."""
+    head = ["option", "default", "meaning"]
+    parts = [
+        "Every model:\n\n" + table(head, options(ModelConfig, "model") + options(NetworkConfig, "model.network")),
+        "Models with a diffusion prior (`diled*` and `ldm`):\n\n"
+        + table(head, options(DiffusionConfig, "model.prior")),
+    ]
+    own: dict[tuple[str, ...], list[str]] = {}
+    for name, kind in FAMILY.items():
+        for row in options(kind, "model", set(kind.model_fields) - set(ModelConfig.model_fields)):
+            own.setdefault(tuple(row), []).append(f"`{name}`")
+    rows = [[row[0], ", ".join(names), row[1], row[2]] for row, names in own.items()]
+    return "\n\n".join([*parts, "Single models:\n\n" + table(["option", "models", "default", "meaning"], rows)])
+
+
+def training() -> str:
+    """The options of the training; two of them belong to every verb, and are written without the group's name."""
+    rows = options(TrainingConfig, "training")
+    for row in rows:
+        for name in ("seed", "device"):
+            row[0] = row[0].replace(f"--training.{name}`", f"--{name}`")
+    return table(["option", "default", "meaning"], rows)
+
+
+def prior_defaults() -> str:
+    """What single models set otherwise in their diffusion."""
+    rows = []
+    for name, kind in FAMILY.items():
+        prior = kind.model_fields["prior"].default if "prior" in kind.model_fields else None
+        if isinstance(prior, DiffusionConfig) and prior.model_fields_set:
+            changed = ", ".join(
+                f"`{key}` `{getattr(prior, key)}`"
+                for key in DiffusionConfig.model_fields
+                if key in prior.model_fields_set
+            )
+            rows.append(f"- `{name}`: {changed}")
+    return "\n".join(rows)
+
+
+def first_sentence(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    sentence = re.split(r"(?<=[.!?])\s|:\n|\n\n", doc.strip(), maxsplit=1)[0]
+    return " ".join(sentence.split()).rstrip(".:")
+
+
+def tree() -> str:
+    """Every file of the package with the first sentence of its docstring."""
+    rows = []
+    for path in sorted(SOURCE.rglob("*.py"), key=lambda p: (p.parent != SOURCE, p.parent.as_posix(), p.name)):
+        name = path.relative_to(SOURCE).as_posix()
+        rows.append(
+            [f"**`{name.removesuffix('__init__.py')}`**" if "/__init__" in name else f"`{name}`", first_sentence(path)]
+        )
+    return table(["file", "what it holds"], rows)
+
+
+GENERATED: dict[str, dict[str, Callable[[], str]]] = {
+    "family.md": {"family": family, "options": model_options, "priors": prior_defaults},
+    "your-own-data.md": {
+        "preprocess": lambda: table(["option", "default", "meaning"], options(PreprocessConfig, "preprocess")),
+    },
+    "design.md": {
+        "tree": tree,
+        "training": training,
+    },
+}
+"""Page -> name of a part -> what writes it."""
+
+
+def renewed(page: str) -> str:
+    """The text of a page with its generated parts written anew."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for name, write in GENERATED[page].items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{write()}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write, or check."""
+    old = [page for page in GENERATED if renewed(page) != (DOCS / page).read_text(encoding="utf-8")]
+    if "--check" in arguments:
+        for page in old:
+            print(f"docs/{page} is out of date: run `make docs`", file=sys.stderr)
+        return 1 if old else 0
+    for page in old:
+        (DOCS / page).write_text(renewed(page), encoding="utf-8")
+        print(f"wrote docs/{page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

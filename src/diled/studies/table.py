@@ -1,0 +1,150 @@
+"""Train and measure the rows of a table, and record the figures.
+
+    python -m diled.studies.table mnist-table --seeds 0 1 2
+    python -m diled.studies.table mnist-table --only ldm --split validation        # to choose, never on test data
+
+A study is a folder of configurations under `configs`, one file per row, values only. Each row is trained in
+`runs/<study>/<row>-<seed>` (a finished run is not trained again) and measured on the test split; the figures go to
+`results/<study>.json`. With `--split validation` they are printed and not recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from diled.data import Data, open_data
+from diled.errors import ConfigError, DiledError, did_you_mean
+from diled.evaluation.measure import Measured
+from diled.model import Model, load
+from diled.reporting import figures
+from diled.runs import RunConfig, commit, hardware, read_run, resolve
+from diled.session import Session
+from diled.studies.records import Record, add, read
+
+__all__ = ["main", "rows", "run_row", "studies"]
+
+
+def studies() -> list[str]:
+    """Names of all studies."""
+    return sorted(p.name for p in _configs().iterdir() if p.is_dir())
+
+
+def rows(study: str) -> dict[str, Path]:
+    """Row name -> its configuration file.
+
+    Raises:
+        ConfigError: no such study.
+    """
+    folder = _configs() / study
+    if not folder.is_dir():
+        raise ConfigError(f"There is no study '{study}'.{did_you_mean(study, studies())}")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def run_row(study: str, row: str, path: Path, seed: int, folder: Path, settings: dict[str, Any]) -> tuple[Model, Data]:
+    """Train one row with one seed, or load it where that is done."""
+    config = resolve(None, None, path, settings, seed=seed)
+    out = folder / f"{row}-{seed}"
+    if (out / "config.json").exists() and _same(read_run(out), config):
+        return load(out), open_data(config.data, config.preprocess)
+    unfinished = (out / "run.json").exists() and not (out / "config.json").exists()
+    session = Session(config, out=out, going_on=unfinished)
+    return session.run(), session.data
+
+
+def _same(done: RunConfig, wanted: RunConfig) -> bool:
+    return (done.training, done.preprocess, done.name) == (wanted.training, wanted.preprocess, wanted.name)
+
+
+def record_row(
+    study: str, row: str, seed: int, model: Model, data: Data, found: dict[str, Measured], command: str
+) -> list[Record]:
+    """The figures of one row as records."""
+    made = model.provenance
+    return [
+        Record(
+            study=study,
+            data=data_key(data),
+            system=row.replace("@", "/"),
+            seed=seed,
+            metric=metric,
+            value=m.value,
+            stderr=m.stderr,
+            n=m.n,
+            steps=made.get("steps"),
+            train_seconds=made.get("train_seconds"),
+            cpu_seconds=made.get("cpu_seconds"),
+            parameters=model.parameters,
+            hardware=made.get("hardware") or hardware(),
+            commit=made.get("commit") or "",
+            command=command,
+            note=m.note,
+        )
+        for metric, m in found.items()
+        if m.value is not None
+    ]
+
+
+def data_key(data: Data) -> str:
+    """The name under which results on these data are kept: `mnist` is dynamically binarised, others say what they are."""
+    if data.name in ("mnist", "digits", "fashion-mnist"):
+        return data.name + {"dynamic": "", "threshold": "/threshold", "none": "/grey"}[data.spec.binarize]
+    return data.name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a study from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m diled.studies.table", description="Train and measure a table.")
+    parser.add_argument("study", help=f"one of: {', '.join(studies())}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", help="rows; default: all")
+    parser.add_argument("--steps", type=int, help="instead of those of the rows, for a trial")
+    parser.add_argument("--split", choices=["test", "validation"], default="test")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    chosen = parser.parse_args(argv)
+    try:
+        run_study(chosen)
+    except DiledError as error:
+        print(f"diled: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run_study(chosen: argparse.Namespace) -> None:
+    """Every row with every seed; figures are recorded after each."""
+    available = rows(chosen.study)
+    unknown = set(chosen.only or ()) - set(available)
+    if unknown:
+        raise ConfigError(f"The study has no row '{sorted(unknown)[0]}'.{did_you_mean(sorted(unknown)[0], available)}")
+    recorded = chosen.split == "test" and chosen.steps is None
+    if recorded and (commit() or "-dirty").endswith("-dirty"):
+        raise ConfigError("Results are recorded by committed code only: commit the changes under src, then run this.")
+    path = chosen.results / f"{chosen.study}.json"
+    settings = {} if chosen.steps is None else {"training.steps": chosen.steps}
+    for seed in chosen.seeds:
+        for row in chosen.only or available:
+            command = f"python -m diled.studies.table {chosen.study} --only {row} --seeds {seed}"
+            if recorded and any(r.command == command for r in read(path)):
+                print(f"{row}, seed {seed}: recorded")
+                continue
+            model, data = run_row(chosen.study, row, available[row], seed, chosen.runs / chosen.study, settings)
+            place = data if chosen.split == "test" else replace(data, test=data.validation)
+            found = figures(model, place)
+            said = "  ".join(f"{k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
+            print(f"{row}, seed {seed}, {chosen.split}: {said}", flush=True)
+            if recorded:
+                add(path, record_row(chosen.study, row, seed, model, data, found, command))
+
+
+def _configs() -> Path:
+    return Path(str(resources.files("diled.studies") / "configs"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""What a training keeps on disk while it runs, so that it goes on after Ctrl-C, a kill or a full disk.
+
+    log.jsonl                      one line every `log_every` steps, and one for each look at the validation data
+    checkpoints/last.ckpt          the running stage: weights, averages, optimiser, step, what the training has taken
+    checkpoints/model.safetensors  the weights after the last finished stage, and (in its header) which one that was
+
+Both checkpoints are written beside the old ones and then moved into place, so at every moment one of them is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from diled.errors import TrainingError
+
+__all__ = ["Checkpoints", "Log", "Spent", "check_finite"]
+
+
+class Spent:
+    """Seconds and warnings of a training, over all the sessions in which it ran."""
+
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0, warnings: list[str] | None = None) -> None:
+        self.seconds, self.cpu_seconds, self.warnings = seconds, cpu_seconds, list(warnings or ())
+        self.started = time.perf_counter(), time.process_time()
+
+    def record(self) -> dict[str, Any]:
+        """The totals so far."""
+        wall, cpu = self.started
+        return {
+            "seconds": self.seconds + time.perf_counter() - wall,
+            "cpu_seconds": self.cpu_seconds + time.process_time() - cpu,
+            "warnings": list(self.warnings),
+        }
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        run: folder of the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.folder = run, run / "checkpoints"
+        self.last, self.weights = self.folder / "last.ckpt", self.folder / "model.safetensors"
+
+    def clear(self) -> None:
+        """Forget whatever an earlier training left in the same folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.last, self.weights):
+            path.unlink(missing_ok=True)
+
+    def finished(self, model: nn.Module) -> tuple[int, dict[str, Any]]:
+        """How many stages are finished, and what they took; `model` gets the weights after the last of them.
+
+        Raises:
+            TrainingError: the weights are damaged, or are those of another model.
+        """
+        if not self.weights.exists():
+            return 0, {}
+        try:
+            with safe_open(self.weights, "pt") as file:
+                record = json.loads(file.metadata()["diled"])
+            model.load_state_dict(load_file(self.weights))
+            return record.pop("finished"), record
+        except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{self.weights} cannot be read or does not fit run.json ({_first_line(error)}). "
+                f"Without it, `diled train --resume {self.run}` starts from the beginning."
+            ) from None
+
+    def running(self, stage: int) -> dict[str, Any] | None:
+        """The state of a stage that is under way; None where there is none, or an earlier stage's.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
+        if not self.last.exists():
+            return None
+        try:
+            state = torch.load(self.last, map_location="cpu", weights_only=True)
+            return state if state["diled"]["stage"] == stage else None
+        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                f"{self.last} is truncated or damaged ({_first_line(error)}). Copy it again, or delete it: "
+                f"`diled train --resume {self.run}` then starts its stage from the beginning."
+            ) from None
+
+    def write(self, path: Path, save: Callable[[Path], object]) -> None:
+        """Let `save` write a file beside `path`, then move it into place.
+
+        Raises:
+            TrainingError: the disk is full or read-only; the old file stays.
+        """
+        partial = path.with_name(path.name + ".partial")
+        try:
+            save(partial)
+            if partial.exists():  # of several processes only the first one writes
+                os.replace(partial, path)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            kept = "The one before it is kept: once there is room" if path.exists() else "Once there is room"
+            raise TrainingError(
+                f"Could not save a checkpoint to {path} ({_first_line(error)}). {kept}, go on with: "
+                f"diled train --resume {self.run}"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def finish(self, model: nn.Module, stages: int, spent: Spent) -> None:
+        """Keep the weights after a stage; its running state is no longer needed."""
+        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        header = {"diled": json.dumps({"finished": stages, **spent.record()})}
+        self.write(self.weights, lambda partial: save_file(state, partial, metadata=header))
+        self.last.unlink(missing_ok=True)
+
+
+class Log:
+    """`log.jsonl`: one JSON object in each line.
+
+    Args:
+        run: folder of the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / "log.jsonl"
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append a line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines; the last one may have been cut by a kill."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found
+
+    def rewind(self, stage: str | None, step: int) -> None:
+        """Forget what came after `step` of `stage`, since it will be written again; all of it where `stage` is None."""
+        if not self.path.exists():
+            return
+        kept = [x for x in self.read() if stage is not None and (x["stage"] != stage or x["step"] <= step)]
+        partial = self.path.with_name("log.partial")
+        partial.write_text("".join(json.dumps(x) + "\n" for x in kept))
+        os.replace(partial, self.path)
+
+
+def check_finite(model: nn.Module, where: str) -> None:
+    """Refuse to keep weights that are NaN or infinite.
+
+    Raises:
+        TrainingError: some are.
+    """
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise TrainingError(f"Training stopped at {where}: a gradient made the weights NaN or infinite.")
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a message, without its full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

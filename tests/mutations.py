@@ -1,0 +1,430 @@
+"""Small mistakes that the mathematics tests must notice, and the worker that makes them.
+
+Run by `test_mutations.py` as `python mutations.py PACKAGE RESULTS`. The worker imports torch once. For each mutation it
+changes one line of a copy of the package and forks; the child imports the changed copy and runs the named tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`old`, which occurs once in `file`, becomes `new`; this `breaks` something that `tests` notice."""
+
+    file: str
+    old: str
+    new: str
+    breaks: str
+    tests: tuple[str, ...]
+
+
+RATE = "test_math_rate.py"
+BOUNDS = "test_math_bounds.py"
+SAMPLERS = "test_math_samplers.py"
+SCHEDULES = "test_math_schedules.py"
+OBJECTIVES = "test_math_objectives.py"
+DISTRIBUTIONS = "test_math_distributions.py"
+SCALE = "test_math_scale.py"
+
+QUADRATURE = f"{RATE}::test_discrete_rate_is_the_path_form_by_quadrature"
+CHAIN = f"{RATE}::test_marginals_and_bridges_are_those_of_the_chain"
+PATH = f"{RATE}::test_discrete_rate_is_the_path_form_for_a_wrong_denoiser"
+CONTINUOUS = f"{RATE}::test_continuous_rate_is_the_limit_of_the_path"
+FIXED_NOISE = f"{RATE}::test_learned_variance_set_to_the_first_noise_is_the_fixed_noise_encoder"
+SAMPLE_FORM = f"{RATE}::test_feeding_a_sample_adds_the_first_noise_again"
+LSGM = f"{OBJECTIVES}::test_one_pass_gives_the_gradients_of_lsgms_two_passes"
+WEIGHTS = f"{OBJECTIVES}::test_bound_ignores_the_weights_and_discrete_values_are_the_chains"
+SIMPLE = f"{OBJECTIVES}::test_simple_weights_are_the_unweighted_noise_error"
+DIAL = f"{OBJECTIVES}::test_the_dial_between_joint_and_two_stages"
+STRATA = f"{OBJECTIVES}::test_stratified_times_fill_every_cell_once"
+BETA = f"{BOUNDS}::test_beta_is_ignored_by_the_bound_and_one_is_a_vae"
+TWO_LEVELS = f"{BOUNDS}::test_two_linear_gaussian_levels_with_exact_posteriors_give_the_evidence"
+STANDARDIZED = f"{BOUNDS}::test_standardized_kl_needs_no_determinant_and_points_do"
+NORMAL = f"{DISTRIBUTIONS}::test_normal_against_scipy"
+NORMAL_KL = f"{DISTRIBUTIONS}::test_normal_kl_against_torch_and_monte_carlo"
+AFFINE = f"{DISTRIBUTIONS}::test_affine_pushes_forward"
+LOGISTIC = f"{DISTRIBUTIONS}::test_logistic_against_scipy"
+BERNOULLI = f"{DISTRIBUTIONS}::test_bernoulli_against_torch"
+DISCRETIZED = f"{DISTRIBUTIONS}::test_discretized_against_scipy"
+TAIL_GRADIENTS = f"{DISTRIBUTIONS}::test_discretized_gradients_in_float32_are_those_of_float64"
+MIXTURE = f"{DISTRIBUTIONS}::test_mixture_by_hand"
+REFUSALS = f"{DISTRIBUTIONS}::test_a_likelihood_of_the_wrong_data_has_no_bound"
+GRID = f"{DISTRIBUTIONS}::test_round_to_grid_and_on_grid"
+PARAMETERISATIONS = f"{DISTRIBUTIONS}::test_parameterisations_of_one_function_give_one_estimate"
+ALPHA = f"{SCHEDULES}::test_alpha_and_sigma"
+SLOPE = f"{SCHEDULES}::test_slope_is_the_derivative_and_positive"
+TABLES = f"{SCHEDULES}::test_tables_are_the_products"
+LEARNED = f"{SCHEDULES}::test_learned_ends_get_the_gradient_of_the_bound"
+REFUSES = f"{SCHEDULES}::test_learned_ends_refuse_other_weights"
+TIME = f"{SCHEDULES}::test_time_inverts_gamma"
+ORDER = f"{SAMPLERS}::test_order_of_convergence_on_gaussian_data"
+UNEVEN = f"{SAMPLERS}::test_order_holds_on_uneven_levels"
+INVERSION = f"{SAMPLERS}::test_inversion_error_falls_at_order_one"
+ANCESTRAL = f"{SAMPLERS}::test_ddim_at_eta_one_is_the_reverse_chain"
+TABLE = f"{SCALE}::test_rate_is_the_table_less_its_constant"
+RUNAWAY = f"{SCALE}::test_only_the_last_kl_stops_the_codes_from_running_away"
+
+MUTATIONS = [
+    # api.py
+    Mutation(
+        "api.py", '"negative_entropy": -q.entropy()', '"negative_entropy": q.entropy()', "entropy's sign", (TWO_LEVELS,)
+    ),
+    Mutation("api.py", "return fixed + r * (z - fixed)", "return r * z", "the dial scales the value", (DIAL,)),
+    Mutation("api.py", "stack(terms).sum(0)", "stack(terms).mean(0)", "terms are averaged, not added", (BETA,)),
+    # distributions.py
+    Mutation(
+        "distributions.py",
+        "0.5 * (LOG_2PI + self.log_var + (x",
+        "(LOG_2PI + self.log_var + (x",
+        "a factor 1/2 of the Gaussian nll",
+        (NORMAL,),
+    ),
+    Mutation("distributions.py", "0.5 * (1 + LOG_2PI", "0.5 * (LOG_2PI", "the 1 of the Gaussian entropy", (NORMAL,)),
+    Mutation("distributions.py", "square - 1 - log_ratio", "square - 1 + log_ratio", "a sign in the KL", (NORMAL_KL,)),
+    Mutation(
+        "distributions.py",
+        "self.log_var + 2 * log_scale",
+        "self.log_var + log_scale",
+        "standardised variance",
+        (AFFINE,),
+    ),
+    Mutation(
+        "distributions.py",
+        "(self.learned or self.log_var.requires_grad)",
+        "self.log_var.requires_grad",
+        "under no_grad a learned variance on grid data is accepted",
+        (REFUSALS,),
+    ),
+    Mutation(
+        "distributions.py", "range(2, levels + 1)", "(levels,)", "grids other than 256 values are not seen", (GRID,)
+    ),
+    Mutation("distributions.py", "(0.5 * (x + 1)).to(", "(0.5 * (1 - x)).to(", "black and white swapped", (BERNOULLI,)),
+    Mutation("distributions.py", "u < torch.sigmoid(", "u > torch.sigmoid(", "Bernoulli draws inverted", (BERNOULLI,)),
+    Mutation(
+        "distributions.py",
+        "sum_dims(self.log_scale - F.",
+        "sum_dims(-self.log_scale - F.",
+        "the logistic's scale",
+        (LOGISTIC,),
+    ),
+    Mutation("distributions.py", "h = 1.0 / (levels - 1)", "h = 1.0 / levels", "width of a bin", (DISCRETIZED,)),
+    Mutation(
+        "distributions.py",
+        "log_upper = torch.where(top, torch.zeros_like(log_upper), log_upper)",
+        "log_upper = log_upper + 0 * top",
+        "the last bin does not take its tail",
+        (DISCRETIZED,),
+    ),
+    Mutation(
+        "distributions.py",
+        "return torch.where(u < -5, log_tail, torch.special.log_ndtr(u.clamp(min=-5)))",
+        "return torch.special.log_ndtr(u)",
+        "gradients in the far tail",
+        (TAIL_GRADIENTS,),
+    ),
+    Mutation(
+        "distributions.py", "m = m + self.coefficients", "m = m - self.coefficients", "channel dependence", (MIXTURE,)
+    ),
+    # diffusion/schedule.py
+    Mutation(
+        "diffusion/schedule.py",
+        "torch.sigmoid(-gamma).sqrt()",
+        "torch.sigmoid(gamma).sqrt()",
+        "alpha is sigma",
+        (ALPHA,),
+    ),
+    Mutation(
+        "diffusion/schedule.py",
+        "return 2 * math.pi / torch.sin(",
+        "return math.pi / torch.sin(",
+        "cosine slope",
+        (SLOPE,),
+    ),
+    Mutation("diffusion/schedule.py", "return 2 / (u * (1 - u))", "return 1 / (u * (1 - u))", "linear slope", (SLOPE,)),
+    Mutation(
+        "diffusion/schedule.py",
+        "betas.double()).cumsum(0)",
+        "betas.double()).cumsum(0) / 2",
+        "alpha^2 is alpha",
+        (TABLES,),
+    ),
+    Mutation(
+        "diffusion/schedule.py",
+        "self.low + self.log_range.exp()",
+        "self.low.detach() + self.log_range.exp()",
+        "an end",
+        (LEARNED,),
+    ),
+    Mutation(
+        "diffusion/schedule.py",
+        "return (gamma - g0) / (g1 - g0)",
+        "return (gamma - g0) / g1",
+        "inverse of gamma",
+        (TIME,),
+    ),
+    # diffusion/process.py
+    Mutation("diffusion/process.py", "a**2 * q.log_var.exp() + added", "a * q.log_var.exp() + added", "V_t", (CHAIN,)),
+    Mutation(
+        "diffusion/process.py",
+        "-sigma2(gamma_t) * torch.expm1",
+        "-sigma2(gamma_s) * torch.expm1",
+        "bridge",
+        (QUADRATURE,),
+    ),
+    Mutation("diffusion/process.py", "gain = a * (at_s", "gain = (at_s", "gain of the bridge", (QUADRATURE,)),
+    Mutation(
+        "diffusion/process.py",
+        "torch.log(added) + at_s.log_var - at_t.log_var",
+        "torch.log(added)",
+        "variance of the bridge",
+        (PATH,),
+    ),
+    Mutation(
+        "diffusion/process.py",
+        "alpha(gamma_s) * added / sigma2",
+        "alpha(gamma_t) * added / sigma2",
+        "reverse mean",
+        (PATH,),
+    ),
+    Mutation(
+        "diffusion/process.py",
+        "torch.log(added * sigma2(gamma_s) / sigma2(gamma_t))",
+        "torch.log(added)",
+        "the reverse step's variance is beta instead of the posterior's",
+        (ANCESTRAL,),
+    ),
+    # diffusion/parameterization.py
+    Mutation(
+        "diffusion/parameterization.py",
+        "return (z_t - s * self",
+        "return (z_t + s * self",
+        "sign of eps",
+        (PARAMETERISATIONS,),
+    ),
+    Mutation(
+        "diffusion/parameterization.py",
+        "return a * z_t - s * self",
+        "return s * z_t - a * self",
+        "v's alpha, sigma",
+        (PARAMETERISATIONS,),
+    ),
+    # diffusion/objectives.py
+    Mutation(
+        "diffusion/objectives.py", "(2 * scale / (dims", "(scale / (dims", "a factor 2 of the simple loss", (SIMPLE,)
+    ),
+    Mutation(
+        "diffusion/objectives.py", "torch.exp(gamma), max", "torch.exp(-gamma), max", "SNR is its inverse", (SIMPLE,)
+    ),
+    Mutation(
+        "diffusion/objectives.py", " and self.terminal", "", "dropping the last KL counts as the bound", (REFUSES,)
+    ),
+    # diffusion/samplers.py
+    Mutation(
+        "diffusion/samplers.py",
+        "torch.expm1(gamma_s - gamma_t) * sigma(gamma_s) ** 2",
+        "torch.expm1(gamma_s - gamma_t) * sigma(gamma_t) ** 2",
+        "noise of an ancestral step",
+        (ANCESTRAL,),
+    ),
+    Mutation(
+        "diffusion/samplers.py",
+        "(sigma(gamma_s) ** 2 - c2)",
+        "(sigma(gamma_s) ** 2)",
+        "noise counted twice",
+        (ANCESTRAL,),
+    ),
+    Mutation("diffusion/samplers.py", "0.5 * (d_t + d_s)", "d_t", "Heun is Euler", (ORDER,)),
+    Mutation("diffusion/samplers.py", "(h / (2 * before[1]))", "(h / before[1])", "multistep extrapolation", (ORDER,)),
+    Mutation("diffusion/samplers.py", "(h / (2 * before[1]))", "0.5", "uneven steps", (UNEVEN,)),
+    Mutation(
+        "diffusion/samplers.py",
+        "z = alpha(gamma_t) * x_hat + sigma(gamma_t) * e_hat",
+        "z = alpha(gamma_t) * x_hat + sigma(gamma_s) * e_hat",
+        "inversion",
+        (INVERSION,),
+    ),
+    # diffusion/diffusion.py
+    Mutation(
+        "diffusion/diffusion.py",
+        "squares = 0.5 * slope",
+        "squares = slope",
+        "a factor 1/2 of the integral",
+        (CONTINUOUS,),
+    ),
+    Mutation(
+        "diffusion/diffusion.py", '"terminal": terminal}', '"terminal": 0 * terminal}', "no last KL", (RUNAWAY, TABLE)
+    ),
+    Mutation("diffusion/diffusion.py", "(s / std * e - (", "(e - (", "learned variance in the residual", (CONTINUOUS,)),
+    Mutation("diffusion/diffusion.py", "a * x_hat) / s)", "s * x_hat) / s)", "alpha and sigma in e_hat", (CONTINUOUS,)),
+    Mutation(
+        "diffusion/diffusion.py",
+        "+ log_var) - torch.log(alpha(gamma_0)))",
+        "+ log_var))",
+        "units of x",
+        (FIXED_NOISE, SAMPLE_FORM),
+    ),
+    Mutation(
+        "diffusion/diffusion.py", "nats = steps * forward", "nats = forward", "one step stands for all", (QUADRATURE,)
+    ),
+    Mutation(
+        "diffusion/diffusion.py",
+        "forward.kl(self.process",
+        "0.9 * forward.kl(self.process",
+        "10 % of the rate",
+        (QUADRATURE,),
+    ),
+    Mutation("diffusion/diffusion.py", "gamma(t - 1 / steps)", "gamma(t - 2 / steps)", "steps overlap", (QUADRATURE,)),
+    Mutation(
+        "diffusion/diffusion.py",
+        "reshape(k, batch).mean(0)",
+        "reshape(k, batch).sum(0)",
+        "several times add up",
+        (f"{RATE}::test_times_per_code_average_the_same_rate",),
+    ),
+    Mutation(
+        "diffusion/diffusion.py",
+        "posterior = Normal(alpha(gamma_0) * q,",
+        "posterior = Normal(q,",
+        "a tensor is not scaled by alpha_0",
+        (FIXED_NOISE,),
+    ),
+    Mutation(
+        "diffusion/diffusion.py", "if exact or (prior", "if (prior", "training weights enter the bound", (WEIGHTS,)
+    ),
+    Mutation(
+        "diffusion/diffusion.py",
+        "if not exact and not self.objective.terminal",
+        "if not self.objective.terminal",
+        "no last KL in the bound's gradient",
+        (WEIGHTS,),
+    ),
+    Mutation(
+        "diffusion/diffusion.py",
+        "slope.detach(), dims) / w",
+        "slope.detach(), dims) * w",
+        "LSGM's encoder weights",
+        (LSGM,),
+    ),
+    Mutation("diffusion/diffusion.py", ".unsqueeze(1)) / k)", ".unsqueeze(1)))", "times beyond one", (STRATA,)),
+    # models/priors.py
+    Mutation("models/priors.py", '"log_det": self.std', '"log_det": -self.std', "determinant's sign", (STANDARDIZED,)),
+    Mutation(
+        "models/priors.py", "-self.mean / self.std)", "-self.mean)", "shift of standardised codes", (STANDARDIZED,)
+    ),
+    Mutation(
+        "models/priors.py",
+        "kl = kl.detach() + spent * (kl - kl.detach())",
+        "kl = spent * kl",
+        "free bits change the printed number",
+        (f"{OBJECTIVES}::test_free_bits_stop_the_gradient_of_cheap_dimensions_only",),
+    ),
+    # models/autoencoder.py
+    Mutation("models/autoencoder.py", "posterior.scale_gradient(r)", "posterior", "the dial has no effect", (DIAL,)),
+    Mutation(
+        "models/autoencoder.py", "r = 1.0 if exact else self", "r = self", "beta enters the bound's gradient", (BETA,)
+    ),
+    Mutation("models/autoencoder.py", "likelihood.check(x)", "pass", "no refusal", (REFUSALS,)),
+    Mutation(
+        "models/autoencoder.py",
+        "Normal(alpha(gamma_0) * code",
+        "Normal(code",
+        "the encoder's first step",
+        (FIXED_NOISE,),
+    ),
+    Mutation(
+        "models/autoencoder.py",
+        "        with torch.no_grad():\n            posterior",
+        "        if True:\n            posterior",
+        "the second stage trains the encoder",
+        (f"{OBJECTIVES}::test_rate_alone_is_the_second_stage",),
+    ),
+]
+
+
+# ------------------------------------------------------------------------------------------------------ the worker
+
+
+class _Failures:
+    """What made the tests fail."""
+
+    def __init__(self) -> None:
+        self.types: list[str] = []
+
+    def pytest_exception_interact(self, call: Any) -> None:
+        self.types.append(call.excinfo.typename)
+
+
+def _run_tests(root: Path, tests: tuple[str, ...], first_only: bool) -> dict[str, Any]:
+    """In the child: import the package below `root`, run the tests."""
+    import pytest
+
+    sys.path[:] = [str(root), *[p for p in sys.path if not (Path(p) / "diled").is_dir()]]
+    failures = _Failures()
+    options = ["-q", "-p", "no:cacheprovider", *(["-x"] if first_only else [])]
+    code = pytest.main([*options, *(str(TESTS / t) for t in tests)], plugins=[failures])
+    import diled.api
+
+    assert Path(diled.api.__file__).is_relative_to(root), "the tests imported another copy"
+    return {"code": int(code), "failures": failures.types}
+
+
+def _forked(root: Path, tests: tuple[str, ...], first_only: bool) -> dict[str, Any]:
+    """Run the tests in a fork and return what they found, with their output."""
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as answer:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(120)
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            try:
+                answer.write(json.dumps(_run_tests(root, tests, first_only)))
+                answer.flush()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        log.seek(0)
+        answer.seek(0)
+        text = answer.read()
+        found = json.loads(text) if text else {"code": -1, "failures": []}
+        return {**found, "output": log.read()[-3000:]}
+
+
+def main(package: str, results: str) -> None:
+    """Run the unchanged copy, then every mutation; one JSON object a line in `results`."""
+    import hypothesis  # noqa: F401 - imported here so that no child pays for it again
+    import pytest  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import torch
+
+    sys.dont_write_bytecode = True
+    torch.set_num_threads(1)
+    torch.testing.assert_close(torch.zeros(1), torch.zeros(1))  # its first use imports half a second of torch
+    assert "diled" not in sys.modules
+    with tempfile.TemporaryDirectory() as folder, open(results, "w") as out:
+        root = Path(folder).resolve()
+        ignore = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(package, root / "diled", ignore=ignore)
+        every = tuple(dict.fromkeys(t for m in MUTATIONS for t in m.tests))
+        print(json.dumps(_forked(root, every, first_only=False)), file=out, flush=True)
+        for mutation in MUTATIONS:
+            path = root / "diled" / mutation.file
+            text = path.read_text()
+            path.write_text(text.replace(mutation.old, mutation.new, 1))
+            print(json.dumps(_forked(root, mutation.tests, first_only=True)), file=out, flush=True)
+            path.write_text(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,165 @@
+"""Schedules: ends, slopes, inverses, the published tables, and what trains the learned ends."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from closed_forms import alpha_sigma, wrong_denoiser
+
+from diled.api import total
+from diled.diffusion import (
+    BetaTable,
+    Cosine,
+    Diffusion,
+    LearnedLogSNR,
+    Linear,
+    LinearLogSNR,
+    Objective,
+    constant_beta,
+    ddpm_beta,
+    simple,
+)
+from diled.diffusion.schedule import alpha, like, sigma, sigma2
+from diled.distributions import Normal
+from diled.models.autoencoder import Autoencoder, FixedNoiseEncoder
+
+SHAPES = [LinearLogSNR, LearnedLogSNR, Cosine, Linear]
+TABLES = [ddpm_beta, constant_beta, lambda: BetaTable(torch.tensor([0.1, 0.02, 0.3, 0.3]))]
+TIMES = torch.linspace(0.003, 0.997, 200).double()
+
+
+def schedules():
+    return [shape(-7.0, 5.0).double() for shape in SHAPES] + [table().double() for table in TABLES]
+
+
+def test_alpha_and_sigma():
+    gamma = torch.linspace(-12, 12, 49).double()
+    a, s = alpha_sigma(gamma)
+    torch.testing.assert_close(alpha(gamma), a)
+    torch.testing.assert_close(sigma(gamma), s)
+    torch.testing.assert_close(sigma2(gamma), s**2)
+    torch.testing.assert_close(torch.log(sigma(gamma) ** 2 / alpha(gamma) ** 2), gamma)
+    assert like(torch.ones(3), torch.ones(3, 4, 5)).shape == (3, 1, 1)
+    assert like(torch.ones(()), torch.ones(3, 4, 5)).shape == ()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("ends", [(-7.0, 5.0), (-13.3, 5.0), (-2.0, 0.5)])
+def test_ends_are_what_was_asked_for(shape, ends):
+    schedule = shape(*ends)
+    got = [g.item() for g in schedule.ends]
+    assert got == pytest.approx(ends, abs=2e-3)
+    torch.testing.assert_close(schedule.gamma(torch.tensor([0.0, 1.0])), torch.tensor(got))
+
+
+@pytest.mark.parametrize("shape", [LinearLogSNR, Cosine, Linear])
+def test_ends_in_the_wrong_order_are_refused(shape):
+    with pytest.raises(ValueError, match="below"):
+        shape(3.0, -3.0)
+
+
+def test_slope_is_the_derivative_and_positive():
+    for schedule in schedules():
+        t = TIMES.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(schedule.gamma(t).sum(), t)
+        torch.testing.assert_close(schedule.slope(TIMES), slope)
+        assert bool((slope > 0).all())
+        assert bool((schedule.gamma(TIMES).diff() > 0).all())
+
+
+def test_slope_integrates_to_the_range():
+    for schedule in schedules():
+        t = (torch.arange(200_000).double() + 0.5) / 200_000
+        low, high = schedule.ends
+        assert schedule.slope(t).mean().item() == pytest.approx((high - low).item(), rel=1e-3)
+
+
+def test_time_inverts_gamma():
+    for schedule in schedules():
+        torch.testing.assert_close(schedule.time(schedule.gamma(TIMES)), TIMES, rtol=1e-6, atol=1e-7)
+
+
+def test_cosine_and_linear_are_the_published_shapes():
+    t = TIMES
+    low, high = -7.0, 5.0
+    a, _ = alpha_sigma(Cosine(low, high).double().gamma(t))
+    u = torch.arccos(a) * 2 / math.pi  # alpha = cos(pi u / 2), u linear in t
+    torch.testing.assert_close(u.diff(), u.diff().mean().expand(199), rtol=1e-5, atol=1e-9)
+    a, s = alpha_sigma(Linear(low, high).double().gamma(t))
+    u = s / (a + s)  # alpha : sigma = 1 - u : u
+    torch.testing.assert_close(u.diff(), u.diff().mean().expand(199), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("table", [ddpm_beta, constant_beta])
+def test_tables_are_the_products(table):
+    betas = [1e-4 + (0.02 - 1e-4) * i / 999 if table is ddpm_beta else 0.008 for i in range(1000)]
+    product, products = 1.0, []
+    for beta in betas:
+        product *= 1 - beta
+        products.append(product)
+    schedule = table()
+    t = torch.linspace(0, 1, 1000).double()
+    torch.testing.assert_close(
+        alpha(schedule.double().gamma(t)) ** 2, torch.tensor(products).double(), rtol=1e-5, atol=0
+    )
+
+
+def test_constant_beta_ends_at_the_papers_signal():
+    low, high = constant_beta(1000, 0.008).ends
+    assert float(alpha(high) ** 2) == pytest.approx((1 - 0.008) ** 1000, rel=1e-4)
+    assert float(sigma2(low)) == pytest.approx(0.008, rel=1e-5)
+
+
+def test_tables_work_in_either_precision():
+    schedule = ddpm_beta(10)
+    for dtype in (torch.float32, torch.float64):
+        t = torch.linspace(0, 1, 19, dtype=dtype)
+        assert torch.allclose(schedule.time(schedule.gamma(t)).to(dtype), t, atol=1e-5)
+        assert torch.allclose(schedule.double().time(schedule.gamma(t)).to(dtype), t, atol=1e-5)
+        schedule = schedule.float()
+
+
+def test_named_schedules_agree_with_their_ends_in_the_bound():
+    """A chain of T - 1 steps visits a table of T betas exactly."""
+    schedule = constant_beta(11).double()
+    t = torch.arange(11).double() / 10
+    ratio = alpha(schedule.gamma(t)[1:]) / alpha(schedule.gamma(t)[:-1])
+    torch.testing.assert_close(ratio**2, torch.full((10,), 1 - 0.008).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("steps", [None, 5])
+def test_learned_ends_get_the_gradient_of_the_bound(steps):
+    """Finite differences of the bound with the same random numbers, through the fixed-noise encoder as well."""
+    x = torch.randn(50, 2).double()
+
+    def bound(low: float, log_range: float):
+        schedule = LearnedLogSNR().double()
+        schedule.low.data.fill_(low)
+        schedule.log_range.data.fill_(log_range)
+        prior = Diffusion(wrong_denoiser, schedule, (2,), timesteps=steps)
+        encoder = FixedNoiseEncoder(torch.nn.Identity(), schedule)
+        model = Autoencoder(encoder, lambda z: Normal(1.3 * z, torch.zeros(2).double()), prior)
+        torch.manual_seed(1)
+        latent = model.terms(x)
+        torch.manual_seed(2)
+        return schedule, total(latent).mean() + prior.bound(x).mean()
+
+    at, h = (-3.0, math.log(7.0)), 1e-2  # codes are cast to float32 by the encoder
+    schedule, value = bound(*at)
+    value.backward()
+    for parameter, step in ((schedule.low, (h, 0)), (schedule.log_range, (0, h))):
+        up, down = (bound(at[0] + s * step[0], at[1] + s * step[1])[1].item() for s in (1, -1))
+        assert float(parameter.grad) == pytest.approx((up - down) / (2 * h), rel=2e-3)
+        assert abs(float(parameter.grad)) > 1e-2
+
+
+def test_learned_ends_refuse_other_weights():
+    learned = LearnedLogSNR()
+    for objective in (Objective(simple()), Objective(terminal=False), Objective(encoder=simple())):
+        with pytest.raises(ValueError, match="bound only"):
+            Diffusion(wrong_denoiser, learned, (2,), objective=objective)
+        Diffusion(wrong_denoiser, LinearLogSNR(), (2,), objective=objective)
+    Diffusion(wrong_denoiser, learned, (2,))
+    Diffusion(wrong_denoiser, learned, (2,), objective=Objective())
