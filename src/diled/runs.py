@@ -85,9 +85,9 @@ def resolve(
     chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     name = model or chosen.pop("name", None) or "diled"
     chosen.pop("name", None)
-    nested = nested(settings or {})
-    chosen = _merged(chosen, nested.pop("model", {}))
-    values = _merged(values, nested)
+    more = nested(settings or {})
+    chosen = _merged(chosen, more.pop("model", {}))
+    values = _merged(values, more)
     if data is not None:
         values["data"] = str(data)
     unknown = set(values) - set(RunConfig.model_fields)

@@ -193,7 +193,7 @@ def _words(parts: list[tuple[str, str]], width: int) -> np.ndarray:
     taken: list[tuple[float, float]] = []
     for text, where in parts:
         length = font.getlength(text)
-        left = {"left": 0.0, "middle": (width - length) / 2, "right": width - length}[where]
+        left = {"left": 0.0, "middle": (width - length) / 2, "right": width - length - 3}[where]
         if all(left > b + 12 or left + length < a - 12 for a, b in taken) and (left >= 0 or not taken):
             draw.text((max(left, 0), TEXT / 2 + 4), text, fill=(*GREY, 255), font=font, anchor="lm")
             taken.append((left, left + length))

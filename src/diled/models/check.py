@@ -32,7 +32,7 @@ __all__ = ["CheckFailed", "check_model"]
 
 T = TypeVar("T")
 
-REPEATS = 24
+REPEATS = 16
 """Estimates whose means are compared where a value is random."""
 NOISE = 0.02
 """Standard deviation of the perturbation of all weights."""
@@ -202,7 +202,9 @@ def _check_reconstruction(case: Case) -> None:
         first, second = (_attempt("reconstruct(x)", lambda: reconstruct(case.data)) for _ in range(2))
     _require_examples(first, case.data, len(case.data), "reconstruct(x)")
     if not torch.equal(first, second):
-        raise CheckFailed("reconstruct(x) differs between two calls: it must use the posterior's mean unless asked to draw.")
+        raise CheckFailed(
+            "reconstruct(x) differs between two calls: it must use the posterior's mean unless asked to draw."
+        )
 
 
 def _check_samples(case: Case) -> None:

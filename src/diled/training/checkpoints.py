@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,11 @@ from torch import nn
 
 from diled.errors import TrainingError
 
-__all__ = ["Checkpoints", "Log", "Spent", "check_finite"]
+__all__ = ["Checkpoints", "Log", "NotFinite", "Spent", "check_finite"]
+
+
+class NotFinite(TrainingError):
+    """A term or a weight is NaN or infinite."""
 
 
 class Spent:
@@ -91,7 +94,7 @@ class Checkpoints:
         try:
             state = torch.load(self.last, map_location="cpu", weights_only=True)
             return state if state["diled"]["stage"] == stage else None
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # whatever a reader makes of damaged bytes
             raise TrainingError(
                 f"{self.last} is truncated or damaged ({_first_line(error)}). Copy it again, or delete it: "
                 f"`diled train --resume {self.run}` then starts its stage from the beginning."
@@ -106,8 +109,7 @@ class Checkpoints:
         partial = path.with_name(path.name + ".partial")
         try:
             save(partial)
-            if partial.exists():  # of several processes only the first one writes
-                os.replace(partial, path)
+            os.replace(partial, path)
         except (OSError, RuntimeError, SafetensorError) as error:
             kept = "The one before it is kept: once there is room" if path.exists() else "Once there is room"
             raise TrainingError(
@@ -165,10 +167,10 @@ def check_finite(model: nn.Module, where: str) -> None:
     """Refuse to keep weights that are NaN or infinite.
 
     Raises:
-        TrainingError: some are.
+        NotFinite: some are.
     """
     if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise TrainingError(f"Training stopped at {where}: a gradient made the weights NaN or infinite.")
+        raise NotFinite(f"Training stopped at {where}: a gradient made the weights NaN or infinite.")
 
 
 def _first_line(error: Exception) -> str:

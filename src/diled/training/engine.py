@@ -2,23 +2,14 @@
 
 One stage is one fit: a new optimiser, frozen parts in evaluation mode, and at its end the averaged weights. Order of the
 data, noise and times are functions of (seed, stage, micro-step, rank), and state is saved between two steps only, so a
-resumed training ends on the same weights as an uninterrupted one, bit for bit on CPU.
-
-What is written into the run's folder while training:
-
-    log.jsonl                     one line every `log_every` steps, and one for each look at the validation data
-    checkpoints/last.ckpt         the running stage: weights, averages, optimiser; replaced atomically
-    checkpoints/stages.json       how many stages are finished
-    checkpoints/model.safetensors the weights after the last finished stage
+resumed training ends on the same weights as an uninterrupted one, bit for bit on CPU. `checkpoints.py` says what lies on
+disk meanwhile.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
-import shutil
 import signal
 import threading
 import time
@@ -31,22 +22,19 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diled.api import Stage, stack
 from diled.config import DataSpec, TrainingConfig
-from diled.draws import reseed, seed_from
-from diled.errors import TrainingError
+from diled.draws import seed_from
+from diled.errors import ConfigError, Interrupted, TrainingError
 from diled.space import to_space
+from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
 from diled.training.data import Batches
-from diled.training.monitors import Monitor, health
+from diled.training.monitors import health
+from diled.training.stages import evaluating, frozen, learning_rate, prepare
 
-__all__ = ["Interrupted", "fit", "learning_rate"]
-
-
-class Interrupted(TrainingError):
-    """Training was stopped by Ctrl-C or a termination signal; its state is saved."""
+__all__ = ["fit"]
 
 
 def fit(
@@ -77,56 +65,44 @@ def fit(
         say: prints warnings of the monitors.
 
     Returns:
-        `seconds`, `cpu_seconds`, `steps` and the warnings that were raised.
+        `steps`, and over all sessions `seconds`, `cpu_seconds` and the `warnings` that were raised.
 
     Raises:
-        TrainingError: a term is NaN or infinite (named; the last good checkpoint stays), or the disk is full.
+        TrainingError: a term is NaN or infinite (named; the last good checkpoint stays), the disk is full, or a
+            checkpoint is damaged.
         Interrupted: on SIGINT or SIGTERM, after the state was saved.
     """
-    checkpoints = folder / "checkpoints"
-    done = _finished(checkpoints) if resume else 0
-    if not resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        (folder / "log.jsonl").unlink(missing_ok=True)
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    if done:
-        model.load_state_dict(load_file(checkpoints / "model.safetensors"))
-    wall, cpu, spoken = time.perf_counter(), time.process_time(), []
+    kept = Checkpoints(folder)
+    done, record = kept.finished(model) if resume else (0, {})
+    spent = Spent(**record)
     shares = sum(stage.share for stage in stages)
     for index, stage in enumerate(stages):
         if index < done:
             continue
+        state = kept.running(index) if resume else None
+        if stage.prepare is not None and state is None:
+            prepare(stage, values, spec, config, index)
         steps = max(1, round(config.steps * stage.share / shares))
-        last = checkpoints / "last.ckpt"
-        if stage.prepare is not None and not last.exists():
-            _prepare(stage, values, spec, config, index)
         module = _Module(stage, index, steps, spec, config)
-        batches = Batches(
-            values,
-            config.batch_size,
-            seed=seed_from(config.seed, index),
-            rank=int(os.environ.get("RANK", 0)) if config.devices * config.nodes > 1 else 0,
-            ranks=config.devices * config.nodes,
-        )
-        module.batches = batches
-        keeper = _Keeper(last, config.checkpoint_seconds)
-        writer = _Writer(folder / "log.jsonl", stage.name, index, progress, say, spoken)
-        with _frozen(stage), _signals(keeper):
-            trainer = _trainer(module, config, folder, [keeper, writer])
-            trainer.fit(
-                module,
-                batches,
-                torch.utils.data.DataLoader([validation[:1000]], batch_size=None),  # type: ignore[arg-type]
-                ckpt_path=str(last) if last.exists() else None,
-                weights_only=True,
-            )
-        _save_stage(model, checkpoints, index + 1)
-    return {
-        "seconds": time.perf_counter() - wall,
-        "cpu_seconds": time.process_time() - cpu,
-        "steps": config.steps,
-        "warnings": spoken,
-    }
+        batches = Batches(values, config.batch_size, seed=seed_from(config.seed, index))
+        keeper = _Keeper(kept, batches, spent, fresh=not resume and index == 0)
+        if state is not None:
+            keeper.restore(module, state)
+        average = _Average(config.ema) if config.ema else None
+        writer = _Writer(Log(folder), validation[:1000], average, spent, progress, say)
+        with frozen(stage), _signals(keeper):
+            trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
+            path = None if state is None else str(kept.last)
+            try:
+                trainer.fit(module, batches, ckpt_path=path, weights_only=True)  # type: ignore[arg-type]
+                check_finite(model, f"the end of stage '{stage.name}'")
+            except NotFinite as error:
+                raise TrainingError(
+                    f"{error} {keeper.left()} Start again with a lower --training.learning_rate or --training.clip."
+                ) from None
+        if trainer.is_global_zero:
+            kept.finish(model, index + 1, spent)
+    return {"steps": config.steps, **spent.record()}
 
 
 class _Module(pl.LightningModule):
@@ -136,53 +112,46 @@ class _Module(pl.LightningModule):
         super().__init__()
         self.density = stage.density
         self.stage, self.index, self.steps, self.spec, self.config = stage, index, steps, spec, config
-        self.batches: Batches | None = None
-        self.running: Tensor | None = None
+        self.running: dict[str, Tensor | float] = {}
+        """Sums of the terms since they were last taken."""
         self.counted = 0
-        self.names: list[str] = []
-        self.monitor: Monitor | None = None
-
-    def setup(self, stage: str) -> None:
-        if self.batches is not None:
-            self.batches.rank = self.trainer.global_rank
 
     def training_step(self, raw: Tensor, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
-        reseed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
+        torch.manual_seed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
         x = to_space(raw, self.spec)
         progress = torch.full((), self.trainer.global_step / self.steps, device=x.device)
         terms = self.density.terms(x, progress=progress)
-        stacked = stack(terms)
-        loss = stacked.sum(0).mean()
-        if not self._finite(loss):
-            self._refuse(dict(zip(terms, stacked.detach().mean(1).tolist(), strict=True)))
-        self.names = list(terms)
-        means = stacked.detach().mean(1)
-        self.running = means if self.running is None else self.running + means
+        loss = stack(terms).sum(0).mean()
+        means = {name: term.detach().mean() for name, term in terms.items()}
+        self._check(loss, means)
+        self.running = {name: self.running.get(name, 0.0) + mean for name, mean in means.items()}
         self.counted += 1
         return loss
 
-    def _finite(self, loss: Tensor) -> bool:
-        return math.isfinite(loss.item())
-
-    def _refuse(self, means: dict[str, float]) -> None:
-        bad = ", ".join(f"'{name}' is {value}" for name, value in means.items() if not math.isfinite(value))
-        raise TrainingError(
-            f"Training stopped at step {self.trainer.global_step} of stage '{self.stage.name}': the term {bad}. "
-            "The last good checkpoint is kept. Try a lower --training.learning_rate, or --training.clip."
+    def _check(self, loss: Tensor, means: dict[str, Tensor]) -> None:
+        """Stop at a term that is no number, on all ranks at once."""
+        finite, strategy = math.isfinite(loss.item()), self.trainer.strategy
+        if self.trainer.world_size > 1:
+            finite = strategy.reduce_boolean_decision(finite)
+        if finite:
+            return
+        values = strategy.reduce(torch.stack(list(means.values())), reduce_op="sum").tolist()
+        bad = [f"'{name}' is {value}" for name, value in zip(means, values, strict=True) if not math.isfinite(value)]
+        raise NotFinite(
+            f"Training stopped at step {self.trainer.global_step + 1} of stage '{self.stage.name}': "
+            f"the term {', '.join(bad)}."
         )
 
     def take(self) -> dict[str, float]:
         """The means of the terms since the last call."""
-        if self.running is None:
-            return {}
-        values = (self.running / self.counted).tolist()
-        self.running, self.counted = None, 0
-        return dict(zip(self.names, values, strict=True))
+        means = {name: float(value) / self.counted for name, value in self.running.items()}
+        self.running, self.counted = {}, 0
+        return means
 
-    def validation_step(self, raw: Tensor, index: int) -> None:
-        reseed(seed_from(self.config.seed, self.index, 2**40))
-        self.monitor = health(self.density, to_space(raw, self.spec, draw=False))
+    def stepped(self, index: int) -> bool:
+        """Whether an optimiser step ended with this micro-batch."""
+        return (index + 1) % self.config.accumulate == 0
 
     def configure_optimizers(self) -> Any:
         config, parameters = self.config, [p for p in self.density.parameters() if p.requires_grad]
@@ -193,17 +162,6 @@ class _Module(pl.LightningModule):
         warmup = min(config.warmup_steps, self.steps // 10)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: learning_rate(k, self.steps, warmup))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.batches is not None:
-            self.batches.start = checkpoint["global_step"] * self.config.accumulate
-
-
-def learning_rate(step: int, steps: int, warmup: int) -> float:
-    """The factor of the peak learning rate: a linear ramp over `warmup` steps, then half a cosine to zero."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
 class _Average(WeightAveraging):
@@ -216,45 +174,101 @@ class _Average(WeightAveraging):
 
         super().__init__(multi_avg_fn=update, use_buffers=False)
 
+    @property
+    def density(self) -> nn.Module:
+        """With the averaged weights."""
+        assert self._average_model is not None
+        return self._average_model.module.density
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class _Keeper(Callback):
     """Saves the state between two steps: now and then, and when a signal asks to stop."""
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds, self.last = path, seconds, time.monotonic()
+    def __init__(self, kept: Checkpoints, batches: Batches, spent: Spent, *, fresh: bool) -> None:
+        self.kept, self.batches, self.spent, self.fresh = kept, batches, spent, fresh
+        self.saved = time.monotonic()
+        self.saved_step: int | None = None
         self.signal: int | None = None
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
-        if not self.signal and time.monotonic() - self.last < self.seconds and trainer.world_size == 1:
+    def restore(self, module: _Module, state: dict[str, Any]) -> None:
+        """Take up what Lightning does not know of: the next batch, running means, seconds and warnings so far."""
+        ours, there = state["diled"], {k: v.shape for k, v in state["state_dict"].items()}
+        if there != {k: v.shape for k, v in module.state_dict().items()}:
+            raise TrainingError(f"{self.kept.last} does not fit the model in run.json.")
+        if ours["examples"] != len(self.batches.values):
+            raise TrainingError(
+                f"The data have changed: {ours['examples']:,} training examples then, {len(self.batches.values):,} now."
+            )
+        self.saved_step = state["global_step"]
+        self.batches.start = state["global_step"] * module.config.accumulate
+        module.running, module.counted = ours["running"], ours["counted"]
+        spent = Spent(**ours["spent"])
+        self.spent.seconds, self.spent.cpu_seconds = spent.seconds, spent.cpu_seconds
+        self.spent.warnings[:] = spent.warnings
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Each process takes batches of its own; the first one makes room for files."""
+        self.batches.rank, self.batches.ranks = trainer.global_rank, trainer.world_size
+        if trainer.is_global_zero and self.fresh:
+            self.kept.clear()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add what `restore` takes up."""
+        checkpoint["diled"] = {
+            "stage": module.index,
+            "examples": len(self.batches.values),
+            "running": {name: float(value) for name, value in module.running.items()},
+            "counted": module.counted,
+            "spent": self.spent.record(),
+        }
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Lightning has put a handler of its own before ours, which talks to other processes from within a signal."""
+        self.listen()
+
+    def listen(self) -> None:
+        """Take signals, where this is the main thread."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.ask)
+
+    def ask(self, number: int, frame: Any) -> None:
+        """Stop after the step in progress; a second Ctrl-C stops at once."""
+        if self.signal is not None and number == signal.SIGINT:
+            raise Interrupted(f"Stopped at once. {self.left()}")
+        self.signal = number
+
+    def left(self) -> str:
+        """What there is to go on from."""
+        if self.saved_step is None:
+            return "Nothing had been saved yet."
+        return f"The state of step {self.saved_step} is kept: diled train --resume {self.kept.run}."
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save where it is time to, and stop where that was asked for."""
+        if not module.stepped(batch_idx):
             return
-        due = self.signal is not None, time.monotonic() - self.last >= self.seconds
-        if trainer.world_size > 1:  # all ranks must save, and stop, at the same step
-            due = tuple(bool(x) for x in trainer.strategy.broadcast(due, 0))  # type: ignore[assignment]
-        stop, save = due
-        if stop or save:
-            save_checkpoint(trainer, self.path)
-            self.last = time.monotonic()
+        stop, due = self.signal is not None, time.monotonic() - self.saved >= module.config.checkpoint_seconds
+        if trainer.world_size > 1:  # all processes save, and stop, at the same step
+            stop, due = (trainer.strategy.reduce_boolean_decision(x, all=False) for x in (stop, due))
+        if stop or due:
+            self.save(trainer, module)
         if stop:
             raise Interrupted(
-                f"Stopped at step {trainer.global_step} of stage '{module.stage.name}'. The state is saved."
+                f"Stopped at step {trainer.global_step} of stage '{module.stage.name}'; the state is saved."
             )
 
-
-def save_checkpoint(trainer: pl.Trainer, path: Path) -> None:
-    """Write the trainer's state beside the old one, then replace it.
-
-    Raises:
-        TrainingError: the disk is full; the old checkpoint stays.
-    """
-    partial = path.with_suffix(".partial")
-    try:
-        trainer.save_checkpoint(partial)
+    def save(self, trainer: pl.Trainer, module: Any) -> None:
+        """Replace the checkpoint, unless the weights are no numbers any more."""
+        check_finite(module, f"step {trainer.global_step} of stage '{module.stage.name}'")
         if trainer.is_global_zero:
-            os.replace(partial, path)
-    except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        kept = f" The previous one is kept: {path}." if path.exists() else ""
-        raise TrainingError(f"Could not save a checkpoint to {path.parent} ({error}).{kept}") from None
+            self.kept.write(self.kept.last, trainer.save_checkpoint)
+        else:  # takes part, and writes nothing
+            trainer.save_checkpoint(self.kept.last)
+        self.saved, self.saved_step = time.monotonic(), trainer.global_step
 
 
 class _Writer(Callback):
@@ -262,72 +276,69 @@ class _Writer(Callback):
 
     def __init__(
         self,
-        path: Path,
-        stage: str,
-        index: int,
+        log: Log,
+        validation: Tensor,
+        average: _Average | None,
+        spent: Spent,
         progress: Callable[[str, int, int, float], None] | None,
         say: Callable[[str], None],
-        spoken: list[str],
     ) -> None:
-        self.path, self.stage, self.index = path, stage, index
-        self.progress, self.say, self.spoken = progress, say, spoken
-        self.shown = 0.0
-        self.nats = math.nan
+        self.log, self.validation, self.average, self.spent = log, validation, average, spent
+        self.progress, self.say = progress, say
+        self.shown, self.nats = 0.0, math.nan
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Forget the lines after the step that training goes on from."""
-        if trainer.is_global_zero and self.path.exists():
-            lines = [json.loads(line) for line in self.path.read_text().splitlines()]
-            kept = [x for x in lines if x["stage"] != self.stage or x["step"] <= trainer.global_step]
-            self.path.write_text("".join(json.dumps(x) + "\n" for x in kept))
+        if trainer.is_global_zero:
+            self.log.rewind(module.stage.name, trainer.global_step)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step % module.config.log_every == 0 and module.counted >= module.config.accumulate:
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log, look at validation data, and move the progress bar."""
+        if not module.stepped(batch_idx):
+            return
+        step, last = trainer.global_step, trainer.global_step == module.steps
+        if last or step % module.config.log_every == 0:
             terms = module.take()
             self.nats = sum(terms.values())
-            self._write(trainer, {"stage": self.stage, "step": step, "loss": self.nats, "terms": terms})
+            self._write(trainer, module, {"loss": self.nats, "terms": terms}, terms)
+        if last or step % module.config.monitor_every == 0:
+            self._look(trainer, module)
         now = time.monotonic()
-        if self.progress is not None and trainer.is_global_zero and (now - self.shown > 0.2 or step == module.steps):
+        if self.progress is not None and trainer.is_global_zero and (last or now - self.shown > 0.2):
             self.shown = now
-            self.progress(self.stage, step, module.steps, self.nats)
+            self.progress(module.stage.name, step, module.steps, self.nats)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
-        if module.monitor is None or trainer.sanity_checking:
-            return
-        self._write(trainer, {"stage": self.stage, "step": trainer.global_step, "validation": module.monitor.values})
-        for warning in module.monitor.warnings(trainer.global_step / module.steps):
-            if warning not in self.spoken:
-                self.spoken.append(warning)
+    def _look(self, trainer: pl.Trainer, module: Any) -> None:
+        """Look at held-out examples with the averaged weights, and warn of what looks wrong, once."""
+        density = module.density if self.average is None else self.average.density
+        torch.manual_seed(seed_from(module.config.seed, module.index, 2**40))
+        with evaluating(density):
+            seen = health(density, to_space(self.validation.to(module.device), module.spec, draw=False))
+        self._write(trainer, module, {"validation": seen.values}, seen.values)
+        for warning in seen.warnings(trainer.global_step / module.steps):
+            if warning not in self.spent.warnings:
+                self.spent.warnings.append(warning)
                 if trainer.is_global_zero:
                     self.say(warning)
 
-    def _write(self, trainer: pl.Trainer, record: dict[str, Any]) -> None:
+    def _write(self, trainer: pl.Trainer, module: Any, record: dict[str, Any], values: dict[str, float]) -> None:
         if not trainer.is_global_zero:
             return
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        step, stage = trainer.global_step, module.stage.name
+        self.log.write({"stage": stage, "step": step, **record})
         for logger in trainer.loggers:
-            values = record.get("terms") or record.get("validation") or {}
-            logger.log_metrics({f"{self.stage}/{k}": v for k, v in values.items()}, step=record["step"])
+            logger.log_metrics({f"{stage}/{name}": value for name, value in values.items()}, step=step)
 
 
-def _trainer(module: _Module, config: TrainingConfig, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
+def _trainer(config: TrainingConfig, steps: int, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    if config.ema:
-        callbacks = [_Average(config.ema), *callbacks]
     accelerator = config.device
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "cpu"
-    logger: Any = False
-    if config.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        logger = TensorBoardLogger(folder, name="tensorboard", version="")
     many = config.devices * config.nodes > 1
     return pl.Trainer(
-        max_steps=module.steps,
+        max_steps=steps,
         max_epochs=-1,
         accelerator="gpu" if accelerator == "cuda" else accelerator,
         devices=config.devices,
@@ -336,12 +347,9 @@ def _trainer(module: _Module, config: TrainingConfig, folder: Path, callbacks: l
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
-        val_check_interval=config.monitor_every * config.accumulate,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        limit_val_batches=1,
+        limit_val_batches=0,
         callbacks=callbacks,
-        logger=logger,
+        logger=_tensorboard(folder) if config.tensorboard else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -350,67 +358,28 @@ def _trainer(module: _Module, config: TrainingConfig, folder: Path, callbacks: l
     )
 
 
-@contextmanager
-def _frozen(stage: Stage) -> Iterator[None]:
-    """Frozen modules get no gradient and are in evaluation mode, the others train; afterwards all may be trained again."""
-    stage.density.train()
-    frozen = [p for module in stage.frozen for p in module.parameters() if p.requires_grad]
-    for module in stage.frozen:
-        module.eval()
-    for p in frozen:
-        p.requires_grad_(False)
+def _tensorboard(folder: Path) -> Any:
+    """The logger that writes event files.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    from lightning.pytorch.loggers import TensorBoardLogger
+
     try:
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)
-        stage.density.eval()
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    except ModuleNotFoundError:
+        raise ConfigError("--training.tensorboard needs TensorBoard: pip install 'diled[track]'.") from None
 
 
 @contextmanager
 def _signals(keeper: _Keeper) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop training after the step in progress; a second SIGINT stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if keeper.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        keeper.signal = number
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Let the keeper take SIGINT and SIGTERM within the block."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    keeper.listen()
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _prepare(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, index: int) -> None:
-    """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own."""
-    assert stage.prepare is not None
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        reseed(seed_from(config.seed, index, 2**41))
-        rows = torch.randperm(len(values))[:10_000]
-        stage.density.eval()
-        stage.prepare(to_space(values[rows], spec))
-
-
-def _finished(checkpoints: Path) -> int:
-    try:
-        return int(json.loads((checkpoints / "stages.json").read_text())["finished"])
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def _save_stage(model: nn.Module, checkpoints: Path, finished: int) -> None:
-    """Keep the weights after a stage; then the stage's running state is no longer needed."""
-    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    partial = checkpoints / "model.partial"
-    save_file(state, partial)
-    os.replace(partial, checkpoints / "model.safetensors")
-    record = checkpoints / "stages.partial"
-    record.write_text(json.dumps({"finished": finished}))
-    os.replace(record, checkpoints / "stages.json")
-    (checkpoints / "last.ckpt").unlink(missing_ok=True)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)

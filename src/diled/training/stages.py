@@ -1,0 +1,63 @@
+"""What a stage needs around its fit: what is fixed, what is prepared, and how the learning rate moves. No engine here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from diled.api import Stage
+from diled.config import DataSpec, TrainingConfig
+from diled.draws import seed_from
+from diled.space import to_space
+
+__all__ = ["evaluating", "frozen", "learning_rate", "prepare"]
+
+
+def learning_rate(step: int, steps: int, warmup: int) -> float:
+    """The factor of the peak learning rate: a linear ramp over `warmup` steps, then half a cosine to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every part is as before."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+@contextmanager
+def frozen(stage: Stage) -> Iterator[None]:
+    """Frozen modules get no gradient and are in evaluation mode, the others train; afterwards all may be trained again."""
+    stage.density.train()
+    fixed = [p for module in stage.frozen for p in module.parameters() if p.requires_grad]
+    for module in stage.frozen:
+        module.eval()
+    for p in fixed:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in fixed:
+            p.requires_grad_(True)
+        stage.density.eval()
+
+
+def prepare(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, index: int) -> None:
+    """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own."""
+    assert stage.prepare is not None
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed_from(config.seed, index, 2**41))
+        rows = torch.randperm(len(values))[:10_000]
+        stage.density.eval()
+        stage.prepare(to_space(values[rows], spec))
