@@ -28,6 +28,7 @@ __all__ = [
     "Encoder",
     "NoBound",
     "Noise",
+    "Posterior",
     "Stage",
     "Terms",
     "has_entropy",
@@ -50,8 +51,10 @@ Noise: TypeAlias = Callable[[tuple[int, ...]], Tensor]
 class Distribution(Protocol):
     """A batch of B distributions over x. All densities and entropies are in nats, one number per example."""
 
-    measure: str
-    """`counting` (probabilities of grid values or symbols) or `density` (per unit of x in model space)."""
+    @property
+    def measure(self) -> str:
+        """`counting` (probabilities of grid values or symbols) or `density` (per unit of x in model space)."""
+        ...
 
     @property
     def mean(self) -> Tensor:
@@ -75,16 +78,20 @@ class Distribution(Protocol):
         """The entropy, shape (B,). Raises `NoBound` where there is none."""
         ...
 
-    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Distribution:
+    def check(self, x: Tensor) -> None:
+        """Raise `NoBound` unless `nll(x)` is minus the log of a probability (density) of these x."""
+        ...
+
+
+class Posterior(Distribution, Protocol):
+    """A distribution over codes: what an encoder returns and a prior is asked about."""
+
+    def affine(self, scale: Tensor | float, shift: Tensor | float) -> Posterior:
         """The distribution of scale * x + shift."""
         ...
 
-    def scale_gradient(self, r: Tensor | float) -> Distribution:
+    def scale_gradient(self, r: Tensor | float) -> Posterior:
         """The same distribution whose parameters pass r times their gradient."""
-        ...
-
-    def check(self, x: Tensor) -> None:
-        """Raise `NoBound` unless `nll(x)` is minus the log of a probability (density) of these x."""
         ...
 
 
@@ -94,7 +101,7 @@ class Density(nn.Module):
     A subclass writes `terms` for tensors and `sample`. The terms of a distribution default to -H(q) + terms(z), z ~ q.
     """
 
-    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """The named terms whose sum bounds -log p(x) (of a tensor) or KL(q || p) (of a distribution).
 
         Args:
@@ -148,7 +155,7 @@ class Stage:
 class Encoder(Protocol):
     """x -> q(z | x)."""
 
-    def __call__(self, x: Tensor) -> Distribution:
+    def __call__(self, x: Tensor) -> Posterior:
         """The distribution of the code of each example."""
         ...
 

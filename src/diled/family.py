@@ -198,7 +198,7 @@ class DiledPaperConfig(ModelConfig):
     reconstruction: Literal["sum", "mean"] = "sum"
     """Reconstruction summed over the pixels, or their mean as in the reference code (which all but collapses on MNIST)."""
     prior: DiffusionConfig = DiffusionConfig(
-        schedule="constant_beta", parameterization="eps", weighting="simple", timesteps=1000, times_per_code=1
+        schedule="constant_beta", parameterization="eps", weighting="simple", timesteps=999, times_per_code=1
     )
     """The diffusion over codes."""
 

@@ -169,6 +169,12 @@ def new_folder(out: str | Path | None, data: str, name: str) -> Path:
     return folder
 
 
+def rank() -> int:
+    """Which of several processes this is, as torchrun, SLURM or the engine says; the first one writes and prints."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
+
+
 def provenance(**more: Any) -> dict[str, Any]:
     """Command, commit, hardware and versions, as they are now, and whatever is added."""
     packages = ("torch", "lightning", "numpy")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,14 @@ import torch
 from diled.api import Stage, total
 from diled.config import DataSpec
 from diled.data import Data, open_data
-from diled.errors import ConfigError, DiledError
+from diled.errors import ConfigError, DiledError, ModelError, TrainingError
+from diled.model import Model, choose_device
 from diled.models.io import write_json
 from diled.models.zoo import Recipe, build
-from diled.runs import RunConfig, new_folder, provenance, read_run
+from diled.runs import RunConfig, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
+from diled.training.checkpoints import Log
 
 __all__ = ["PARTS", "Session", "resume"]
 
@@ -49,14 +51,17 @@ class Session:
         going_on: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0)))
+        self.many = config.training.devices * config.training.nodes > 1
+        self.rank = rank() if self.many else 0
         self.say = say or (print if self.rank == 0 else lambda line: None)
         self.going_on = going_on
+        choose_device(config.training.device)
+        self._check_processes(minutes)
+        self.folder = Path(out) if going_on and out else self._folder(out, config)
         self.data = data if data is not None else open_data(config.data, config.preprocess)
         for note in self.data.notes if data is None else ():
             self.say(note)
         self.config = config.model_copy(update={"model": config.model.resolved(self.data.spec)})
-        self.folder = Path(out) if going_on and out else self._folder(out)
         self.recipe = self._recipe()
         self.values = raw_tensor(self.data.train.values)
         if minutes is not None:
@@ -67,26 +72,23 @@ class Session:
         """What is known of the data."""
         return self.data.spec
 
-    def run(self) -> Any:
+    def run(self) -> Model:
         """Train, save, and return the model.
 
         Raises:
             DiledError: training stopped; the message says how to go on.
         """
-        from diled.model import Model
-        from diled.training.engine import Interrupted, fit
+        from diled.training.engine import fit
 
         if self.rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / "run.json", self.config.model_dump(mode="json"))
-        validation = raw_tensor(self.data.validation.values)
+            self._write_configuration()
         try:
             with _bar(self.rank == 0) as progress:
                 done = fit(
                     self.recipe.model,
                     self.recipe.stages,
                     self.values,
-                    validation,
+                    raw_tensor(self.data.validation.values),
                     self.spec,
                     self.config.training,
                     self.folder,
@@ -94,8 +96,20 @@ class Session:
                     progress=progress,
                     say=self.say,
                 )
-        except Interrupted as stop:
-            raise type(stop)(f"{stop} Go on with: diled train --resume {self.folder}") from None
+        except OSError as error:
+            raise TrainingError(f"Could not write to {self.folder} ({error}). {self._go_on()}") from None
+        model = self._trained(done)
+        if self.rank == 0:
+            try:
+                model.save(self.folder)
+            except ModelError as error:
+                raise ModelError(f"{error} The trained weights are kept. {self._go_on()}") from None
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            self.say(f"Saved {self.folder} ({duration(done['seconds'])})")
+        return model
+
+    def _trained(self, done: dict[str, Any]) -> Model:
+        """The model with the record of its training."""
         record = provenance(
             seed=self.config.training.seed,
             data=self.config.data,
@@ -105,7 +119,7 @@ class Session:
             parameters=sum(p.numel() for p in self.recipe.model.parameters()),
             warnings=done["warnings"],
         )
-        model = Model(
+        return Model(
             self.recipe.model,
             self.spec,
             name=self.config.name,
@@ -113,10 +127,16 @@ class Session:
             device=self.config.training.device,
             provenance=record,
         )
-        if self.rank == 0:
-            model.save(self.folder)
-            self.say(f"Saved {self.folder} ({done['seconds']:.0f} s)")
-        return model
+
+    def _write_configuration(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / "run.json", self.config.model_dump(mode="json"))
+        except OSError as error:
+            raise ConfigError(f"Could not write to {self.folder}: {error.strerror}. Choose another --out.") from None
+
+    def _go_on(self) -> str:
+        return f"Go on with: diled train --resume {self.folder}"
 
     def estimate(self) -> dict[str, Any]:
         """Parameters per part, memory and time of this training, measured with a few steps; prints them."""
@@ -140,15 +160,23 @@ class Session:
             self.say(f"  {name:<10} {n:>12,} parameters")
         for name, n in memory.items():
             self.say(f"  {name:<44} {n / 2**20:>10,.1f} MiB")
-        self.say(f"  {config.steps:,} steps in about {_duration(seconds)} on this machine")
+        self.say(f"  {config.steps:,} steps in about {duration(seconds)} on this machine")
         return {"parameters": parts, "memory_bytes": memory, "steps": config.steps, "seconds": seconds}
 
-    def _folder(self, out: str | Path | None) -> Path:
-        many = int(os.environ.get("WORLD_SIZE", 1)) > 1 or self.rank > 0
-        if many:  # all processes must agree, so no free name is looked for
-            folder = Path(out) if out is not None else Path("runs") / f"{self.data.name}-{self.config.name}"
-            return new_folder(folder, self.config.data, self.config.name) if self.rank == 0 else folder
-        return new_folder(out, self.config.data, self.config.name)
+    def _check_processes(self, minutes: float | None) -> None:
+        """Refuse what several processes cannot agree on."""
+        world = int(os.environ.get("WORLD_SIZE", 1))
+        if world > 1 and not self.many:
+            raise ConfigError(
+                f"This is one of {world} processes: say so with --training.devices (per node) and --training.nodes."
+            )
+        if self.many and minutes is not None:
+            raise ConfigError("--minutes is measured on one device; with several give --training.steps.")
+
+    def _folder(self, out: str | Path | None, config: RunConfig) -> Path:
+        if self.rank == 0:
+            return new_folder(out, config.data, config.name)
+        return Path(out) if out is not None else Path("runs")  # reads and writes nothing there
 
     def _recipe(self) -> Recipe:
         recipe = build(self.config.name, self.config.model, self.spec, self.config.training.seed)
@@ -189,15 +217,23 @@ class Session:
         return seen
 
 
-def resume(folder: Path, *, device: str = "auto") -> Session:
+def resume(folder: Path, *, device: str = "auto", given: Mapping[str, Any] | None = None) -> Session:
     """The session of a run that was interrupted.
 
+    Args:
+        folder: of the run.
+        device: where to compute; may differ from before.
+        given: other settings, by name; a run goes on with its own, so there may be none.
+
     Raises:
-        ConfigError: the folder holds no run, or one that is finished.
+        ConfigError: the folder holds no run, or one that is finished, or other settings are given.
     """
     config = read_run(folder)
     if (folder / "config.json").exists():
         raise ConfigError(f"The training in {folder} is finished. Load it: diled.load('{folder}').")
+    extra = [name for name, value in (given or {}).items() if value]
+    if extra:
+        raise ConfigError(f"A resumed run goes on with its own settings: leave out {', '.join(extra)}.")
     if device != "auto":
         config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
     return Session(config, out=folder, going_on=True)
@@ -235,8 +271,7 @@ def copy_parts(source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str]
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The lines of log.jsonl."""
-    path = folder / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return Log(folder).read()
 
 
 def _trains(stage: Stage) -> bool:
@@ -244,7 +279,7 @@ def _trains(stage: Stage) -> bool:
     return any(id(p) not in frozen for p in stage.density.parameters())
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     return (
         f"{seconds:.0f} s"
         if seconds < 120

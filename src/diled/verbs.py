@@ -80,7 +80,16 @@ def train(
     from diled.session import resume as resumed
 
     if resume is not None:
-        session = resumed(Path(resume), device=device)
+        given: dict[str, Any] = {
+            "data": data,
+            "model": model,
+            "out": out,
+            "config": config,
+            "minutes": minutes,
+            "seed": seed,
+        }
+        given |= {"init_from": init_from, "freeze": freeze, **(settings or {})}
+        session = resumed(Path(resume), device=device, given=given)
     else:
         from diled.runs import resolve
 
@@ -447,11 +456,11 @@ def compare(
     else:
         loaded = [(model_of(source, device), source) for source in sources]
         place = data_of(sources[0], data, loaded[0][0])
-        for model, source in loaded:
-            check_same_data(place, model.spec, str(source))
-            title = model.config.row.title if model.config is not None else str(source)
-            title = title if title not in trained else f"{title} ({source})"
-            trained[title] = (model, None if not isinstance(source, (str, Path)) else Path(source))
+        for model, run in loaded:
+            check_same_data(place, model.spec, str(run))
+            title = model.config.row.title if model.config is not None else str(run)
+            title = title if title not in trained else f"{title} ({run})"
+            trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)
         folder = new_folder(out, place.name, "compared")
     folder.mkdir(parents=True, exist_ok=True)
     return compare_models(

@@ -20,10 +20,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from diled.api import Density, Distribution, NoBound, Noise, Terms, normal_noise, sum_dims, total, with_gradient_of
+from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims, total, with_gradient_of
 from diled.diffusion.objectives import Objective, vlb
 from diled.diffusion.process import GaussianProcess
-from diled.diffusion.samplers import SAMPLERS, Sampler, ddim, invert, levels
+from diled.diffusion.samplers import SAMPLERS, Sampler, invert, levels
 from diled.diffusion.schedule import Schedule, alpha, sigma, sigma2
 from diled.distributions import LOG_2PI, Normal
 
@@ -73,7 +73,7 @@ class Diffusion(Density):
 
     def terms(
         self,
-        q: Tensor | Distribution,
+        q: Tensor | Posterior,
         *,
         exact: bool = False,
         progress: Tensor | float = 1.0,
@@ -222,15 +222,16 @@ class Conditional:
     @property
     def mode(self) -> Tensor:
         """DDIM from z_1 = 0."""
-        start = torch.zeros(len(self.condition), *self.diffusion.shape).to(self.condition)
-        return ddim(
-            self.diffusion._denoise(self.condition), start, levels(self.diffusion.schedule, self.steps, start.device)
-        )
+        return self.from_noise(torch.zeros(len(self.condition), *self.diffusion.shape).to(self.condition))
 
     @property
     def mean(self) -> Tensor:
         """The same as `mode`: the exact mean would need many draws."""
         return self.mode
+
+    def from_noise(self, z_1: Tensor) -> Tensor:
+        """What DDIM makes of z_1 given the condition: the inverse of `invert`."""
+        return self.diffusion.sample(len(z_1), steps=self.steps, condition=self.condition, start=z_1)
 
     def invert(self, x: Tensor) -> Tensor:
         """The z_1 that DDIM takes back to x."""

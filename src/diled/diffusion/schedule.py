@@ -80,6 +80,8 @@ class Schedule(nn.Module):
 class LinearLogSNR(Schedule):
     """gamma(t) = gamma_min + (gamma_max - gamma_min) t: noise levels uniform in log SNR."""
 
+    _ends: Tensor
+
     def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
         super().__init__()
         _check_ends(gamma_min, gamma_max)
@@ -128,6 +130,8 @@ class LearnedLogSNR(LinearLogSNR):
 class Cosine(Schedule):
     """gamma = 2 log tan(pi u / 2), alpha = cos(pi u / 2): Nichol & Dhariwal 2021, cut to [gamma_min, gamma_max]."""
 
+    cut: Tensor
+
     def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
         super().__init__()
         _check_ends(gamma_min, gamma_max)
@@ -156,6 +160,8 @@ class Cosine(Schedule):
 class Linear(Schedule):
     """alpha : sigma = (1 - u) : u, the straight path of flow matching in variance-preserving form (Lipman et al. 2023)."""
 
+    cut: Tensor
+
     def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
         super().__init__()
         _check_ends(gamma_min, gamma_max)
@@ -183,6 +189,8 @@ class BetaTable(Schedule):
 
     Exact at the table's own T steps, and a valid schedule (with an exact slope) at every t between.
     """
+
+    table: Tensor
 
     def __init__(self, betas: Tensor) -> None:
         super().__init__()

@@ -68,7 +68,7 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
 
 
 def best_columns(n: int, ideal: float) -> int:
-    """The number of columns near `ideal` that leaves the fewest of n images over; rather more columns than fewer."""
+    """The number of columns near `ideal` that leaves the fewest of n images over."""
     options = range(max(1, min(n, round(ideal * 0.8))), max(1, min(n, round(ideal * 1.5))) + 1)
     return min(options, key=lambda c: (n % c, abs(c - ideal)))
 

@@ -79,8 +79,8 @@ def _render(draw: Callable[[Figure, Theme], Any], size: tuple[float, float], the
         figure = Figure(figsize=size, dpi=DPI, layout="constrained")
         canvas = FigureCanvasAgg(figure)
         draw(figure, theme)
+        figure.draw_without_rendering()  # titles find their place while drawing, and the layout needs to know it
         canvas.draw()
-        canvas.draw()  # titles find their final place in the first pass, and the layout needs to know it
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     # A palette makes the file three times smaller, and nobody sees the difference in a drawing.
     drawn = Image.fromarray(pixels).quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -134,7 +134,7 @@ def draw_codes(
     ax = figure.subplots()
     ax.set_aspect("equal", adjustable="datalim")
     size = float(np.clip(9000 / len(places), 3, 16))
-    dots: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.85, "rasterized": True}
+    dots: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.85}
     if labels is None:
         ax.scatter(places[:, 0], places[:, 1], color=theme.muted, **dots)
     elif is_property(labels, names):

@@ -175,7 +175,9 @@ def _results(
         place = {m.name: i for i, m in enumerate(models)}
 
         def decorate(row: str) -> str:
-            return (_dot(place.get(row)) if len(models) > 1 else "") + escape(row)
+            if len(models) < 2:
+                return escape(row)
+            return f'<span class="named">{_dot(place.get(row))}<span>{escape(row)}</span></span>'
 
         html = table_html(table, better, references=references, decorate=decorate, key=True)
     if reading:

@@ -89,9 +89,10 @@ def table_html(
     notes = "".join(f"<li><sup>{m}</sup> {html.escape(text)}</li>" for m, text in lay.notes.items())
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     words = f'<p class="key">{_key(lay)}</p>' if key and _key(lay) else ""
+    dense = ' class="dense"' if len(lay.columns) > 7 else ""
     return (
-        f'<div class="scroll table" role="region" aria-label="Results" tabindex="0"><table>\n<thead><tr><td></td>{head}</tr>'
-        "</thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>\n"
+        f'<div class="scroll table" role="region" aria-label="Results" tabindex="0">\n<table{dense}>\n<thead><tr><td></td>'
+        f"{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>\n"
         f"{words}{notes}"
     )
 
@@ -113,7 +114,7 @@ def _key(lay: _Layout) -> str:
 def _html_heading(text: str, wide: bool) -> str:
     """A column's `<th>`; only long headings may break into lines."""
     kind = ' class="short"' if len(text) <= 14 else ""
-    return f'<th scope="col"{" colspan=2" if wide else ""}{kind}>{html.escape(text)}</th>'
+    return f'<th scope="col"{" colspan=2" if wide else ""}{kind}>{html.escape(text).replace(" ↓", "&nbsp;↓").replace(" ↑", "&nbsp;↑")}</th>'
 
 
 def _html_cell(p: _Printed, wide: bool) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diled.api import Decoder, Density, Distribution, Encoder, Noise, Terms
+from diled.api import Decoder, Density, Distribution, Encoder, Noise, Posterior, Terms
 from diled.diffusion.schedule import Schedule, alpha, sigma2
 from diled.distributions import Bernoulli, Dirac, Discretized, Logistic, LogisticMixture, Normal
 
@@ -30,6 +30,7 @@ __all__ = [
     "FixedNoiseEncoder",
     "GaussianEncoder",
     "GaussianLikelihood",
+    "Likelihood",
     "LikelihoodDecoder",
     "LogisticMixtureLikelihood",
     "Rate",
@@ -86,7 +87,7 @@ class Autoencoder(Density):
         self.rate_weight = rate_weight if callable(rate_weight) else warmup(rate_weight)
         self.extras = tuple(extras)
 
-    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """`distortion`, the prior's terms as `rate/...`, and in training the extras as `extra/...`."""
         if not isinstance(q, Tensor):
             return self.terms_of_sample(q, exact=exact, progress=progress)
@@ -124,7 +125,7 @@ class Rate(Density):
         super().__init__()
         self.encoder, self.prior = encoder, prior
 
-    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """The prior's terms as `rate/...`; nothing reaches the encoder."""
         with torch.no_grad():
             posterior = self.encoder(q)
@@ -184,6 +185,18 @@ class DiracEncoder(nn.Module):
         return Dirac(self.network(x).float())
 
 
+class Likelihood(nn.Module):
+    """Turns a network's output into p(x | z). Abstract."""
+
+    def parameters_per_channel(self, channels: int) -> int:
+        """P: numbers needed for each channel of x."""
+        raise NotImplementedError
+
+    def forward(self, raw: Tensor) -> Distribution:
+        """raw (B, C P, *S) -> the distribution of x (B, C, *S)."""
+        raise NotImplementedError
+
+
 class LikelihoodDecoder(nn.Module):
     """p(x | z): a network whose outputs are a likelihood's parameters.
 
@@ -192,7 +205,7 @@ class LikelihoodDecoder(nn.Module):
         likelihood: turns them into a distribution.
     """
 
-    def __init__(self, network: nn.Module, likelihood: nn.Module) -> None:
+    def __init__(self, network: nn.Module, likelihood: Likelihood) -> None:
         super().__init__()
         self.network, self.likelihood = network, likelihood
 
@@ -201,7 +214,7 @@ class LikelihoodDecoder(nn.Module):
         return self.likelihood(self.network(z).float())
 
 
-class BernoulliLikelihood(nn.Module):
+class BernoulliLikelihood(Likelihood):
     """Pixels in {-1, 1}."""
 
     def parameters_per_channel(self, channels: int) -> int:
@@ -213,7 +226,7 @@ class BernoulliLikelihood(nn.Module):
         return Bernoulli(raw)
 
 
-class GaussianLikelihood(nn.Module):
+class GaussianLikelihood(Likelihood):
     """N(mean, std^2), a density for continuous data.
 
     Args:
@@ -241,7 +254,7 @@ class GaussianLikelihood(nn.Module):
         return Normal(raw, self.log_var.expand_as(raw), learned=isinstance(self.log_var, nn.Parameter))
 
 
-class DiscretizedLikelihood(nn.Module):
+class DiscretizedLikelihood(Likelihood):
     """A Gaussian or logistic rounded to the data's grey values: a probability.
 
     Args:
@@ -268,7 +281,7 @@ class DiscretizedLikelihood(nn.Module):
         return Discretized(base, self.levels)
 
 
-class LogisticMixtureLikelihood(nn.Module):
+class LogisticMixtureLikelihood(Likelihood):
     """PixelCNN++'s discretised mixture of logistics.
 
     Args:

@@ -18,6 +18,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -169,7 +170,7 @@ def _check_values(case: Case) -> None:
 def _check_distribution(case: Case) -> None:
     """A distribution instead of a tensor: so the model can be another one's prior."""
     case.model.eval()
-    q = Normal(case.data, torch.full_like(case.data, -2.0))
+    q: Any = Normal(case.data, torch.full_like(case.data, -2.0))
     what = "terms(q) of a distribution q"
     _require_terms(_attempt(what, lambda: case.model.terms(q)), len(case.data), what)
     exact = _exact(case, q)
@@ -186,10 +187,9 @@ def _check_batches(case: Case) -> None:
         message = "of an example depends on the other examples of its batch, in evaluation mode"
         _require_close(case, here, there, f"the value {message}")
         for name, function in _maps(model).items():
-            whole = _attempt(f"{name} of a batch", lambda f=function: f(x))  # type: ignore[misc]
-            single = torch.cat([_attempt(f"{name} of one example", lambda f=function, i=i: f(x[i : i + 1]))
-                                for i in range(len(x))])  # type: ignore[misc]  # fmt: skip
-            _require_close(case, {name: whole}, {name: single}, f"the result {message}")
+            whole = _attempt(f"{name} of a batch", partial(function, x))
+            single = [_attempt(f"{name} of one example", partial(function, one)) for one in x.split(1)]
+            _require_close(case, {name: whole}, {name: torch.cat(single)}, f"the result {message}")
 
 
 def _check_reconstruction(case: Case) -> None:
@@ -245,7 +245,7 @@ def _check_gradients(case: Case) -> None:
             for p in names:
                 p.grad = None
             for _ in range(2):
-                terms = _attempt(f"terms(x) in stage '{stage.name}'", lambda s=stage: s.density.terms(case.data))  # type: ignore[misc]
+                terms = _attempt(f"terms(x) in stage '{stage.name}'", partial(stage.density.terms, case.data))
                 loss = total(terms).mean()
                 if not loss.requires_grad:
                     raise CheckFailed(f"stage '{stage.name}' trains nothing: no gradient flows from its terms.")
@@ -269,8 +269,7 @@ def _check_gradients(case: Case) -> None:
 def _check_saving(case: Case) -> None:
     """state_dict -> safetensors -> another model of the same parts: the same bits, terms and samples."""
     model = case.model.eval()
-    state = _attempt("state_dict()", lambda: {n: t.detach().cpu().contiguous().clone() for n, t in
-                                              model.state_dict().items()})  # fmt: skip
+    state = _attempt("state_dict()", lambda: {n: t.cpu().contiguous().clone() for n, t in model.state_dict().items()})
     written = _attempt("writing state_dict() as safetensors", lambda: load(save(state)))
     before = {**_terms(case), "sample": _sample(case, 3, {})}
     if case.rebuild is None:

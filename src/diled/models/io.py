@@ -61,8 +61,8 @@ def save_model(
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights, partial, metadata={"format": "pt"})
         os.replace(partial, folder / "model.safetensors")
-        write_json(folder / "config.json", record)
         write_json(folder / "provenance.json", provenance or {})
+        write_json(folder / "config.json", record)  # last, since it says that the folder is complete
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         raise ModelError(

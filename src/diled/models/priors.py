@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diled.api import Density, Distribution, Noise, Terms, normal_noise, sum_dims
+from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
 from diled.distributions import Normal
 
 __all__ = ["StandardNormal", "Standardized"]
@@ -28,13 +28,15 @@ class StandardNormal(Density):
             (Kingma et al. 2016, appendix C.8). `bound()` ignores it.
     """
 
+    origin: Tensor
+
     def __init__(self, shape: tuple[int, ...], *, free_bits: float = 0.0) -> None:
         super().__init__()
         self.shape = tuple(shape)
         self.free_bits = free_bits
         self.register_buffer("origin", torch.zeros(()), persistent=False)
 
-    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """`kl` of a Gaussian posterior in closed form; `nll` of a tensor."""
         if isinstance(q, Tensor):
             return {"nll": Normal(torch.zeros_like(q), torch.zeros_like(q)).nll(q)}
@@ -59,6 +61,9 @@ class Standardized(Density):
         shape: the shape of one code.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, inner: Density, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.inner = inner
@@ -71,7 +76,7 @@ class Standardized(Density):
         self.mean.copy_(codes.mean(0))
         self.std.copy_(codes.std(0).clamp(min=1e-6))
 
-    def terms(self, q: Tensor | Distribution, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """The inner terms of standardised codes; of a tensor also `log_det`, sum log std."""
         if isinstance(q, Tensor):
             inner = self.inner.terms((q - self.mean) / self.std, exact=exact, progress=progress)

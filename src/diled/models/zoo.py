@@ -47,6 +47,7 @@ from diled.models.autoencoder import (
     FixedNoiseEncoder,
     GaussianEncoder,
     GaussianLikelihood,
+    Likelihood,
     LikelihoodDecoder,
     LogisticMixtureLikelihood,
     Rate,
@@ -220,7 +221,7 @@ def decoder(config: ModelConfig, data: DataSpec) -> LikelihoodDecoder:
     return LikelihoodDecoder(MLPDecoder(dim, out, width=net.width, depth=net.depth), p)
 
 
-def likelihood(config: ModelConfig, data: DataSpec) -> nn.Module:
+def likelihood(config: ModelConfig, data: DataSpec) -> Likelihood:
     """p(x | z) in the data's own measure."""
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()

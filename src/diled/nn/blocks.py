@@ -31,6 +31,8 @@ class LogSNREmbedding(nn.Module):
     The wavelengths run from 60 nats, the widest range of log SNR in use, down to 1.
     """
 
+    frequencies: Tensor
+
     def __init__(self, n: int = 16) -> None:
         super().__init__()
         self.register_buffer(

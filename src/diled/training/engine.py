@@ -94,7 +94,7 @@ def fit(
             trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
             path = None if state is None else str(kept.last)
             try:
-                trainer.fit(module, batches, ckpt_path=path, weights_only=True)  # type: ignore[arg-type]
+                trainer.fit(module, batches, ckpt_path=path, weights_only=True)
                 check_finite(model, f"the end of stage '{stage.name}'")
             except NotFinite as error:
                 raise TrainingError(
@@ -175,7 +175,7 @@ class _Average(WeightAveraging):
         super().__init__(multi_avg_fn=update, use_buffers=False)
 
     @property
-    def density(self) -> nn.Module:
+    def density(self) -> Any:
         """With the averaged weights."""
         assert self._average_model is not None
         return self._average_model.module.density
@@ -257,9 +257,7 @@ class _Keeper(Callback):
         if stop or due:
             self.save(trainer, module)
         if stop:
-            raise Interrupted(
-                f"Stopped at step {trainer.global_step} of stage '{module.stage.name}'; the state is saved."
-            )
+            raise Interrupted(f"Stopped at step {trainer.global_step} of stage '{module.stage.name}'. {self.left()}")
 
     def save(self, trainer: pl.Trainer, module: Any) -> None:
         """Replace the checkpoint, unless the weights are no numbers any more."""

@@ -26,7 +26,8 @@ class Monitor:
 
     def warnings(self, progress: float) -> list[str]:
         """Plain sentences on what looks wrong; none in the first third of the training, where a warm-up may be under way."""
-        said, v = [], self.values
+        said: list[str] = []
+        v = self.values
         if progress < 0.34:
             return said
         listens = v.get("shuffled_distortion", 0.0) - v.get("distortion", 0.0)
