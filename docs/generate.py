@@ -12,6 +12,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -19,9 +20,11 @@ from pydantic.fields import FieldInfo
 
 from diled.config import Config, PreprocessConfig, TrainingConfig
 from diled.family import FAMILY, DiffusionConfig, ModelConfig, NetworkConfig, family_table
+from diled.studies.render import comparison, provenance_line, speed
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "diled"
+RESULTS = DOCS.parent / "results"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -114,6 +117,29 @@ def tree() -> str:
     return table(["file", "what it holds"], rows)
 
 
+def short_family() -> str:
+    """The family table for the README."""
+    keys = ["encoder", "decoder", "prior", "training", "bound"]
+    rows = [[f"`{row['name']}`", *(row[key] for key in keys)] for row in family_table()]
+    return table(["model", "encoder", "decoder", "prior", "training", "a bound?"], rows)
+
+
+def measured(study: str, columns: tuple[str, ...] | None = None) -> str:
+    """A study's table and where it comes from."""
+    path = RESULTS / f"{study}.json"
+    shown = speed(path) if study == "speed" else comparison(path, columns) if columns else comparison(path)
+    return f"{shown}\n\n{provenance_line(path)}"
+
+
+README_COLUMNS = (
+    "bound_nats",
+    "rate_nats",
+    "distortion_nats",
+    "frechet_samples",
+    "frechet_reconstructions",
+    "cpu_seconds",
+)
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "family.md": {"family": family, "options": model_options, "priors": prior_defaults},
     "your-own-data.md": {
@@ -122,6 +148,11 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "design.md": {
         "tree": tree,
         "training": training,
+    },
+    "results.md": {study: partial(measured, study) for study in ("mnist-table", "digits-table", "speed")},
+    "../README.md": {
+        "family": short_family,
+        "mnist-table": partial(measured, "mnist-table", README_COLUMNS),
     },
 }
 """Page -> name of a part -> what writes it."""
@@ -137,16 +168,21 @@ def renewed(page: str) -> str:
     return text
 
 
+def shown(page: str) -> str:
+    """A page's path from the root."""
+    return (DOCS / page).resolve().relative_to(DOCS.parent).as_posix()
+
+
 def main(arguments: list[str]) -> int:
     """Write, or check."""
     old = [page for page in GENERATED if renewed(page) != (DOCS / page).read_text(encoding="utf-8")]
     if "--check" in arguments:
         for page in old:
-            print(f"docs/{page} is out of date: run `make docs`", file=sys.stderr)
+            print(f"{shown(page)} is out of date: run `make docs`", file=sys.stderr)
         return 1 if old else 0
     for page in old:
         (DOCS / page).write_text(renewed(page), encoding="utf-8")
-        print(f"wrote docs/{page}")
+        print(f"wrote {shown(page)}")
     return 0
 
 

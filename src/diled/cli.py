@@ -1,21 +1,27 @@
 """The command line: parses, calls the function of the same name in `verbs.py`, prints what it returns.
 
-Exit codes: 0 success, 2 a mistake that the user can mend (one sentence, no traceback), 130 stopped by Ctrl-C.
+Options are made from the verb's own signature and from the configuration types, so that names, defaults and help have one
+home. Values of a configuration stay text here: the types check them, as they check those of a file.
+
+Exit codes: 0 success, 2 a mistake that the user can mend (one sentence, no traceback), 130 stopped by Ctrl-C or a
+termination signal.
 """
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from diled._version import __version__
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from diled.config import Config
 
 __all__ = ["main"]
 
@@ -75,7 +81,8 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] == "--version":
         print(__version__)
         return 0
-    from diled.errors import DiledError, did_you_mean
+    from diled.errors import DiledError, Interrupted, TrainingError, did_you_mean
+    from diled.runs import rank
 
     # Busy-waiting threads slow small models down 30-fold beside another process; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -83,14 +90,15 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] not in POSITIONAL:
             raise DiledError(f"Unknown verb '{argv[0]}'.{did_you_mean(argv[0], POSITIONAL)}")
         return _run(argv[0], argv[1:])
-    except DiledError as error:
-        print(f"diled: {error}", file=sys.stderr)
-        return 130 if type(error).__name__ == "Interrupted" else 2
+    except BrokenPipeError:
+        return 0
+    except (DiledError, OSError) as error:
+        if rank() == 0 or not isinstance(error, TrainingError):  # all processes stop with the same words
+            print(f"diled: {error}", file=sys.stderr)
+        return 130 if isinstance(error, Interrupted) else 2
     except KeyboardInterrupt:
         print("diled: stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 0
 
 
 def _run(verb: str, argv: list[str]) -> int:
@@ -99,8 +107,8 @@ def _run(verb: str, argv: list[str]) -> int:
     function = getattr(verbs, verb)
     name, argv = _model_name(argv) if verb == "train" else (None, argv)
     parser = _parser(verb, function, name or _name_in_file(argv) or "diled")
-    given = parser.parse_args(argv, defaults=False).as_dict()
-    settings = {group: given.pop(group) for group in GROUPS if given.get(group)}
+    given = vars(parser.parse_intermixed_args(argv))
+    settings = {key: given.pop(key) for key in list(given) if "." in key}
     options = {key: value for key, value in given.items() if value is not None}
     if settings:
         options["settings"] = settings
@@ -120,104 +128,153 @@ def _alone(value: Any) -> Any:
     return value[0] if isinstance(value, list) and len(value) == 1 else value
 
 
-def _parser(verb: str, function: Any, model: str) -> ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """Complaints in one sentence, with the nearest known option."""
+
+    def error(self, message: str) -> NoReturn:
+        from diled.errors import ConfigError, did_you_mean
+
+        unknown = re.search(r"unrecognized arguments: (.*)", message)
+        if unknown is None:
+            raise ConfigError(f"{message.removeprefix('argument ')} ({self.prog} --help lists the options).")
+        word = unknown[1].split()[0].split("=")[0]
+        if not word.startswith("-"):
+            raise ConfigError(f"'{word}' is one argument too many ({self.prog} --help lists them).")
+        known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
+        near = did_you_mean(word.lstrip("-"), known)
+        hint = near.replace("'", "'--", 1) if near.startswith(" Did") else f" {self.prog} --help lists the options."
+        raise ConfigError(f"Unknown option '{word}'.{hint}")
+
+
+def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.ArgumentParser:
     """The parser of one verb: names, defaults and help are those of its function in `verbs.py`."""
     from docstring_parser import parse as parse_docstring
-    from jsonargparse import ArgumentParser
 
     from diled.config import PreprocessConfig, TrainingConfig
     from diled.errors import ConfigError, did_you_mean
+    from diled.family import FAMILY
 
-    class Parser(ArgumentParser):
-        """Complaints in one sentence, with the nearest known option."""
-
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            text = str(ex or message).strip()
-            unknown = re.search(r"[Uu]nrecognized arguments?: (--[^ =]+)", text)
-            if unknown:
-                known = [option for action in self._actions for option in action.option_strings]
-                raise ConfigError(f"Unknown option '{unknown[1]}'.{_nearest(unknown[1], known)}")
-            lines = [line.strip(" -") for line in text.splitlines() if line.strip()]
-            raise ConfigError(f"{' '.join(lines[:3])} (diled {verb} --help lists the options)")
-
-    def _nearest(name: str, known: list[str]) -> str:
-        said = did_you_mean(name, known)
-        return said if said.startswith(" Did") else f" diled {verb} --help lists the options."
-
-    text = parse_docstring(function.__doc__)
-    help_of = {p.arg_name: (p.description or "").replace("%", "%%") for p in text.params}
+    text = parse_docstring(function.__doc__ or "")
+    help_of = {p.arg_name: p.description or "" for p in text.params}
     help_of |= {a.strip(): help_of[n] for n in list(help_of) for a in n.split(",")}
-    parser = Parser(prog=f"diled {verb}", description=text.short_description)
+    parser = _Parser(prog=f"diled {verb}", description=text.short_description, allow_abbrev=False)
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.name != "settings" and not (verb == "train" and parameter.name == "model"):
+        if verb == "train" and parameter.name == "model":
+            help = f"name in the family: {', '.join(FAMILY)}; the values listed below are those of {model}"
+            parser.add_argument("--model", metavar="NAME", help=help)
+        elif parameter.name != "settings":
             _add(parser, verb, parameter, help_of.get(parameter.name, ""))
     if verb == "train":
-        from diled.family import FAMILY
-
         if model not in FAMILY:
             raise ConfigError(f"Unknown model '{model}'.{did_you_mean(model, FAMILY)}")
-        parser.add_class_arguments(FAMILY[model], "model")
-        whole = next(action for action in parser._actions if action.option_strings == ["--model"])
-        whole.help, whole.metavar = (
-            f"Name in the family ({', '.join(FAMILY)}); the values below are those of {model}.",
-            "NAME",
-        )
+        _add_group(parser, f"model {model}", "model", FAMILY[model])
     if verb in ("train", "compare"):
-        parser.add_class_arguments(TrainingConfig, "training", skip={"seed", "device"})
+        _add_group(parser, "training", "training", TrainingConfig, skip={"seed", "device"})
     if verb in ("train", "compare", "data"):
-        parser.add_class_arguments(PreprocessConfig, "preprocess")
+        _add_group(parser, "preprocessing", "preprocess", PreprocessConfig)
+    words = [a.dest.upper() for a in parser._actions if not a.option_strings]
+    parser.usage = " ".join([parser.prog, *words, "[options]"])
     return parser
 
 
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither true nor false")
+    return text.lower() in ("true", "yes", "1")
+
+
 TYPES: dict[str, Any] = {
-    "Run": str,
-    "Any": str,
-    "str": str,
-    "str | None": str,
-    "str | Path": str,
-    "str | Path | None": str,
     "int": int,
     "int | None": int,
     "float": float,
     "float | None": float,
-    "Sequence[str]": list[str],
+    "bool": _boolean,
     "Device": Literal["auto", "cpu", "cuda", "mps"],
     "Literal['linear', 'spherical']": Literal["linear", "spherical"],
     "Literal['vector', 'classifier']": Literal["vector", "classifier"],
     "Literal['euclidean', 'cosine']": Literal["euclidean", "cosine"],
 }
-"""What the annotations of the verbs mean on a command line."""
-
-GROUPS = ("model", "training", "preprocess")
+"""What the annotations of the verbs mean on a command line, where it is not text."""
 
 
-def _add(parser: ArgumentParser, verb: str, parameter: inspect.Parameter, text: str) -> None:
-    name, annotation = parameter.name, str(parameter.annotation).replace('"', "'")
+def _add(parser: argparse.ArgumentParser, verb: str, parameter: inspect.Parameter, text: str) -> None:
+    """One argument of a verb."""
+    name, default = parameter.name, parameter.default
+    text = text.replace("%", "%%")
     if name in POSITIONAL[verb]:
-        if parameter.default is None:
-            parser.add_argument(name, type=str, nargs="?", help=text)
-        elif name in SEVERAL or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            parser.add_argument(name, type=str, nargs="+", help=text)
-        else:
-            parser.add_argument(name, type=TYPES[annotation], help=text)
+        several = name in SEVERAL or parameter.kind is inspect.Parameter.VAR_POSITIONAL
+        parser.add_argument(name, nargs="?" if default is None else "+" if several else None, help=text)
         return
-    option = "--" + name.replace("_", "-")
-    if annotation == "bool" and parameter.default is False:
-        parser.add_argument(option, action="store_true", help=text)
-    elif annotation == "bool":
-        parser.add_argument(option, type=bool, default=parameter.default, help=text)
-    elif annotation == "Sequence[str]":
-        parser.add_argument(option, type=str, nargs="+", default=list(parameter.default), help=text)
+    annotation = str(parameter.annotation).replace('"', "'")
+    kind = TYPES.get(annotation, str)
+    required = default is inspect.Parameter.empty
+    options: dict[str, Any] = {"help": text, "required": required, "default": None}
+    if default not in (None, "", ()) and not required and default is not False:
+        options["help"] += f" (default: {' '.join(default) if isinstance(default, tuple) else default})"
+    if annotation == "bool" and default is False:
+        options |= {"action": "store_true"}
+        del options["default"]
+    elif annotation.startswith("Sequence"):
+        options |= {"nargs": "+", "metavar": "NAME"}
+    elif get_origin(kind) is Literal:
+        options |= {"choices": get_args(kind)}
     else:
-        required = parameter.default is inspect.Parameter.empty
-        default = None if required else parameter.default
-        parser.add_argument(option, type=TYPES[annotation], default=default, required=required, help=text)
+        options |= {"type": kind, "metavar": _metavar(kind)}
+    parser.add_argument("--" + name.replace("_", "-"), **options)
+
+
+def _add_group(
+    parser: argparse.ArgumentParser, title: str, path: str, kind: type[Config], skip: set[str] | None = None
+) -> None:
+    """An option for each value of a configuration type, nested ones with a dotted name."""
+    from diled.config import Config
+
+    group = parser.add_argument_group(title)
+
+    def add(path: str, kind: type[Config], defaults: dict[str, Any]) -> None:
+        for key, field in kind.model_fields.items():
+            value, name = defaults.get(key, field.default), f"{path}.{key}"
+            if isinstance(value, Config):
+                add(name, type(value), value.model_dump())
+            elif key not in (skip or ()):
+                text = " ".join((field.description or "").replace("`", "").split()).replace("%", "%%")
+                read, metavar = _reader(field.annotation), _metavar(field.annotation)
+                flag: dict[str, Any] = {"nargs": "?", "const": "true"} if field.annotation is bool else {}
+                group.add_argument(
+                    f"--{name}", dest=name, type=read, metavar=metavar, default=argparse.SUPPRESS,
+                    help=f"{text} (default: {value})", **flag,
+                )  # fmt: skip
+
+    add(path, kind, {})
+
+
+def _reader(annotation: Any) -> Callable[[str], Any]:
+    """Text -> text, a list where several numbers are wanted, or None where that is a value."""
+    members = (annotation, *get_args(annotation))
+
+    def read(text: str) -> Any:
+        if type(None) in members and text.lower() in ("none", "null"):
+            return None
+        if any(get_origin(member) is tuple for member in members) and "," in text:
+            return [part.strip() for part in text.strip("[]() ").split(",")]
+        return text
+
+    return read
+
+
+def _metavar(annotation: Any) -> str:
+    """What a value looks like: `INT`, `{fp32,bf16}`."""
+    members = [m for m in (get_args(annotation) or (annotation,)) if m is not type(None)]
+    if get_origin(annotation) is Literal:
+        return "{" + ",".join(map(str, members)) + "}"
+    first = members[0]
+    return {int: "INT", float: "NUMBER", bool: "true|false", _boolean: "true|false"}.get(first, "TEXT")
 
 
 def _model_name(argv: list[str]) -> tuple[str | None, list[str]]:
     """`--model NAME` decides which values exist, so it is read first."""
     for i, word in enumerate(argv):
-        if word == "--model" and i + 1 < len(argv):
+        if word == "--model" and i + 1 < len(argv) and not argv[i + 1].startswith("-"):
             return argv[i + 1], argv[:i] + argv[i + 2 :]
         if word.startswith("--model="):
             return word.removeprefix("--model="), argv[:i] + argv[i + 1 :]
@@ -226,13 +283,13 @@ def _model_name(argv: list[str]) -> tuple[str | None, list[str]]:
 
 def _name_in_file(argv: list[str]) -> str | None:
     """The model that a --config file names."""
-    from diled.runs import read_settings
+    from diled.runs import model_named_in
 
     for i, word in enumerate(argv):
-        path = argv[i + 1] if word == "--config" and i + 1 < len(argv) else word.removeprefix("--config=")
-        if word == "--config" or word.startswith("--config="):
-            model = read_settings(path).get("model")
-            return model.get("name") if isinstance(model, dict) else model
+        if word == "--config" and i + 1 < len(argv):
+            return model_named_in(argv[i + 1])
+        if word.startswith("--config="):
+            return model_named_in(word.removeprefix("--config="))
     return None
 
 

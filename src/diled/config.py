@@ -6,7 +6,8 @@ Each type is the one home of its defaults. An unknown key fails and names the ne
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -120,7 +121,7 @@ class TrainingConfig(Config):
     """Linear learning-rate warm-up (at most a tenth of a stage); a cosine to zero follows."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     """AdamW's averaging coefficients."""
     clip: float | None = Field(200.0, gt=0)
     """Largest gradient norm (of the batch mean, in nats); None leaves gradients alone."""
@@ -161,11 +162,23 @@ def validated(kind: type[Config], values: dict[str, Any], where: str = "") -> An
 def explain(error: ValidationError, kind: type[BaseModel], where: str = "") -> str:
     """The first complaint of a pydantic error in one sentence."""
     first = error.errors()[0]
-    path = [str(p) for p in first["loc"]]
-    key = ".".join(([where] if where else []) + path)
+    owner: Any = kind
+    path: list[str] = []
+    for part in map(str, first["loc"]):  # to the field; what follows says which member of a union, or which number
+        fields = getattr(owner, "model_fields", {})
+        if part not in fields and first["type"] != "extra_forbidden":
+            break
+        path.append(part)
+        if part in fields:
+            owner = fields[part].annotation
+    key = ".".join([*([where] if where else []), *path])
     if first["type"] == "extra_forbidden":
-        owner: Any = kind
-        for p in path[:-1]:
-            owner = owner.model_fields[p].annotation if p in getattr(owner, "model_fields", {}) else owner
         return f"Unknown key '{key}'.{did_you_mean(path[-1], getattr(owner, 'model_fields', {}))}"
-    return f"'{key}' = {first.get('input')!r}: {first['msg'][0].lower() + first['msg'][1:]}."
+    said = first["msg"].removeprefix("Value error, ").split(", unable to parse")[0].rstrip(".")
+    value = first.get("input")
+    if isinstance(value, dict):
+        return f"{key}: {said}." if key else f"{said[:1].upper()}{said[1:]}."
+    if not said.startswith("Input "):
+        return f"'{key}' = {value}: {said[:1].lower()}{said[1:]}."
+    near = did_you_mean(str(value), re.findall(r"'([^']*)'", said)) if first["type"] == "literal_error" else ""
+    return f"'{key}' = {value} {said.removeprefix('Input ')}.{near if near.startswith(' Did') else ''}"

@@ -365,9 +365,16 @@ def round_to_grid(x: Tensor, levels: int) -> Tensor:
 
 
 def on_grid(x: Tensor, levels: int = 256) -> bool:
-    """Whether all values of x sit on a grid of at most `levels` equally spaced values in [-1, 1]."""
-    x = x.detach().flatten()
+    """Whether all values of x (B, ...) sit on a grid of at most `levels` equally spaced values in [-1, 1].
+
+    One or two different numbers fit some grid by chance (a single one, every third time), so they must occur repeatedly.
+    """
+    x = x.detach()
+    x = (x[:1] if bool((x == x[:1]).all()) else x).flatten()  # copies of one example tell no more than one
     few = x[:: max(1, len(x) // 1024)]
+    different = few.unique()
+    if int((different.abs() < 1 - 1e-6).sum()) < 3 and len(few) < 2 * len(different):
+        return False
     return any(_fits(few, n) and _fits(x, n) for n in range(2, levels + 1))
 
 

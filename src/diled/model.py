@@ -16,7 +16,7 @@ from diled.api import Density, total
 from diled.config import DataSpec
 from diled.data import from_model, read_examples
 from diled.diffusion import SAMPLERS
-from diled.draws import BlockNoise, seeded
+from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, ModelError, did_you_mean
 from diled.family import ModelConfig
 from diled.latent.interpolate import between
@@ -93,20 +93,22 @@ class Model:
     @torch.no_grad()
     def encode(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
         """Codes, (n, d) float32: the posterior's means, or draws from it with `sample`."""
-        codes = []
+        encoder, codes = self._part("encoder"), []
         with seeded(seed):
-            for x in self._examples(inputs, convert):
-                posterior = self._part("encoder")(x)
-                codes.append((posterior.sample() if sample else posterior.mean).flatten(1).cpu())
+            for noise, x in self._examples(inputs, convert, seed):
+                posterior = encoder(x)
+                codes.append((posterior.sample(noise) if sample else posterior.mean).flatten(1).cpu())
         return torch.cat(codes).numpy()
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray | Tensor, *, sample: bool = False, seed: int = 0) -> np.ndarray:
         """Raw values (n, *shape) from codes (n, d): the decoder's mean, or draws with `sample`."""
         decoder, out = self._part("decoder"), []
-        z = torch.as_tensor(np.asarray(codes), dtype=torch.float32, device=self.device)
-        if z.ndim != 2:
-            raise ConfigError(f"decode wants codes of shape (n, d), not {tuple(z.shape)}.")
+        values = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+        z = torch.as_tensor(values, dtype=torch.float32, device=self.device)
+        dim = getattr(self.config, "latent_dim", None) or "d"
+        if z.ndim != 2 or len(z) == 0 or z.shape[1] != (z.shape[1] if dim == "d" else dim):
+            raise ConfigError(f"decode wants codes of shape (n, {dim}), n at least 1, not {tuple(z.shape)}.")
         for start in range(0, len(z), BATCH):
             p = decoder(z[start : start + BATCH])
             out.append((p.sample(BlockNoise(seed, start, device=self.device)) if sample else p.mean).cpu())
@@ -132,11 +134,11 @@ class Model:
     @torch.no_grad()
     def reconstruct(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
         """Decoded codes of the inputs as raw values (n, *shape); from a draw of the posterior with `sample`."""
+        self._part("encoder")
         out = []
         with seeded(seed):
-            for x in self._examples(inputs, convert):
-                self._part("encoder")
-                out.append(self.density.reconstruct(x, sample_code=sample).cpu())
+            for noise, x in self._examples(inputs, convert, seed):
+                out.append(self.density.reconstruct(x, noise=noise, sample_code=sample).cpu())
         return from_model(torch.cat(out).numpy(), self.spec)
 
     def interpolate(
@@ -159,9 +161,11 @@ class Model:
         Raises:
             NoBound: the model has none.
         """
+        if repeats < 1:
+            raise ConfigError(f"repeats = {repeats}: a bound needs at least one estimate.")
         out = []
         with seeded(seed):
-            for x in self._examples(inputs, convert):
+            for _, x in self._examples(inputs, convert, seed):
                 out.append(
                     torch.stack([total(self.density.terms(x, exact=True)) for _ in range(repeats)]).mean(0).cpu()
                 )
@@ -184,38 +188,57 @@ class Model:
         return self.save(folder)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, device: str = "auto", **options: Any) -> Model:
+    def from_pretrained(
+        cls, source: str | Path, *, device: str = "auto", model: Density | None = None, **options: Any
+    ) -> Model:
         """A model from a folder, or from the Hugging Face Hub as `user/name` (needs the `hub` extra).
 
-        `options` go to `huggingface_hub.snapshot_download` (revision, token, cache_dir).
+        Args:
+            source: the folder or the repository; a folder of that name goes first.
+            device, model: as for `load`.
+            options: to `huggingface_hub.snapshot_download` (revision, token, cache_dir).
+
+        Raises:
+            ModelError: neither a model's folder nor a repository that can be fetched.
         """
-        if not Path(source).exists() and str(source).count("/") == 1 and not str(source).startswith((".", "/", "~")):
-            hub = _hub()
+        remote = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
+        if remote and not Path(source).exists():
+            hub = _hub(f"{source} is no folder here, and to fetch it from the Hub")
             try:
-                source = hub.snapshot_download(str(source), **options)
+                source = hub.snapshot_download(source, **options)
             except Exception as error:
                 raise ModelError(
                     f"{source} is no folder here, and could not be fetched from the Hub: {error}"
                 ) from None
-        return load(source, device=device)
+        elif options:
+            raise ConfigError(f"'{next(iter(options))}' has no effect on a folder: {source} is not fetched from the Hub.")
+        return load(source, device=device, model=model)
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the model with a model card to the Hugging Face Hub; returns the commit's address."""
-        hub = _hub()
-        api = hub.HfApi(token=token)
-        api.create_repo(repository, private=private, exist_ok=True)
+        """Upload the model with a model card to the Hugging Face Hub; returns the commit's address.
+
+        Raises:
+            ModelError: the Hub refuses, or cannot be reached.
+        """
+        api = _hub("To upload a model").HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self.save(folder)
-            (Path(folder) / "README.md").write_text(self.card(repository))
-            return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add diled model"))
+            (Path(folder) / "README.md").write_text(self.card(repository), encoding="utf-8")
+            try:
+                api.create_repo(repository, private=private, exist_ok=True)
+                done = api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Add diled model")
+            except Exception as error:
+                raise ModelError(f"{repository} could not be uploaded to the Hub: {error}") from None
+        return str(done)
 
     def card(self, repository: str) -> str:
         """A model card in Markdown."""
         what = self.config.row.title if self.config is not None else "A hand-composed model"
+        more = "" if self.config is not None else ", model=m"
         return (
             f"---\nlibrary_name: diled\ntags: [diled, diffusion, autoencoder]\n---\n\n# {repository}\n\n"
             f"{what} of {self.spec.kind}s of shape {self.spec.shape}, {self.parameters:,} parameters.\n\n"
-            f'```python\nimport diled\n\nmodel = diled.Model.from_pretrained("{repository}")\nmodel.sample(16)\n```\n\n'
+            f'```python\nimport diled\n\nmodel = diled.Model.from_pretrained("{repository}"{more})\nmodel.sample(16)\n```\n\n'
             f"```json\n{json.dumps(self.provenance, indent=2)}\n```\n"
         )
 
@@ -227,11 +250,12 @@ class Model:
             raise ConfigError(f"The model {self.name or type(self.density).__name__} has no {name}.")
         return part
 
-    def _examples(self, inputs: Any, convert: bool = False) -> Iterator[Tensor]:
-        """Batches in model space on the model's device."""
+    def _examples(self, inputs: Any, convert: bool, seed: int) -> Iterator[tuple[BlockNoise, Tensor]]:
+        """Batches in model space on the model's device, each with noise for draws of its codes."""
         raw = raw_tensor(read_examples(inputs, self.spec, convert=convert))
         for start in range(0, len(raw), BATCH):
-            yield to_space(raw[start : start + BATCH].to(self.device), self.spec)
+            noise = BlockNoise(seed_from(seed, 1), start, device=self.device)  # not the noise that `decode` uses
+            yield noise, to_space(raw[start : start + BATCH].to(self.device), self.spec)
 
 
 def load(path: str | Path, *, device: str = "auto", model: Density | None = None) -> Model:
@@ -254,9 +278,9 @@ def load(path: str | Path, *, device: str = "auto", model: Density | None = None
     return Model(density, spec, name=name, config=config, device=device, provenance=provenance)
 
 
-def _hub() -> Any:
+def _hub(why: str) -> Any:
     try:
         import huggingface_hub
     except ImportError:
-        raise ModelError("The Hub needs huggingface_hub: pip install 'diled[hub]'.") from None
+        raise ModelError(f"{why}, huggingface_hub is needed: pip install 'diled[hub]'.") from None
     return huggingface_hub

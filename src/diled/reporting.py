@@ -39,6 +39,9 @@ COLUMNS = {
 }
 """Metric -> its column's heading, and what is better."""
 
+BESIDE = ("training, s", "parameters")
+"""Columns that the report shows with each model's pictures instead."""
+
 READING = [
     "The bound is an upper bound on -log p(x) of held-out data: lower is better. It is the sum of the distortion (what "
     "reconstruction costs, given the code) and the rate (what the code costs under the prior), and it belongs to the "
@@ -88,8 +91,8 @@ def compare_models(
         summary=summary or summary_of(found[first], data),
         spec=data.spec,
         models=shown,
-        table=table,
-        better=better,
+        table={name: {c: cell for c, cell in row.items() if c not in BESIDE} for name, row in table.items()},
+        better={c: sense for c, sense in better.items() if c not in BESIDE},
         reading=reading,
         usage=program or usage(run or folder, data),
         provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
@@ -157,7 +160,7 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
     with seeded(seed, 5):
         x = to_space(raw.to(device), data.spec)
         codes = density.encoder(x).mean
-    few = min(16, len(x))
+    few = min(32, len(x))
     ends = (
         torch.stack([codes[0 : 2 * rows : 2], codes[1 : 2 * rows : 2]], 1)
         if len(codes) >= 2 * rows
@@ -185,6 +188,7 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
 
 def usage(run: Path, data: Data) -> str:
     """Five lines of Python that use a run."""
+    run = run.relative_to(Path.cwd()) if run.is_absolute() and run.is_relative_to(Path.cwd()) else run
     return (
         f"import diled\n\n"
         f'model = diled.load("{run}")\n'

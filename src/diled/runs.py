@@ -31,7 +31,17 @@ from diled.config import Config, PreprocessConfig, TrainingConfig, validated
 from diled.errors import ConfigError, did_you_mean
 from diled.family import FAMILY, ModelConfig, model_config
 
-__all__ = ["RunConfig", "nested", "new_folder", "provenance", "read_run", "read_settings", "resolve"]
+__all__ = [
+    "RunConfig",
+    "model_named_in",
+    "nested",
+    "new_folder",
+    "provenance",
+    "rank",
+    "read_run",
+    "read_settings",
+    "resolve",
+]
 
 
 class RunConfig(Config):
@@ -53,7 +63,7 @@ class RunConfig(Config):
     """Parts that stay as they are: `encoder`, `decoder`, `prior`."""
 
 
-GROUPS = {"training": TrainingConfig, "preprocess": PreprocessConfig}
+GROUPS: dict[str, type[Config]] = {"training": TrainingConfig, "preprocess": PreprocessConfig}
 
 
 def resolve(
@@ -80,33 +90,63 @@ def resolve(
     Raises:
         ConfigError: an unknown key or value, or no data.
     """
-    values = read_settings(config) if config is not None else {}
-    chosen = values.pop("model", {})
-    chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
-    name = model or chosen.pop("name", None) or "diled"
-    chosen.pop("name", None)
-    more = nested(settings or {})
-    chosen = _merged(chosen, more.pop("model", {}))
-    values = _merged(values, more)
-    if data is not None:
-        values["data"] = str(data)
+    values = nested(read_settings(config)) if config is not None else {}
+    name, chosen = _model_of(values)
+    given = nested(settings or {})
+    named, more = _model_of(given)
+    chosen, values = _merged(chosen, more), _merged(values, given)
+    values |= {key: value for key, value in (("data", data), ("init_from", init_from)) if value is not None}
+    if freeze:
+        values["freeze"] = freeze
+    elif isinstance(values.get("freeze"), str):
+        values["freeze"] = (values["freeze"],)
     unknown = set(values) - set(RunConfig.model_fields)
     if unknown:
         key = sorted(unknown)[0]
         raise ConfigError(f"Unknown key '{key}'.{did_you_mean(key, [*RunConfig.model_fields])}")
     if "data" not in values:
         raise ConfigError("No data: give a name (digits, mnist, ...) or a path. `diled data` lists the known sets.")
-    training = dict(values.get("training", {}))
-    training |= {key: value for key, value in (("seed", seed), ("device", device)) if value is not None}
-    return RunConfig(
-        data=str(values["data"]),
-        name=name,
-        model=model_config(name, chosen),
-        training=validated(TrainingConfig, training, "training"),
-        preprocess=validated(PreprocessConfig, dict(values.get("preprocess", {})), "preprocess"),
-        init_from=str(init_from) if init_from else values.get("init_from"),
-        freeze=tuple(freeze) or tuple(values.get("freeze", ())),
-    )
+    groups = {key: _mapping(values, key) for key in GROUPS}
+    groups["training"] |= {k: v for k, v in (("seed", seed), ("device", device)) if v is not None}
+    name = model or named or name or "diled"
+    values |= {key: validated(kind, groups[key], key) for key, kind in GROUPS.items()}
+    values |= {"name": name, "model": model_config(name, chosen)}
+    return validated(RunConfig, values)
+
+
+def model_named_in(path: str | Path) -> str | None:
+    """The name of the model in a configuration file; None where it names none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    return _model_of(nested(read_settings(path)))[0]
+
+
+def _model_of(values: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Take the model's name and values out of settings, where `model` is either, or both with `name` among the values.
+
+    In run.json, which is a configuration file as well, the name stands beside the values.
+    """
+    chosen, name = values.pop("model", None), values.pop("name", None)
+    if isinstance(chosen, str):
+        return chosen, {}
+    chosen = dict(_mapping({"model": chosen}, "model"))
+    return chosen.pop("name", name), chosen
+
+
+def _mapping(values: dict[str, Any], key: str) -> dict[str, Any]:
+    """The group `key` of settings, which may be missing.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
+    group = values.get(key)
+    if group is None:
+        return {}
+    if not isinstance(group, dict):
+        raise ConfigError(f"'{key}' holds keys and values, not {group!r}.")
+    return dict(group)
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -117,7 +157,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"The configuration file {path} is no text.") from None
     except OSError:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")] if path.parent.exists() else [])
         raise ConfigError(f"The configuration file {path} cannot be read.{near}") from None
@@ -232,9 +274,11 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in settings.items():
         place = out
-        *path, last = key.split(".")
+        *path, last = str(key).split(".")
         for part in path:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"'{key}' is set, and '{part}' as well, as {place!r}: leave one out.")
         if isinstance(value, dict):
             value = nested(value)
             place[last] = _merged(place.get(last, {}), value)
@@ -247,6 +291,6 @@ def _merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """Nested dictionaries, with the second's values where both have one."""
     out = dict(base)
     for key, value in more.items():
-        nested = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merged(out[key], value) if nested else value
+        both = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = _merged(out[key], value) if both else value
     return out

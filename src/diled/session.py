@@ -231,7 +231,7 @@ def resume(folder: Path, *, device: str = "auto", given: Mapping[str, Any] | Non
     config = read_run(folder)
     if (folder / "config.json").exists():
         raise ConfigError(f"The training in {folder} is finished. Load it: diled.load('{folder}').")
-    extra = [name for name, value in (given or {}).items() if value]
+    extra = [name for name, value in (given or {}).items() if value not in (None, (), [])]
     if extra:
         raise ConfigError(f"A resumed run goes on with its own settings: leave out {', '.join(extra)}.")
     if device != "auto":
@@ -314,15 +314,20 @@ def _bar(shown: bool) -> Iterator[Callable[[str, int, int, float], None] | None]
         TimeRemainingColumn(),
     )
     tasks: dict[str, Any] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    bar = Progress(*columns, console=Console(stderr=True))
 
-        def progress(stage: str, step: int, steps: int, nats: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=steps, nats="")
-            said = f"{nats:.2f} nats" if nats == nats else ""
-            bar.update(tasks[stage], completed=step, nats=said)
+    def progress(stage: str, step: int, steps: int, nats: float) -> None:
+        bar.start()
+        if stage not in tasks:
+            tasks[stage] = bar.add_task(stage, total=steps, nats="")
+        said = f"{nats:.2f} nats" if nats == nats else ""
+        bar.update(tasks[stage], completed=step, nats=said)
 
+    try:
         yield progress
+    finally:
+        if tasks:
+            bar.stop()
 
 
 def check_same_data(data: Data, spec: DataSpec, where: str) -> None:

@@ -89,9 +89,9 @@ def table_html(
     notes = "".join(f"<li><sup>{m}</sup> {html.escape(text)}</li>" for m, text in lay.notes.items())
     notes = f'<ul class="notes">{notes}</ul>' if notes else ""
     words = f'<p class="key">{_key(lay)}</p>' if key and _key(lay) else ""
-    dense = ' class="dense"' if len(lay.columns) > 7 else ""
+    kind = "scroll table dense" if len(lay.columns) > 7 else "scroll table"
     return (
-        f'<div class="scroll table" role="region" aria-label="Results" tabindex="0">\n<table{dense}>\n<thead><tr><td></td>'
+        f'<div class="{kind}" role="region" aria-label="Results" tabindex="0">\n<table>\n<thead><tr><td></td>'
         f"{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table></div>\n"
         f"{words}{notes}"
     )
@@ -114,7 +114,8 @@ def _key(lay: _Layout) -> str:
 def _html_heading(text: str, wide: bool) -> str:
     """A column's `<th>`; only long headings may break into lines."""
     kind = ' class="short"' if len(text) <= 14 else ""
-    return f'<th scope="col"{" colspan=2" if wide else ""}{kind}>{html.escape(text).replace(" ↓", "&nbsp;↓").replace(" ↑", "&nbsp;↑")}</th>'
+    text = html.escape(text).replace(" ↓", "&nbsp;↓").replace(" ↑", "&nbsp;↑")
+    return f'<th scope="col"{" colspan=2" if wide else ""}{kind}>{text}</th>'
 
 
 def _html_cell(p: _Printed, wide: bool) -> str:

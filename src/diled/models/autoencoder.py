@@ -104,10 +104,10 @@ class Autoencoder(Density):
                 terms |= {f"extra/{name}": term for name, term in extra(self, x, posterior, z).items()}
         return terms
 
-    def sample(self, n: int, *, noise: Noise | None = None, mean: bool = True, **options: Any) -> Tensor:
-        """x decoded from n codes of the prior: the decoder's mean, or a draw from p(x | z) with `mean=False`.
+    def sample(self, n: int, *, noise: Noise | None = None, mean: bool = False, **options: Any) -> Tensor:
+        """x decoded from n codes of the prior: a draw from p(x | z), or with `mean` the decoder's mean.
 
-        `options` (steps, sampler) go to the prior.
+        `options` (steps, sampler) go to the prior, whose codes are always draws, also where it is an autoencoder itself.
         """
         likelihood = self.decoder(self.prior.sample(n, noise=noise, **options))
         return likelihood.mean if mean else likelihood.sample(noise)

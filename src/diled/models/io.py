@@ -56,18 +56,23 @@ def save_model(
         "data": spec.model_dump(mode="json"),
     }
     weights = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-    partial = folder / "model.safetensors.partial"
+    names = ("model.safetensors", "provenance.json", "config.json")
+    partial = {name: folder / f"{name}.partial" for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights, partial, metadata={"format": "pt"})
-        os.replace(partial, folder / "model.safetensors")
-        write_json(folder / "provenance.json", provenance or {})
-        write_json(folder / "config.json", record)  # last, since it says that the folder is complete
+        save_file(weights, partial["model.safetensors"], metadata={"format": "pt"})
+        for name, values in (("provenance.json", provenance or {}), ("config.json", record)):
+            partial[name].write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        for name in names:  # config.json last, since it says that the folder is complete
+            os.replace(partial[name], folder / name)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ModelError(
             f"Could not save the model to {folder}: {error}. What was there before is unchanged."
         ) from None
+    finally:
+        if folder.is_dir():
+            for path in partial.values():
+                path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -87,9 +92,14 @@ def load_model(folder: Path, model: Density | None = None) -> tuple[Density, Dat
         ModelError: not a model folder, another format, truncated weights, or weights of another model.
     """
     record = read_config(folder)
-    spec = validated(DataSpec, record["data"], "data")
+    try:
+        spec = validated(DataSpec, record["data"], "data")
+    except ConfigError as error:
+        raise ModelError(f"{folder / 'config.json'} is of another version of diled: {error}") from None
     name, config = record["model"], None
-    if model is None:
+    if model is not None:
+        name = None  # hand-composed, under whatever name it was saved
+    else:
         if name is None:
             raise ModelError(
                 f"{folder} holds a hand-composed model: build it as before and pass it, load(path, model=m)."
@@ -119,7 +129,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         ModelError: with what is wrong and what to do.
     """
     folder = Path(folder)
-    if folder.suffix.lower() in PICKLES:
+    if folder.suffix.lower() in PICKLES and not folder.is_dir():
         raise ModelError(
             f"{folder} looks like a pickle, which can run any code when it is opened, so it is refused. "
             "A diled model is a folder with config.json and model.safetensors."
@@ -133,16 +143,19 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
         raise ModelError(f"{folder} is no model folder: there is no config.json.{did_you_mean(folder.name, siblings)}")
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         version = record["format"]
-        record["data"], record["model"], record["config"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} cannot be read ({error}): it is damaged, or no diled model.") from None
     if version != FORMAT:
         raise ModelError(
             f"{folder} has format {version}, and diled {__version__} reads format {FORMAT}. "
             f"Use the diled that made it ({record.get('diled', 'unknown')}), or train it again."
         )
+    kinds = {"data": dict, "model": str | None, "config": dict | None}
+    for key, kind in kinds.items():
+        if key not in record or not isinstance(record[key], kind):
+            raise ModelError(f"{path} cannot be read ('{key}' is missing or wrong): it is damaged, or no diled model.")
     return record
 
 

@@ -47,7 +47,7 @@ def sample_batches(
         raise ConfigError(f"{' and '.join(options)} have no meaning for a model without a diffusion.")
     if hasattr(model, "decoder"):
         options["mean"] = mean
-    device = next(model.parameters()).device
+    device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     for start in range(0, n, BATCH):
         noise = BlockNoise(seed, start, device=device)
         yield model.sample(min(BATCH, n - start), noise=noise, **options).cpu()

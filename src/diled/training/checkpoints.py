@@ -33,8 +33,10 @@ class NotFinite(TrainingError):
 class Spent:
     """Seconds and warnings of a training, over all the sessions in which it ran."""
 
-    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0, warnings: list[str] | None = None) -> None:
-        self.seconds, self.cpu_seconds, self.warnings = seconds, cpu_seconds, list(warnings or ())
+    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0, warnings: dict[str, str] | None = None) -> None:
+        self.seconds, self.cpu_seconds = seconds, cpu_seconds
+        self.warnings = dict(warnings or {})
+        """Sign -> what was said when it was first seen."""
         self.started = time.perf_counter(), time.process_time()
 
     def record(self) -> dict[str, Any]:
@@ -43,7 +45,7 @@ class Spent:
         return {
             "seconds": self.seconds + time.perf_counter() - wall,
             "cpu_seconds": self.cpu_seconds + time.process_time() - cpu,
-            "warnings": list(self.warnings),
+            "warnings": dict(self.warnings),
         }
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from diled.api import Stage, stack
 from diled.config import DataSpec, TrainingConfig
-from diled.draws import seed_from
+from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
 from diled.space import to_space
 from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
@@ -102,7 +102,12 @@ def fit(
                 ) from None
         if trainer.is_global_zero:
             kept.finish(model, index + 1, spent)
-    return {"steps": config.steps, **spent.record()}
+        if keeper.signal is not None:
+            raise Interrupted(
+                f"Stopped after stage '{stage.name}'. Its weights are kept: diled train --resume {folder}."
+            )
+    record = spent.record()
+    return {"steps": config.steps, **record, "warnings": list(record["warnings"].values())}
 
 
 class _Module(pl.LightningModule):
@@ -118,7 +123,7 @@ class _Module(pl.LightningModule):
 
     def training_step(self, raw: Tensor, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
-        torch.manual_seed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
+        reseed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
         x = to_space(raw, self.spec)
         progress = torch.full((), self.trainer.global_step / self.steps, device=x.device)
         terms = self.density.terms(x, progress=progress)
@@ -205,9 +210,7 @@ class _Keeper(Callback):
         self.saved_step = state["global_step"]
         self.batches.start = state["global_step"] * module.config.accumulate
         module.running, module.counted = ours["running"], ours["counted"]
-        spent = Spent(**ours["spent"])
-        self.spent.seconds, self.spent.cpu_seconds = spent.seconds, spent.cpu_seconds
-        self.spent.warnings[:] = spent.warnings
+        vars(self.spent).update(ours["spent"])
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Each process takes batches of its own; the first one makes room for files."""
@@ -248,8 +251,8 @@ class _Keeper(Callback):
         return f"The state of step {self.saved_step} is kept: diled train --resume {self.kept.run}."
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save where it is time to, and stop where that was asked for."""
-        if not module.stepped(batch_idx):
+        """Save where it is time to, and stop where that was asked for; after the last step `fit` does both."""
+        if not module.stepped(batch_idx) or trainer.global_step == module.steps:
             return
         stop, due = self.signal is not None, time.monotonic() - self.saved >= module.config.checkpoint_seconds
         if trainer.world_size > 1:  # all processes save, and stop, at the same step
@@ -281,14 +284,14 @@ class _Writer(Callback):
         progress: Callable[[str, int, int, float], None] | None,
         say: Callable[[str], None],
     ) -> None:
-        self.log, self.validation, self.average, self.spent = log, validation, average, spent
+        self.lines, self.validation, self.average, self.spent = log, validation, average, spent
         self.progress, self.say = progress, say
         self.shown, self.nats = 0.0, math.nan
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Forget the lines after the step that training goes on from."""
         if trainer.is_global_zero:
-            self.log.rewind(module.stage.name, trainer.global_step)
+            self.lines.rewind(module.stage.name, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log, look at validation data, and move the progress bar."""
@@ -309,13 +312,13 @@ class _Writer(Callback):
     def _look(self, trainer: pl.Trainer, module: Any) -> None:
         """Look at held-out examples with the averaged weights, and warn of what looks wrong, once."""
         density = module.density if self.average is None else self.average.density
-        torch.manual_seed(seed_from(module.config.seed, module.index, 2**40))
+        reseed(seed_from(module.config.seed, module.index, 2**40))
         with evaluating(density):
             seen = health(density, to_space(self.validation.to(module.device), module.spec, draw=False))
         self._write(trainer, module, {"validation": seen.values}, seen.values)
-        for warning in seen.warnings(trainer.global_step / module.steps):
-            if warning not in self.spent.warnings:
-                self.spent.warnings.append(warning)
+        for sign, warning in seen.warnings(trainer.global_step / module.steps).items():
+            if sign not in self.spent.warnings:
+                self.spent.warnings[sign] = warning
                 if trainer.is_global_zero:
                     self.say(warning)
 
@@ -323,7 +326,7 @@ class _Writer(Callback):
         if not trainer.is_global_zero:
             return
         step, stage = trainer.global_step, module.stage.name
-        self.log.write({"stage": stage, "step": step, **record})
+        self.lines.write({"stage": stage, "step": step, **record})
         for logger in trainer.loggers:
             logger.log_metrics({f"{stage}/{name}": value for name, value in values.items()}, step=step)
 

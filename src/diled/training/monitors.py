@@ -24,22 +24,27 @@ class Monitor:
 
     values: dict[str, float] = field(default_factory=dict)
 
-    def warnings(self, progress: float) -> list[str]:
-        """Plain sentences on what looks wrong; none in the first third of the training, where a warm-up may be under way."""
-        said: list[str] = []
+    def warnings(self, progress: float) -> dict[str, str]:
+        """Sign -> a plain sentence on what looks wrong; none in the first third of the training, where a warm-up may be
+        under way."""
+        said: dict[str, str] = {}
         v = self.values
         if progress < 0.34:
             return said
         listens = v.get("shuffled_distortion", 0.0) - v.get("distortion", 0.0)
         if "distortion" in v and listens < 0.02 * abs(v["distortion"]):
-            said.append(
+            said["unused code"] = (
                 f"The decoder hardly uses the code: shuffling the codes costs only {listens:.1f} nats of reconstruction. "
-                "The posterior has collapsed or is about to; lower rate_weight or lengthen rate_warmup."
+                "The posterior has collapsed or is about to; lower the weight of the rate (rate_weight, beta) or "
+                "lengthen rate_warmup."
             )
         if v.get("rate", 10.0) < 1.0:
-            said.append(f"The rate is {v['rate']:.2f} nats: the code carries almost nothing. Lower rate_weight.")
+            said["empty code"] = (
+                f"The rate is {v['rate']:.2f} nats: the code carries almost nothing. Lower the weight of the rate "
+                "(rate_weight, beta)."
+            )
         if v.get("code_rms", 1.0) > 30:
-            said.append(
+            said["growing codes"] = (
                 f"The codes are growing (RMS {v['code_rms']:.0f}): nothing holds their scale. "
                 "Keep the terminal term, or use the vlb weighting."
             )
