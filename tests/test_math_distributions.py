@@ -273,6 +273,11 @@ def test_round_to_grid_and_on_grid():
         assert on_grid(codes.double() / (levels - 1) * 2 - 1)
     assert not on_grid(torch.rand(300, 4) * 2 - 1)
     assert not on_grid(torch.randn(300, 4))
+    chance = torch.tensor([[-0.2, 0.5]])  # one or two numbers always fit some grid
+    assert not on_grid(chance)
+    assert not on_grid(chance.expand(16, 2))
+    assert not on_grid(torch.ones(1, 1))
+    assert on_grid(torch.tensor([[1.0, -1.0] * 8]))
 
 
 # --------------------------------------------------------------------------------------------- logistic mixtures

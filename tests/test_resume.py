@@ -1,6 +1,7 @@
 """A training that is stopped and resumed ends on the same bytes as one that was not, whatever stopped it and where."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,7 @@ def test_ctrl_c_before_the_first_step_can_be_resumed(tmp_path, whole, monkeypatc
     with monkeypatch.context() as patch:
         at_step(patch, 0, press)
         assert train(run) == 130
+    shutil.rmtree(run / "checkpoints")  # stopped even earlier
     assert diled("train", "--resume", run, "--report", "false") == 0
     same(run, whole("diled", []))
 

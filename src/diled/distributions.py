@@ -359,7 +359,7 @@ def discretized_log_prob(base: Normal | Logistic, x: Tensor, levels: int) -> Ten
     return log_upper + torch.log(-torch.expm1(gap))
 
 
-def round_to_grid(x: Tensor, levels: int) -> Tensor:
+def round_to_grid(x: Tensor, levels: int | Tensor) -> Tensor:
     """The nearest of `levels` equally spaced values in [-1, 1]."""
     return ((x.clamp(-1, 1) + 1) * (0.5 * (levels - 1))).round() * (2 / (levels - 1)) - 1
 
@@ -375,7 +375,10 @@ def on_grid(x: Tensor, levels: int = 256) -> bool:
     different = few.unique()
     if int((different.abs() < 1 - 1e-6).sum()) < 3 and len(few) < 2 * len(different):
         return False
-    return any(_fits(few, n) and _fits(x, n) for n in range(2, levels + 1))
+    counts = torch.tensor([*range(2, levels + 1)], device=x.device)
+    probe = different[:: max(1, len(different) // 32)]
+    possible = counts[((probe - round_to_grid(probe, counts[:, None])).abs() < 1e-5).all(1)]
+    return any(_fits(few, n) and _fits(x, n) for n in possible.tolist())
 
 
 def _fits(x: Tensor, levels: int) -> bool:

@@ -22,6 +22,8 @@ def raw_tensor(values: np.ndarray) -> Tensor:
     """Raw values as a tensor that torch can index: uint8 and float32 as they are, uint16 as int32."""
     if values.dtype == np.uint16:
         values = values.astype(np.int32)
+    if not values.flags.writeable:
+        values = values.copy()  # torch warns of memory that it must not write to
     return torch.from_numpy(np.ascontiguousarray(values))
 
 

@@ -1,11 +1,11 @@
 """Train and measure the rows of a table, and record the figures.
 
     python -m diled.studies.table mnist-table --seeds 0 1 2
-    python -m diled.studies.table mnist-table --only ldm --split validation        # to choose, never on test data
+    python -m diled.studies.table ldm-selection --split validation        # to choose, never on test data
 
 A study is a folder of configurations under `configs`, one file per row, values only. Each row is trained in
 `runs/<study>/<row>-<seed>` (a finished run is not trained again) and measured on the test split; the figures go to
-`results/<study>.json`. With `--split validation` they are printed and not recorded.
+`results/<study>.json`. A study that is measured on the validation split says so in every record's note.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def run_study(chosen: argparse.Namespace) -> None:
     unknown = set(chosen.only or ()) - set(available)
     if unknown:
         raise ConfigError(f"The study has no row '{sorted(unknown)[0]}'.{did_you_mean(sorted(unknown)[0], available)}")
-    recorded = chosen.split == "test" and chosen.steps is None
+    recorded = chosen.steps is None
     if recorded and (commit() or "-dirty").endswith("-dirty"):
         raise ConfigError("Results are recorded by committed code only: commit the changes under src, then run this.")
     path = chosen.results / f"{chosen.study}.json"
@@ -130,16 +130,22 @@ def run_study(chosen: argparse.Namespace) -> None:
     for seed in chosen.seeds:
         for row in chosen.only or available:
             command = f"python -m diled.studies.table {chosen.study} --only {row} --seeds {seed}"
+            command += "" if chosen.split == "test" else f" --split {chosen.split}"
             if recorded and any(r.command == command for r in read(path)):
                 print(f"{row}, seed {seed}: recorded")
                 continue
+            if recorded and any(r.note.startswith("validation") != (chosen.split == "validation") for r in read(path)):
+                raise ConfigError(f"{path} holds figures of the other split; a study is measured on one of them.")
             model, data = run_row(chosen.study, row, available[row], seed, chosen.runs / chosen.study, settings)
             place = data if chosen.split == "test" else replace(data, test=data.validation)
             found = figures(model, place)
             said = "  ".join(f"{k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
             print(f"{row}, seed {seed}, {chosen.split}: {said}", flush=True)
             if recorded:
-                add(path, record_row(chosen.study, row, seed, model, data, found, command))
+                records = record_row(chosen.study, row, seed, model, data, found, command)
+                if chosen.split == "validation":
+                    records = [replace(r, note=f"validation split; {r.note}".rstrip("; ")) for r in records]
+                add(path, records)
 
 
 def _configs() -> Path:

@@ -62,7 +62,6 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Forget whatever an earlier training left in the same folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         for path in (self.last, self.weights):
             path.unlink(missing_ok=True)
 

@@ -106,6 +106,8 @@ def fit(
             raise Interrupted(
                 f"Stopped after stage '{stage.name}'. Its weights are kept: diled train --resume {folder}."
             )
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # what follows is done by the first process alone
     record = spent.record()
     return {"steps": config.steps, **record, "warnings": list(record["warnings"].values())}
 
@@ -173,11 +175,21 @@ class _Average(WeightAveraging):
     """Lightning's averaged weights with a ramp, so that a short run does not keep its first weights."""
 
     def __init__(self, decay: float) -> None:
-        def update(averaged: list[Tensor], current: list[Tensor], n: Tensor | int) -> None:
-            k = float(n)
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + k) / (10 + k)))
+        super().__init__(use_buffers=False)
+        self.decay = decay
+        self.lists: tuple[list[Tensor], list[Tensor]] | None = None
 
-        super().__init__(multi_avg_fn=update, use_buffers=False)
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        """One fused update of all weights after each optimiser step: a quarter of what the averaged model's own costs."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        if self.lists is None:
+            assert self._average_model is not None
+            self.lists = list(self._average_model.module.parameters()), list(module.parameters())
+        n = self._latest_update_step
+        torch._foreach_lerp_(*self.lists, 1 - min(self.decay, (1 + n) / (10 + n)))
+        self._latest_update_step = trainer.global_step
 
     @property
     def density(self) -> Any:
@@ -215,8 +227,10 @@ class _Keeper(Callback):
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Each process takes batches of its own; the first one makes room for files."""
         self.batches.rank, self.batches.ranks = trainer.global_rank, trainer.world_size
-        if trainer.is_global_zero and self.fresh:
-            self.kept.clear()
+        if trainer.is_global_zero:
+            self.kept.folder.mkdir(parents=True, exist_ok=True)
+            if self.fresh:
+                self.kept.clear()
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what `restore` takes up."""
@@ -332,7 +346,8 @@ class _Writer(Callback):
 
 
 def _trainer(config: TrainingConfig, steps: int, folder: Path, callbacks: list[Callback]) -> pl.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     accelerator = config.device
     if accelerator == "auto":
