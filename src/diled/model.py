@@ -211,7 +211,9 @@ class Model:
                     f"{source} is no folder here, and could not be fetched from the Hub: {error}"
                 ) from None
         elif options:
-            raise ConfigError(f"'{next(iter(options))}' has no effect on a folder: {source} is not fetched from the Hub.")
+            raise ConfigError(
+                f"'{next(iter(options))}' has no effect on a folder: {source} is not fetched from the Hub."
+            )
         return load(source, device=device, model=model)
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:

@@ -429,30 +429,17 @@ def compare(
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
     from diled.session import check_same_data
+    from diled.several import train_several
 
     if not sources:
         raise ConfigError("Name runs to compare, or a data set to train on.")
     trained: dict[str, tuple[Model, Path | None]] = {}
     if len(sources) == 1 and not is_run(sources[0]):
-        from diled.data import open_data
-        from diled.runs import resolve
-        from diled.session import Session
-
         source = str(sources[0])
-        folder = (
-            new_folder(out, f"compare-{Path(source.rstrip('/')).name}", "models")
-            if out is None
-            else new_folder(out, "", "")
+        folder = new_folder(out, source, "compared")
+        place, trained = train_several(
+            source, models, folder, minutes=minutes, config=config, settings=settings, seed=seed, device=device
         )
-        place = None
-        for name in models:
-            chosen = resolve(source, name, config, settings, seed=seed, device=device)
-            place = place or open_data(source, chosen.preprocess)
-            share = None if minutes is None else minutes / len(models)
-            session = Session(chosen, out=folder / name, minutes=share, data=place)
-            session.say(f"{chosen.model.row.title}")
-            trained[chosen.model.row.title] = (session.run(), session.folder)
-        assert place is not None
     else:
         loaded = [(model_of(source, device), source) for source in sources]
         place = data_of(sources[0], data, loaded[0][0])
@@ -463,15 +450,8 @@ def compare(
             trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)
         folder = new_folder(out, place.name, "compared")
     folder.mkdir(parents=True, exist_ok=True)
-    return compare_models(
-        trained,
-        place,
-        folder,
-        title=f"{len(trained)} models on {place.name}",
-        reading=READING,
-        samples=samples,
-        seed=seed,
-    )
+    title = f"{len(trained)} models on {place.name}"
+    return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed)
 
 
 def models() -> list[dict[str, str]]:

@@ -24,6 +24,7 @@ from diled.diffusion.schedule import Schedule, alpha, sigma
 __all__ = ["SAMPLERS", "Denoise", "Sampler", "ancestral", "ddim", "dpm_solver", "heun", "invert", "levels"]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+"""(z, log_snr (B,)) -> the estimate of clean z."""
 
 
 class Sampler(Protocol):

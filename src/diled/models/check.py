@@ -80,6 +80,7 @@ def check_model(
         ValueError: the data are unfit for a check.
 
     Example:
+        >>> import torch
         >>> from diled.models.priors import StandardNormal
         >>> check_model(StandardNormal((2,)), torch.randn(8, 2))
     """

@@ -11,51 +11,73 @@ from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
 from diled.space import to_space
 from diled.training.data import Batches
+from diled.training.stages import frozen
 
 __all__ = ["seconds_per_step", "steps_within"]
 
-START_UP = 6.0
-"""Seconds that the engine takes before its first step."""
-OVERHEAD = 1.15
-"""Averaging, logging and monitors, relative to the bare step."""
+START_UP = 0.3
+"""Seconds that each stage takes before its first step and after its last."""
+ENGINE = 0.8e-3
+"""Seconds that the engine adds to each micro-batch: hooks, averages, logs."""
+WARM_UP = 5
+"""Steps that are not measured."""
 
 
 def steps_within(seconds: float, stages: list[Stage], values: Tensor, spec: DataSpec, config: TrainingConfig) -> int:
-    """Steps in all that fit into `seconds`, at the stages' shares; at least 10."""
-    shares = sum(stage.share for stage in stages)
-    mean = sum(stage.share / shares * seconds_per_step(stage, values, spec, config) for stage in stages)
-    return max(10, int(max(seconds - START_UP, 0.5 * seconds) / (OVERHEAD * mean)))
+    """Steps in all that fit into `seconds` of training, at the stages' shares; at least 10."""
+    shares, at_least = sum(stage.share for stage in stages), min(3.0, 0.02 * seconds)
+    mean = sum(
+        stage.share / shares * seconds_per_step(stage, values, spec, config, at_least=at_least) for stage in stages
+    )
+    left = max(seconds - START_UP * len(stages), 0.5 * seconds)
+    return max(10, int(left / mean))
 
 
-def seconds_per_step(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, *, steps: int = 20) -> float:
-    """Measured seconds of one optimiser step of a stage: the median of `steps` after 5 of warm-up.
+def seconds_per_step(
+    stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, *, steps: int = 20, at_least: float = 0.0
+) -> float:
+    """Mean seconds of one optimiser step of a stage, measured over `steps` of them and `at_least` so many seconds.
 
     Weights, gradients and random state are as before afterwards.
     """
     device = torch.device("cuda" if torch.cuda.is_available() and config.device in ("auto", "cuda") else "cpu")
     kept = {name: tensor.clone() for name, tensor in stage.density.state_dict().items()}
-    frozen = {id(p) for module in stage.frozen for p in module.parameters()}
-    parameters = [p for p in stage.density.parameters() if id(p) not in frozen]
     stage.density.to(device)
-    batches, times = Batches(values, config.batch_size, seed=0), []
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), frozen(stage):
+        parameters = [p for p in stage.density.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-        for step in range(5 + steps):
-            start = time.perf_counter()
-            for micro in range(config.accumulate):
-                x = to_space(values[batches.indices(step * config.accumulate + micro)].to(device), spec)
-                bf16 = config.precision == "bf16"
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                    loss = total(stage.density.terms(x)).mean() / config.accumulate
-                loss.backward()
-            if config.clip:
-                nn.utils.clip_grad_norm_(parameters, config.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
+        batches, done, start = Batches(values, config.batch_size, seed=0), 0, time.perf_counter()
+        while done < WARM_UP + steps or time.perf_counter() - start < at_least:
+            if done == WARM_UP:
+                start = time.perf_counter()
+            _step(stage, optimizer, parameters, batches, done, spec, config, device)
+            done += 1
+        took = time.perf_counter() - start
     stage.density.to("cpu").load_state_dict(kept)
     for p in stage.density.parameters():
         p.grad = None
-    return sorted(times[5:])[steps // 2]
+    return took / (done - WARM_UP) + ENGINE * config.accumulate
+
+
+def _step(
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[nn.Parameter],
+    batches: Batches,
+    step: int,
+    spec: DataSpec,
+    config: TrainingConfig,
+    device: torch.device,
+) -> None:
+    """What the engine does in one optimiser step, without the engine."""
+    for micro in range(config.accumulate):
+        x = to_space(batches.values[batches.indices(step * config.accumulate + micro)].to(device), spec)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss = total(stage.density.terms(x)).mean() / config.accumulate
+        loss.backward()
+    if config.clip:
+        nn.utils.clip_grad_norm_(parameters, config.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,379 @@
+"""Training: batches, budgets, precision, frozen and copied parts, several processes, and warnings in words."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny import at_step, diled, log, train, weights
+from two_processes import train_quiet
+
+from diled.runs import read_run, resolve
+from diled.session import Session
+from diled.space import to_space
+from diled.training import engine
+from diled.training.budget import seconds_per_step, steps_within
+from diled.training.checkpoints import Log, Spent
+from diled.training.data import Batches
+from diled.training.monitors import Monitor, health
+from diled.training.stages import evaluating, frozen, learning_rate
+
+
+def settings(run):
+    return json.loads((run / "run.json").read_text())
+
+
+def part(run, name):
+    return {key: value for key, value in weights(run).items() if key.startswith(f"{name}.")}
+
+
+# Batches
+
+
+def test_every_example_comes_once_in_an_epoch_in_another_order():
+    values = torch.arange(10)
+    batches = iter(Batches(values, 5, seed=3))
+    first, second = (torch.cat([next(batches), next(batches)]) for _ in range(2))
+    assert first.tolist() != second.tolist()
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
+
+
+def test_ranks_share_the_examples_of_one_large_batch():
+    values = torch.arange(50)
+    whole = Batches(values, 15, seed=1)
+    shares = [Batches(values, 5, seed=1, rank=rank, ranks=3) for rank in range(3)]
+    for step in range(20):
+        assert torch.cat([share.indices(step) for share in shares]).tolist() == whole.indices(step).tolist()
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    batch = Batches(torch.arange(4), 10, seed=0).indices(0)
+    assert len(batch) == 10
+    assert sorted(batch[:4].tolist()) == sorted(batch[4:8].tolist()) == list(range(4))
+
+
+def test_batches_start_anywhere():
+    whole, later = iter(Batches(torch.arange(11), 4, seed=2)), iter(Batches(torch.arange(11), 4, seed=2, start=5))
+    for _ in range(5):
+        next(whole)
+    for _ in range(6):
+        assert next(whole).tolist() == next(later).tolist()
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    rates = [learning_rate(k, 100, 10) for k in range(101)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert max(rates) == 1
+    assert rates[100] == pytest.approx(0)
+    assert all(a >= b for a, b in zip(rates[10:-1], rates[11:], strict=True))
+    assert learning_rate(0, 5, 0) == 1
+
+
+# The recipe
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    run = tmp_path_factory.mktemp("short") / "run"
+    assert train(run, model="vae", steps=20) == 0
+    return run
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--training.clip", "None"],
+        ["--training.ema", 0],
+        ["--training.precision", "bf16"],
+        ["--training.batch_size", 2000],
+        ["--training.accumulate", 3],
+        ["--training.weight_decay", 0.1, "--training.betas", "0.8,0.99"],
+    ],
+    ids=lambda options: " ".join(map(str, options)),
+)
+def test_every_setting_trains_and_matters(options, tmp_path, short):
+    run = tmp_path / "run"
+    assert train(run, *options, model="vae", steps=20) == 0
+    assert weights(run) != weights(short)
+    lines = log(run)
+    assert [line["step"] for line in lines if "loss" in line] == [10, 20]
+    assert all(np.isfinite(line.get("loss", 0)) for line in lines)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, short):
+    assert train(tmp_path / "again", model="vae", steps=20) == 0
+    assert train(tmp_path / "other", "--seed", 1, model="vae", steps=20) == 0
+    assert weights(tmp_path / "again") == weights(short)
+    assert weights(tmp_path / "other") != weights(short)
+
+
+def test_the_saved_settings_train_the_same_model_again(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(first, "--model.prior.schedule", "cosine", "--seed", 5, steps=10) == 0
+    assert diled("train", "--config", first / "run.json", "--out", second, "--report", "false") == 0
+    assert weights(first) == weights(second)
+    assert settings(first) == settings(second)
+    assert read_run(first) == read_run(second)
+
+
+def test_tensorboard_writes_event_files(tmp_path):
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    assert train(run, "--training.tensorboard", model="vae", steps=10) == 0
+    assert list((run / "tensorboard").rglob("events.out.tfevents*"))
+
+
+def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch, capsys):
+    def missing(*args, **options):
+        raise ModuleNotFoundError("no tensorboard")
+
+    monkeypatch.setattr("lightning.pytorch.loggers.TensorBoardLogger", missing)
+    assert train(tmp_path / "run", "--training.tensorboard", "true", model="vae", steps=10) == 2
+    assert "pip install 'diled[track]'" in capsys.readouterr().err
+
+
+def test_averages_have_a_ramp():
+    """After n steps the averages have decay min(ema, (1 + n) / (10 + n)): short runs do not keep their first weights."""
+    average = engine._Average(0.99)
+    update = average._kwargs["multi_avg_fn"]
+    value = [torch.zeros(1)]
+    expected = 0.0
+    for n in range(1, 2000):
+        update(value, [torch.full((1,), float(n))], torch.tensor(n))
+        decay = min(0.99, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    assert value[0].item() == pytest.approx(expected, rel=1e-4)
+
+
+# Budgets and the dry run
+
+
+def session(model="vae", **training):
+    options = {"training.batch_size": 32, "model.network.width": 16, **training}
+    return Session(resolve("digits", model, None, options), out="unused", say=lambda line: None)
+
+
+def test_a_budget_is_kept(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert diled("train", "digits", "--model", "vae", "--out", run, "--minutes", 0.05, "--report", "false") == 0
+    steps = settings(run)["training"]["steps"]
+    record = json.loads((run / "provenance.json").read_text())
+    assert f"enough for {steps:,} steps" in capsys.readouterr().out
+    assert record["steps"] == steps
+    assert 0.3 < record["train_seconds"] < 9  # 3 s; tests share the machine, so the limits are wide
+
+
+def test_more_minutes_are_more_steps_and_nothing_is_changed_by_measuring():
+    trained = session("ldm")
+    before = {name: value.clone() for name, value in trained.recipe.model.state_dict().items()}
+    state = torch.get_rng_state()
+    recipe = trained.recipe.stages, trained.values, trained.spec, trained.config.training
+    few, many = steps_within(5, *recipe), steps_within(50, *recipe)
+    assert few < many
+    assert torch.equal(state, torch.get_rng_state())
+    for name, value in trained.recipe.model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert all(p.grad is None and p.requires_grad for p in trained.recipe.model.parameters())
+
+
+def test_larger_batches_take_longer():
+    small, large = session(), session(**{"training.batch_size": 4096})
+    times = [seconds_per_step(s.recipe.stages[0], s.values, s.spec, s.config.training) for s in (small, large)]
+    assert times[0] < times[1]
+
+
+def test_a_dry_run_prints_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert train(tmp_path / "run", "--dry-run", model="ldm") == 0
+    said = capsys.readouterr().out
+    for word in ("encoder", "decoder", "prior", "parameters", "MiB", "activations", "40 steps in about"):
+        assert word in said
+    assert not list(tmp_path.iterdir())
+
+
+# Parts of other runs
+
+
+def test_frozen_parts_stay_as_they_are(tmp_path, short, capsys):
+    run = tmp_path / "run"
+    options = ["--init-from", short, "--freeze", "encoder", "decoder"]
+    assert train(run, *options, model="diled", steps=20) == 0
+    said = capsys.readouterr().out
+    assert f"Started encoder, decoder from {short}" in said
+    assert "prior differs in its kind" in said or "prior differs in" in said
+    assert part(run, "encoder") == part(short, "encoder")
+    assert part(run, "decoder") == part(short, "decoder")
+    fresh = session("diled").recipe.model.prior.state_dict()
+    trained = part(run, "prior")
+    assert any(value != fresh[key.removeprefix("prior.")].numpy().tobytes() for key, value in trained.items())
+    assert settings(run)["freeze"] == ["encoder", "decoder"]
+
+
+def test_a_frozen_run_resumes(tmp_path, short, monkeypatch):
+    import signal
+
+    from tiny import kill
+
+    options = ["--init-from", short, "--freeze", "encoder"]
+    assert train(tmp_path / "whole", *options, steps=20) == 0
+    at_step(monkeypatch, 7, kill(signal.SIGTERM))
+    assert train(tmp_path / "run", *options, steps=20) == 130
+    assert diled("train", "--resume", tmp_path / "run", "--report", "false") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_both_stages_of_a_model_can_lose_parts(tmp_path, short):
+    """With encoder and decoder frozen an LDM has only its second stage left, and that gets all steps."""
+    run = tmp_path / "run"
+    options = ["--init-from", short, "--freeze", "encoder", "decoder"]
+    assert train(run, *options, model="ldm", steps=20) == 0
+    assert {line["stage"] for line in log(run)} == {"prior"}
+    assert log(run)[-1]["step"] == 20
+    assert part(run, "encoder") == part(short, "encoder")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--freeze", "encodr"], ["no part 'encodr'"]),
+        (["--freeze", "encoder", "decoder", "prior"], ["nothing is left to train"]),
+        (["--init-from", "SHORT", "--model.latent_dim", 5, "--model.network.depth", 1], ["Nothing of", "differs in"]),
+        (["--init-from", "SHORT", "--preprocess.size", 6], ["(1, 8, 8)", "(1, 6, 6)"]),
+        (["--init-from", "none"], ["none is no model folder"]),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused_with_reasons(options, words, tmp_path, short, capsys):
+    options = [short if word == "SHORT" else word for word in options]
+    assert train(tmp_path / "run", *options, model="vae") == 2
+    said = capsys.readouterr().err
+    for word in words:
+        assert word in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_frozen_modules_evaluate_and_get_no_gradient():
+    recipe = session("ldm").recipe
+    stage = recipe.stages[1]
+    encoder = stage.frozen[0]
+    with frozen(stage):
+        assert stage.density.training
+        assert not any(module.training for module in encoder.modules())
+        assert not any(p.requires_grad for p in encoder.parameters())
+        with evaluating(stage.density):
+            assert not any(module.training for module in stage.density.modules())
+        assert stage.density.training
+        assert not any(module.training for module in encoder.modules())
+    assert all(p.requires_grad for p in encoder.parameters())
+
+
+def test_a_stage_is_prepared_once_with_the_averaged_encoder(tmp_path, monkeypatch):
+    prepared = []
+    ordinary = engine.prepare
+
+    def prepare(stage, *args):
+        prepared.append(stage.frozen[0].network.state_dict())
+        ordinary(stage, *args)
+
+    monkeypatch.setattr(engine, "prepare", prepare)
+    assert train(tmp_path / "run", model="ldm", steps=20) == 0
+    assert len(prepared) == 1
+    saved = part(tmp_path / "run", "encoder")
+    assert all(value.numpy().tobytes() == saved[f"encoder.network.{key}"] for key, value in prepared[0].items())
+
+
+# Several processes
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_batch(tmp_path):
+    """One test for all of it, since two processes take seconds to start: see two_processes.py."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = os.path.join(os.path.dirname(__file__), "two_processes.py")
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    done = subprocess.run(
+        [sys.executable, *launcher, script, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Saved") == 1, "only the first process prints"
+    assert done.stdout.count("no official split") == 1
+    run = tmp_path / "run"
+    assert [line["step"] for line in log(run) if line["stage"] == "prior" and "loss" in line] == [2, 4]
+    assert all(np.isfinite(np.frombuffer(value, np.float32)).all() for value in weights(run).values())
+    together = torch.load(tmp_path / "weights.pt", weights_only=True)
+    alone = train_quiet(tmp_path / "alone", 1, 10)
+    for name, value in alone.items():
+        assert torch.allclose(value, together[name], atol=1e-6)
+
+
+def test_what_processes_cannot_agree_on_is_refused(tmp_path, monkeypatch, capsys):
+    assert train(tmp_path / "run", "--training.devices", 2, "--minutes", 1) == 2
+    assert "give --training.steps" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train(tmp_path / "run") == 2
+    assert "--training.devices" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# Signs of trouble
+
+
+def test_collapse_is_told_in_words_once(tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--model.beta", 500, "--model.rate_warmup", 0]
+    assert train(run, *options, model="beta_vae", steps=150) == 0
+    said = capsys.readouterr().out
+    assert said.count("The decoder hardly uses the code") == 1
+    assert said.count("carries almost nothing") == 1
+    assert len(json.loads((run / "provenance.json").read_text())["warnings"]) == 2
+
+
+def test_a_healthy_run_is_silent(tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--training.learning_rate", 0.005, "--training.monitor_every", 50, "--model.network.width", 64]
+    assert train(run, *options, "--model.latent_dim", 8, steps=400) == 0
+    said = capsys.readouterr().out
+    assert "code" not in said
+    assert json.loads((run / "provenance.json").read_text())["warnings"] == []
+
+
+def test_growing_codes_are_told():
+    seen = Monitor({"rate": 20.0, "distortion": 50.0, "shuffled_distortion": 90.0, "code_rms": 80.0})
+    assert list(seen.warnings(0.5)) == ["growing codes"]
+    assert seen.warnings(0.2) == {}
+
+
+def test_health_reads_in_nats():
+    trained = session()
+    x = to_space(trained.values[:200], trained.spec)
+    seen = health(trained.recipe.model.eval(), x).values
+    assert seen["bound"] == pytest.approx(seen["rate"] + seen["distortion"], rel=0.05)
+    assert set(seen) >= {"code_rms", "shuffled_distortion", "reconstruction_mse", "code_nats_per_dim"}
+
+
+# Records
+
+
+def test_log_lines_after_a_step_are_forgotten(tmp_path):
+    lines = Log(tmp_path)
+    assert lines.read() == []
+    lines.rewind("b", 3)
+    for stage, step in (("a", 1), ("a", 9), ("b", 2), ("b", 5)):
+        lines.write({"stage": stage, "step": step})
+    lines.rewind("b", 3)
+    assert [(x["stage"], x["step"]) for x in lines.read()] == [("a", 1), ("a", 9), ("b", 2)]
+    lines.rewind(None, 0)
+    assert lines.read() == []
+
+
+def test_seconds_go_on_from_where_they_were():
+    spent = Spent(100.0, 50.0, {"sign": "words"})
+    record = spent.record()
+    assert 100 <= record["seconds"] < 101
+    assert 50 <= record["cpu_seconds"] < 51
+    assert record["warnings"] == {"sign": "words"}
