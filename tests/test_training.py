@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -86,12 +87,15 @@ def short(tmp_path_factory):
 @pytest.mark.parametrize(
     "options",
     [
-        ["--training.clip", "None"],
+        ["--training.clip", 1],
         ["--training.ema", 0],
         ["--training.precision", "bf16"],
         ["--training.batch_size", 2000],
         ["--training.accumulate", 3],
-        ["--training.weight_decay", 0.1, "--training.betas", "0.8,0.99"],
+        ["--training.weight_decay", 0.1],
+        ["--training.betas", "0.8,0.99"],
+        ["--training.learning_rate", "1e-2"],
+        ["--training.warmup_steps", 0],
     ],
     ids=lambda options: " ".join(map(str, options)),
 )
@@ -102,6 +106,13 @@ def test_every_setting_trains_and_matters(options, tmp_path, short):
     lines = log(run)
     assert [line["step"] for line in lines if "loss" in line] == [10, 20]
     assert all(np.isfinite(line.get("loss", 0)) for line in lines)
+
+
+def test_no_clipping_is_clipping_at_infinity(tmp_path):
+    assert train(tmp_path / "none", "--training.clip", "None", model="vae", steps=10) == 0
+    assert train(tmp_path / "huge", "--training.clip", 1e30, model="vae", steps=10) == 0
+    assert settings(tmp_path / "none")["training"]["clip"] is None
+    assert weights(tmp_path / "none") == weights(tmp_path / "huge")
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path, short):
@@ -137,16 +148,24 @@ def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch, caps
 
 
 def test_averages_have_a_ramp():
-    """After n steps the averages have decay min(ema, (1 + n) / (10 + n)): short runs do not keep their first weights."""
+    """After n steps their decay is min(ema, (1 + n) / (10 + n)), so that short runs do not keep their first weights."""
+    module = torch.nn.Module()
+    module.density = torch.nn.BatchNorm1d(1)
     average = engine._Average(0.99)
-    update = average._kwargs["multi_avg_fn"]
-    value = [torch.zeros(1)]
-    expected = 0.0
-    for n in range(1, 2000):
-        update(value, [torch.full((1,), float(n))], torch.tensor(n))
+    average._average_model = torch.optim.swa_utils.AveragedModel(module)
+    expected = 1.0
+    for n in range(1500):
+        torch.nn.init.constant_(module.density.weight, float(n))
+        for micro_step in range(2):  # the second one belongs to the same optimiser step
+            average.on_train_batch_end(SimpleNamespace(global_step=n + 1), module, None, None, micro_step)
         decay = min(0.99, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * n
-    assert value[0].item() == pytest.approx(expected, rel=1e-4)
+    module.density.running_mean.fill_(7)
+    assert average.density(module).weight.item() == pytest.approx(expected, rel=1e-4)
+    assert average.density(module).running_mean.item() == 7, "statistics are not averaged, they are the latest"
+    average.on_train_end(None, module)
+    assert module.density.weight.item() == pytest.approx(expected, rel=1e-4)
+    assert module.density.running_mean.item() == 7
 
 
 # Budgets and the dry run

@@ -17,9 +17,9 @@ MODELS = ("diled", "vae", "ldm")
 MARK = "demo.txt"
 
 FEW = (
-    "On so few training images expect DiLED's samples to win clearly and its bound not to: a learned prior overfits 1,293 "
-    "codes, while the VAE learns none, and the two bounds lie within their errors of each other. The README has the same "
-    "comparison on 55,000 images of MNIST."
+    "With so few training images DiLED's samples win clearly, and its bound by little or not at all: a learned prior can "
+    "overfit 1,293 codes, while the VAE learns none, so compare the bounds with their errors in view. The README has the "
+    "same comparison on 55,000 images of MNIST."
 )
 
 

@@ -26,6 +26,9 @@ from diled.space import log_unit, raw_tensor, to_space
 
 __all__ = ["Model", "choose_device", "load"]
 
+PRIVATE = ("command", "data")
+"""What of the provenance stays at home when a model is published: it may name local folders."""
+
 
 def choose_device(device: str) -> torch.device:
     """`auto` takes CUDA, then Apple's MPS, then the CPU.
@@ -224,7 +227,8 @@ class Model:
         """
         api = _hub("To upload a model").HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
+            made = {key: value for key, value in self.provenance.items() if key not in PRIVATE}
+            save_model(Path(folder), self.density, self.spec, name=self.name, config=self.config, provenance=made)
             (Path(folder) / "README.md").write_text(self.card(repository), encoding="utf-8")
             try:
                 api.create_repo(repository, private=private, exist_ok=True)
@@ -241,7 +245,7 @@ class Model:
             f"---\nlibrary_name: diled\ntags: [diled, diffusion, autoencoder]\n---\n\n# {repository}\n\n"
             f"{what} of {self.spec.kind}s of shape {self.spec.shape}, {self.parameters:,} parameters.\n\n"
             f'```python\nimport diled\n\nmodel = diled.Model.from_pretrained("{repository}"{more})\nmodel.sample(16)\n```\n\n'
-            f"```json\n{json.dumps(self.provenance, indent=2)}\n```\n"
+            f"```json\n{json.dumps({k: v for k, v in self.provenance.items() if k not in PRIVATE}, indent=2)}\n```\n"
         )
 
     # Helpers ----------------------------------------------------------------------------------------------------------

@@ -253,7 +253,7 @@ def copy_parts(source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str]
     copied, reasons = [], []
     for part in PARTS:
         mine, theirs = getattr(recipe.model, part), getattr(other, part, None)
-        if theirs is None:
+        if theirs is None or not (mine.state_dict() or theirs.state_dict()):
             continue
         here = {key: tuple(v.shape) for key, v in mine.state_dict().items()}
         there = {key: tuple(v.shape) for key, v in theirs.state_dict().items()}

@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from diled.space import to_space
 from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
 from diled.training.data import Batches
 from diled.training.monitors import health
+from diled.training.signals import Signals
 from diled.training.stages import evaluating, frozen, learning_rate, prepare
 
 __all__ = ["fit"]
@@ -90,7 +88,7 @@ def fit(
             keeper.restore(module, state)
         average = _Average(config.ema) if config.ema else None
         writer = _Writer(Log(folder), validation[:1000], average, spent, progress, say)
-        with frozen(stage), _signals(keeper):
+        with frozen(stage), keeper.signals:
             trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
             path = None if state is None else str(kept.last)
             try:
@@ -102,7 +100,7 @@ def fit(
                 ) from None
         if trainer.is_global_zero:
             kept.finish(model, index + 1, spent)
-        if keeper.signal is not None:
+        if keeper.signals.asked:
             raise Interrupted(
                 f"Stopped after stage '{stage.name}'. Its weights are kept: diled train --resume {folder}."
             )
@@ -160,6 +158,13 @@ class _Module(pl.LightningModule):
         """Whether an optimiser step ended with this micro-batch."""
         return (index + 1) % self.config.accumulate == 0
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning refuses to clip for a fused optimiser under autocast, which only matters where gradients are scaled."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_([p for p in self.density.parameters() if p.requires_grad], gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         config, parameters = self.config, [p for p in self.density.parameters() if p.requires_grad]
         fused = self.device.type in ("cpu", "cuda")
@@ -191,14 +196,18 @@ class _Average(WeightAveraging):
         torch._foreach_lerp_(*self.lists, 1 - min(self.decay, (1 + n) / (10 + n)))
         self._latest_update_step = trainer.global_step
 
-    @property
-    def density(self) -> Any:
-        """With the averaged weights."""
+    def density(self, module: pl.LightningModule) -> Any:
+        """With the averaged weights, and with the buffers as they are now."""
         assert self._average_model is not None
-        return self._average_model.module.density
+        averaged = self._average_model.module
+        for mine, theirs in zip(averaged.buffers(), module.buffers(), strict=True):
+            mine.copy_(theirs)
+        return averaged.density
 
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """The averages become the weights."""
+        self.density(module)
+        super().on_train_end(trainer, module)
 
 
 class _Keeper(Callback):
@@ -208,7 +217,7 @@ class _Keeper(Callback):
         self.kept, self.batches, self.spent, self.fresh = kept, batches, spent, fresh
         self.saved = time.monotonic()
         self.saved_step: int | None = None
-        self.signal: int | None = None
+        self.signals = Signals(self.left)
 
     def restore(self, module: _Module, state: dict[str, Any]) -> None:
         """Take up what Lightning does not know of: the next batch, running means, seconds and warnings so far."""
@@ -244,19 +253,7 @@ class _Keeper(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Lightning has put a handler of its own before ours, which talks to other processes from within a signal."""
-        self.listen()
-
-    def listen(self) -> None:
-        """Take signals, where this is the main thread."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self.ask)
-
-    def ask(self, number: int, frame: Any) -> None:
-        """Stop after the step in progress; a second Ctrl-C stops at once."""
-        if self.signal is not None and number == signal.SIGINT:
-            raise Interrupted(f"Stopped at once. {self.left()}")
-        self.signal = number
+        self.signals.listen()
 
     def left(self) -> str:
         """What there is to go on from."""
@@ -268,7 +265,7 @@ class _Keeper(Callback):
         """Save where it is time to, and stop where that was asked for; after the last step `fit` does both."""
         if not module.stepped(batch_idx) or trainer.global_step == module.steps:
             return
-        stop, due = self.signal is not None, time.monotonic() - self.saved >= module.config.checkpoint_seconds
+        stop, due = self.signals.asked, time.monotonic() - self.saved >= module.config.checkpoint_seconds
         if trainer.world_size > 1:  # all processes save, and stop, at the same step
             stop, due = (trainer.strategy.reduce_boolean_decision(x, all=False) for x in (stop, due))
         if stop or due:
@@ -325,7 +322,7 @@ class _Writer(Callback):
 
     def _look(self, trainer: pl.Trainer, module: Any) -> None:
         """Look at held-out examples with the averaged weights, and warn of what looks wrong, once."""
-        density = module.density if self.average is None else self.average.density
+        density = module.density if self.average is None else self.average.density(module)
         reseed(seed_from(module.config.seed, module.index, 2**40))
         with evaluating(density):
             seen = health(density, to_space(self.validation.to(module.device), module.spec, draw=False))
@@ -386,16 +383,3 @@ def _tensorboard(folder: Path) -> Any:
         return TensorBoardLogger(folder, name="tensorboard", version="")
     except ModuleNotFoundError:
         raise ConfigError("--training.tensorboard needs TensorBoard: pip install 'diled[track]'.") from None
-
-
-@contextmanager
-def _signals(keeper: _Keeper) -> Iterator[None]:
-    """Let the keeper take SIGINT and SIGTERM within the block."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    keeper.listen()
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
