@@ -90,7 +90,9 @@ def test_every_row_of_every_study_is_a_valid_configuration() -> None:
 def test_rows_of_a_table_differ_in_the_model_alone() -> None:
     for study in ("mnist-table", "digits-table"):
         configs = [resolve(None, None, path) for path in rows(study).values()]
-        shared = {(str(c.training), str(c.preprocess), c.data, c.model.latent_dim, str(c.model.network)) for c in configs}
+        shared = {
+            (str(c.training), str(c.preprocess), c.data, c.model.latent_dim, str(c.model.network)) for c in configs
+        }
         assert len(shared) == 1, "comparisons are on equal terms"
 
 

@@ -173,7 +173,7 @@ def test_averages_have_a_ramp():
 
 def session(model="vae", **training):
     options = {"training.batch_size": 32, "model.network.width": 16, **training}
-    return Session(resolve("digits", model, None, options), out="unused", say=lambda line: None)
+    return Session(resolve("digits", model, None, options, device="cpu"), out="unused", say=lambda line: None)
 
 
 def test_a_budget_is_kept(tmp_path, capsys):

@@ -26,7 +26,7 @@ def train(out: Path, *words: Any, model: str = "diled", data: Any = "digits", st
     """Train a tiny model; returns the exit code."""
     prior = PRIOR if model in ("diled", "diled_fixed", "diled_paper", "diled_levels", "ldm") else []
     options = ["--training.steps", steps, "--training.batch_size", 32, "--training.log_every", 10]
-    options += ["--training.monitor_every", 10]
+    options += ["--training.monitor_every", 10, "--device", "cpu"]
     return diled("train", data, "--model", model, "--out", out, *SMALL, *prior, *options, *words)
 
 

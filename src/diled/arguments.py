@@ -17,6 +17,7 @@ from diled.runs import read_run
 from diled.session import check_same_data
 
 __all__ = [
+    "at_least_one",
     "data_of",
     "direction_of",
     "examples_of",
@@ -26,6 +27,17 @@ __all__ = [
     "write_pairs",
     "write_result",
 ]
+
+
+def at_least_one(**numbers: int | None) -> None:
+    """Refuse counts below one.
+
+    Raises:
+        ConfigError: with the first of them.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} = {number}: at least 1 is needed.")
 
 
 def model_of(run: Any, device: str = "auto") -> Model:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import os
 import re
 import sys
@@ -115,12 +116,24 @@ def _run(verb: str, argv: list[str]) -> int:
     if name is not None:
         options["model"] = name
     if verb in OUT and "out" not in options:
-        options["out"] = str(Path(options["run"]) / OUT[verb])
+        options["out"] = _place(verb, Path(options["run"]))
     positional = [options.pop(key) for key in POSITIONAL[verb] if key in options]
     if verb == "compare":
         positional = positional[0]
     _show(verb, function(*(_alone(value) for value in positional), **options), options.get("out"))
     return 0
+
+
+def _place(verb: str, run: Path) -> str | None:
+    """Where the verb writes unless --out says otherwise: a picture, or an array where the data are no images."""
+    try:
+        images = json.loads((run / "config.json").read_text())["data"]["kind"] == "image"
+    except (OSError, ValueError, KeyError, TypeError):
+        images = True  # the verb itself will say what is wrong with the run
+    if verb == "search" and not images:
+        return None
+    place = run / OUT[verb]
+    return str(place if images else place.with_suffix(".npy"))
 
 
 def _alone(value: Any) -> Any:
@@ -313,7 +326,7 @@ def _show(verb: str, result: Any, out: str | None) -> None:
     elif verb == "search":
         for row in result:
             print("  ".join(f"{name} ({distance:.3g})" for name, distance in row))
-    if verb in OUT:
+    if verb in OUT and out is not None:
         print(f"Wrote {out}")
 
 

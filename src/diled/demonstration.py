@@ -9,6 +9,7 @@ from typing import Any
 from diled.errors import ConfigError
 from diled.evaluation.measure import Measured
 from diled.reporting import READING, compare_models, usage
+from diled.runs import resolve
 from diled.several import train_several
 
 __all__ = ["run_demo"]
@@ -29,13 +30,14 @@ def run_demo(out: Path, *, steps: int, seed: int = 0, device: Any = "auto") -> d
     Raises:
         ConfigError: `out` holds something that is no earlier demo.
     """
+    settings = {"training.steps": steps, "training.log_every": 20, "training.monitor_every": max(1, steps // 6)}
+    resolve("digits", settings=settings, seed=seed)  # complains before anything is removed
     if out.exists() and any(out.iterdir()):
         if not (out / MARK).exists():
             raise ConfigError(f"{out} exists and holds something that is no earlier demo. Choose another --out.")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).write_text("Made by `diled demo`, which replaces this folder.\n")
-    settings = {"training.steps": steps, "training.log_every": 20, "training.monitor_every": max(1, steps // 6)}
     place, trained = train_several("digits", MODELS, out, settings=settings, seed=seed, device=device)
     program = usage(out / "diled", place)
     found = compare_models(

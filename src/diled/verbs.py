@@ -141,8 +141,10 @@ def sample(
         Raw values (n, *shape).
     """
     from diled.arguments import model_of, write_result
+    from diled.output import check_out
 
     model = model_of(run, device)
+    check_out(out, model.spec)
     drawn = model.sample(n, steps=steps, sampler=sampler, seed=seed, draw=draw)
     write_result(drawn, model, out)
     return drawn
@@ -173,8 +175,10 @@ def reconstruct(
         Raw values (n, *shape).
     """
     from diled.arguments import examples_of, model_of, write_pairs
+    from diled.output import check_out
 
     model = model_of(run, device)
+    check_out(out, model.spec)
     inputs = examples_of(inputs, model, convert)
     result = model.reconstruct(inputs, sample=sample, seed=seed)
     write_pairs(inputs, result, model, out)
@@ -207,14 +211,14 @@ def encode(
     """
     from diled.arguments import model_of, named_split
     from diled.data import read_named_examples
+    from diled.output import check_out, write_codes
 
     model = model_of(run, device)
+    check_out(out, None, codes=True)
     split = named_split(inputs)
     values, ids = (split.values, split.ids) if split else read_named_examples(inputs, model.spec, convert=convert)
     codes = model.encode(values, sample=sample, seed=seed)
     if out is not None:
-        from diled.output import write_codes
-
         write_codes(codes, list(ids), out)
     return codes
 
@@ -246,12 +250,12 @@ def interpolate(
         Raw values (steps, *shape), of several pairs (n, steps, *shape).
     """
     from diled.arguments import model_of
+    from diled.output import check_out, write_examples
 
     model = model_of(run, device)
+    check_out(out, model.spec)
     path = model.interpolate(a, b, steps, mode=mode, convert=convert)
     if out is not None:
-        from diled.output import write_examples
-
         write_examples(path.reshape(-1, *model.spec.shape), model.spec, out, columns=steps)
     return path
 
@@ -286,8 +290,10 @@ def edit(
     """
     from diled.arguments import data_of, direction_of, examples_of, model_of, write_pairs
     from diled.editing import apply_edit
+    from diled.output import check_out
 
     model = model_of(run, device)
+    check_out(out, model.spec)
     examples = examples_of(inputs, model, convert)
     direction = direction_of(model, data_of(run, data, model), attribute, method)
     result = apply_edit(model, examples, direction, strength)
@@ -325,16 +331,16 @@ def search(
 
     from diled.arguments import data_of, examples_of, model_of
     from diled.latent.search import nearest
+    from diled.output import check_out, write_examples
 
     model = model_of(run, device)
+    check_out(out, model.spec)
     place = data_of(run, data, model)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
     ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
     queries = examples_of(query, model, convert)
     found, distance = nearest(model.encode(values), model.encode(queries), k, metric=metric)
     if out is not None:
-        from diled.output import write_examples
-
         rows = np.stack([np.concatenate([q[None], values[row]]) for q, row in zip(queries, found, strict=True)])
         write_examples(rows.reshape(-1, *model.spec.shape), model.spec, out, columns=rows.shape[1])
     return [
@@ -373,12 +379,15 @@ def evaluate(
     Returns:
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`.
     """
-    from diled.arguments import data_of, model_of
+    from diled.arguments import at_least_one, data_of, model_of
     from diled.editing import by_group
     from diled.evaluation.report import table_text
+    from diled.output import check_out
     from diled.reporting import figures, table_of, write_figures
 
     model = model_of(run, device)
+    check_out(out, None)
+    at_least_one(samples=samples, repeats=repeats)
     place = data_of(run, data, model)
     count = samples or min(10_000, max(2_000, len(place.test)))
     found: dict[str, Any]
@@ -424,13 +433,14 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
-    from diled.arguments import data_of, is_run, model_of
+    from diled.arguments import at_least_one, data_of, is_run, model_of
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
     from diled.session import check_same_data
     from diled.several import train_several
 
+    at_least_one(samples=samples)
     if not sources:
         raise ConfigError("Name runs to compare, or a data set to train on.")
     trained: dict[str, tuple[Model, Path | None]] = {}

@@ -153,7 +153,9 @@ def _check_picture(
         same = _LADDER.index(found.kind) <= _LADDER.index(kind)  # a palette is only a way of storing
     sized = (found.height, found.width) == spec.shape[1:] or policy != "exact"
     if not sized or not (same or convert):
-        raise DataError(f"The model wants {_wants(spec)}; {item.name} is {found}: convert it, or pass convert=True.")
+        raise DataError(
+            f"The model wants {_wants(spec)}; {item.name} is {found}: convert it, or pass convert=True (--convert)."
+        )
     return found
 
 
@@ -178,10 +180,10 @@ def _array(values: np.ndarray, spec: DataSpec, convert: bool, name: str) -> np.n
         raise DataError(f"{refusal}.")
     images = _channel_second(values, spec, convert)
     if images is None:
-        raise DataError(f"{refusal}{'.' if convert else ': convert it, or pass convert=True.'}")
+        raise DataError(f"{refusal}{'.' if convert else ': convert it, or pass convert=True (--convert).'}")
     policy = "crop" if convert and spec.size_policy == "exact" else spec.size_policy
     if policy == "exact" and images.shape[-2:] != shape[1:]:
-        raise DataError(f"{refusal}: resize it, or pass convert=True.")
+        raise DataError(f"{refusal}: resize it, or pass convert=True (--convert).")
     images = as_channels(images, shape[0])
     return np.stack([fit(image, (shape[1], shape[2]), policy, name) for image in images])
 
@@ -213,7 +215,7 @@ def _in_range(values: np.ndarray, spec: DataSpec, convert: bool, name: str) -> n
     if spec.levels is not None or spec.binarize != "none":
         if (low < spec.low or high > spec.high) and not convert:
             raise DataError(
-                f"The model wants values from {scale}; {name} has {low:g} to {high:g}: rescale it, or pass convert=True to "
+                f"The model wants values from {scale}; {name} has {low:g} to {high:g}: rescale it, or pass convert=True (--convert) to "
                 "cut them off."
             )
         values = np.clip(values, spec.low, spec.high) if low < spec.low or high > spec.high else values
@@ -229,7 +231,7 @@ def _in_range(values: np.ndarray, spec: DataSpec, convert: bool, name: str) -> n
         example = float(values[off][0])
         raise DataError(
             f"The model has {spec.levels:,} levels from {scale}; {name} has values between them, such as {example:g}: give "
-            f"the raw scale (not 0 to 1 or -1 to 1), or pass convert=True to round them."
+            f"the raw scale (not 0 to 1 or -1 to 1), or pass convert=True (--convert) to round them."
         )
     return (spec.low + nearest * ((spec.high - spec.low) / steps)).astype(dtype)
 

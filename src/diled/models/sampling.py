@@ -41,6 +41,8 @@ def sample_batches(
     """
     if n < 1:
         raise ConfigError(f"n = {n}: ask for at least one sample.")
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps = {steps}: a sampler takes at least one.")
     options: dict[str, Any] = {"steps": steps, "sampler": sampler}
     options = {name: value for name, value in options.items() if value is not None}
     if options and not has_sampler(model):

@@ -46,8 +46,9 @@ def conv_levels(size: tuple[int, ...]) -> int:
 
 
 class ConvEncoder(nn.Module):
-    """x (B, C, *S) -> (B, out): residual blocks, halved `conv_levels` times, channels doubling up to four-fold.
+    """x (B, C, *S) -> (B, out): `conv_levels` halvings with residual blocks after each, channels doubling up to four-fold.
 
+    The first halving reads the pixels themselves: blocks at full size would cost more than all others together.
     Sizes that do not halve evenly are padded at the end by repetition; the decoder cuts the same part off.
     """
 
@@ -55,12 +56,11 @@ class ConvEncoder(nn.Module):
         super().__init__()
         dims, levels = len(shape) - 1, conv_levels(shape[1:])
         conv = _conv(dims)
-        widths = [channels * min(2**i, 4) for i in range(levels + 1)]
+        widths = [shape[0], *(channels * min(2**i, 4) for i in range(levels))]
         self.padding, self.coarse = _padding(shape[1:], levels)
-        layers: list[nn.Module] = [conv(shape[0], widths[0], 3, padding=1)]
+        layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
-            layers += [_Residual(a, dims) for _ in range(blocks)] + [conv(a, b, 4, stride=2, padding=1)]
-        layers += [_Residual(widths[-1], dims) for _ in range(blocks)]
+            layers += [conv(a, b, 4, stride=2, padding=1), *(_Residual(b, dims) for _ in range(blocks))]
         self.body = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(8, widths[-1])
         self.head = nn.Linear(widths[-1] * math.prod(self.coarse), out)
@@ -72,20 +72,19 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """z (B, D) -> (B, *out_shape): the mirror image of `ConvEncoder`."""
+    """z (B, D) -> (B, *out_shape): the mirror image of `ConvEncoder`; each doubling is a convolution and a shuffle."""
 
     def __init__(self, dim: int, out_shape: tuple[int, ...], *, channels: int = 32, blocks: int = 1) -> None:
         super().__init__()
         dims, levels = len(out_shape) - 1, conv_levels(out_shape[1:])
         conv = _conv(dims)
-        widths = [channels * min(2**i, 4) for i in range(levels, -1, -1)]
+        widths = [*(channels * min(2**i, 4) for i in range(levels - 1, -1, -1)), out_shape[0]]
         self.size, (_, self.coarse) = tuple(out_shape[1:]), _padding(out_shape[1:], levels)
         self.first = nn.Linear(dim, widths[0] * math.prod(self.coarse))
-        layers: list[nn.Module] = [_Residual(widths[0], dims) for _ in range(blocks)]
+        layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
-            layers += [nn.Upsample(scale_factor=2, mode="nearest"), conv(a, b, 3, padding=1)]
-            layers += [_Residual(b, dims) for _ in range(blocks)]
-        layers += [nn.GroupNorm(8, widths[-1]), nn.SiLU(), conv(widths[-1], out_shape[0], 3, padding=1)]
+            layers += [_Residual(a, dims) for _ in range(blocks)]
+            layers += [nn.GroupNorm(8, a), nn.SiLU(), conv(a, b * 2**dims, 3, padding=1), _Shuffle(dims)]
         self.body = nn.Sequential(*layers)
         self.width = widths[0]
 
@@ -93,6 +92,19 @@ class ConvDecoder(nn.Module):
         """(B, D) -> (B, *out_shape)."""
         x = self.body(self.first(z).unflatten(1, (self.width, *self.coarse)))
         return x[(..., *(slice(0, s) for s in self.size))]
+
+
+class _Shuffle(nn.Module):
+    """Twice the size from 2^dims times the channels (Shi et al. 2016): (B, 4 C, H, W) -> (B, C, 2 H, 2 W)."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.dims == 2:
+            return nn.functional.pixel_shuffle(x, 2)
+        return x.unflatten(1, (-1, 2)).transpose(2, 3).flatten(2)
 
 
 class _Residual(nn.Module):

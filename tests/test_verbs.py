@@ -1,0 +1,322 @@
+"""Every verb on a tiny trained model, from the command line and from Python, with all the places it can write to."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from tiny import diled, train, weights
+
+import diled as package
+from diled.data import open_data
+from diled.runs import read_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A DiLED with labels at hand, good enough to tell digits apart a little."""
+    folder = tmp_path_factory.mktemp("verbs") / "run"
+    options = ["--training.learning_rate", 0.005, "--model.network.width", 64, "--model.latent_dim", 8]
+    assert train(folder, *options, steps=400) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_data("digits")
+
+
+@pytest.fixture(scope="module")
+def arrays(digits, tmp_path_factory):
+    """Twelve test digits as an array file, with two of them in files of their own."""
+    folder = tmp_path_factory.mktemp("arrays")
+    np.save(folder / "some.npy", digits.test.values[:12])
+    for i in (0, 1):
+        np.save(folder / f"{i}.npy", digits.test.values[i : i + 1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Forty RGB pictures in two class folders, and a model of them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for name, base in (("dark", 30), ("light", 180)):
+        (folder / "data" / name).mkdir(parents=True)
+        for i in range(30):
+            values = (base + generator.integers(0, 60, (8, 8, 3))).astype(np.uint8)
+            Image.fromarray(values).save(folder / "data" / name / f"{i:02d}.png")
+    assert train(folder / "run", "--model.network.kind", "mlp", model="vae", data=folder / "data") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+    """A model of vectors of real numbers."""
+    folder = tmp_path_factory.mktemp("vectors")
+    np.save(folder / "data.npy", np.random.default_rng(0).normal(size=(200, 5)))
+    assert train(folder / "run", model="vae", data=folder / "data.npy", steps=20) == 0
+    return folder
+
+
+def out_of(capsys):
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+# sample
+
+
+@pytest.mark.parametrize("name", ["s.png", "s.PNG", "s.webp", "s.npy", "s.npz", "s"])
+def test_sample_writes_what_the_ending_says(name, run, tmp_path, capsys):
+    out = tmp_path / "new" / name
+    assert diled("sample", run, "--n", 5, "--seed", 2, "--out", out) == 0
+    assert out_of(capsys) == f"Wrote {out}\n"
+    drawn = package.sample(run, 5, seed=2)
+    assert drawn.shape == (5, 1, 8, 8)
+    if name == "s":
+        assert sorted(p.name for p in out.iterdir()) == [f"{i:05d}.png" for i in range(5)]
+    elif name.endswith(".npy"):
+        assert np.array_equal(np.load(out), drawn)
+    elif name.endswith(".npz"):
+        assert np.array_equal(np.load(out)["values"], drawn)
+    else:
+        assert Image.open(out).size == ((3 * 9 - 1) * 8, (2 * 9 - 1) * 8)
+    assert len(list(out.parent.iterdir())) == 1, "nothing but the result is left"
+
+
+def test_sample_writes_into_the_run_unless_told_otherwise(run, capsys):
+    assert diled("sample", run) == 0
+    assert f"Wrote {run / 'samples.png'}" in out_of(capsys)
+    (run / "samples.png").unlink()
+
+
+def test_sample_options(run):
+    same = package.sample(run, 3)
+    assert np.array_equal(same, package.sample(run, 8)[:3])
+    for options in ({"steps": 5}, {"sampler": "ancestral"}, {"draw": True}, {"seed": 1}):
+        assert not np.array_equal(package.sample(run, 3, **options), same)
+
+
+# reconstruct, encode, interpolate
+
+
+def test_reconstruct(run, arrays, tmp_path, capsys):
+    for name in ("r.png", "r.npy", "r"):
+        assert diled("reconstruct", run, arrays / "some.npy", "--out", tmp_path / name) == 0
+    assert len(list((tmp_path / "r").iterdir())) == 12
+    values = np.load(tmp_path / "r.npy")
+    assert np.array_equal(values, package.reconstruct(run, np.load(arrays / "some.npy")))
+    assert Image.open(tmp_path / "r.png").size == ((12 * 9 - 1) * 8, (2 * 9 - 1) * 8)
+    before = np.load(arrays / "some.npy")
+    shuffled = np.roll(before, 1, 0)
+    assert ((values - before) ** 2).mean() < 0.7 * ((values - shuffled) ** 2).mean()
+
+
+def test_a_sheet_of_pairs_has_originals_above(run, arrays, tmp_path):
+    """With more than sixteen, rows of originals and rows of results take turns."""
+    many = np.repeat(np.load(arrays / "some.npy"), 2, 0)[:20]
+    package.reconstruct(run, many, out=tmp_path / "r.png")
+    sheet = np.asarray(Image.open(tmp_path / "r.png"))
+    assert sheet.shape == ((4 * 9 - 1) * 8, (16 * 9 - 1) * 8)
+    assert np.array_equal(sheet[:64:8, :64:8], (many[0, 0] / 16 * 255).round().astype(np.uint8))
+
+
+def test_encode_npy_and_parquet(run, arrays, tmp_path, capsys):
+    assert diled("encode", run, arrays / "some.npy", "--out", tmp_path / "c.npy") == 0
+    assert diled("encode", run, arrays / "some.npy", "--out", tmp_path / "c.parquet") == 0
+    codes = np.load(tmp_path / "c.npy")
+    assert codes.shape == (12, 8)
+    assert codes.dtype == np.float32
+    ids = (tmp_path / "c.ids.txt").read_text().splitlines()
+    table = pq.read_table(tmp_path / "c.parquet").to_pydict()
+    assert table["id"] == ids
+    assert len(ids) == 12
+    assert np.array_equal(np.array(table["code"], np.float32), codes)
+    assert np.array_equal(package.encode(run, arrays / "some.npy"), codes)
+    assert not np.array_equal(package.encode(run, arrays / "some.npy", sample=True), codes)
+
+
+def test_encode_a_known_data_set(run, digits, tmp_path):
+    codes = package.encode(run, "digits", out=tmp_path / "codes.npy")
+    assert len(codes) == len(digits.train) == len((tmp_path / "codes.ids.txt").read_text().splitlines())
+
+
+def test_several_inputs(pictures, tmp_path, capsys):
+    paths = sorted((pictures / "data").rglob("*.png"))[:3]
+    assert diled("encode", pictures / "run", *paths, "--out", tmp_path / "c.npy") == 0
+    assert np.load(tmp_path / "c.npy").shape == (3, 4)
+    assert (tmp_path / "c.ids.txt").read_text().splitlines()[0].endswith("00.png")
+    assert diled("encode", pictures / "run", paths[0], "--out", tmp_path / "one.npy") == 0
+    assert np.allclose(np.load(tmp_path / "one.npy"), np.load(tmp_path / "c.npy")[:1], atol=1e-5)
+
+
+def test_interpolate(run, arrays, tmp_path):
+    ends = arrays / "0.npy", arrays / "1.npy"
+    assert diled("interpolate", run, *ends, "--steps", 5, "--out", tmp_path / "i.npy") == 0
+    assert diled("interpolate", run, *ends, "--mode", "spherical", "--out", tmp_path / "i.png") == 0
+    path = np.load(tmp_path / "i.npy")
+    assert path.shape == (5, 1, 8, 8)
+    assert np.array_equal(path[0], package.reconstruct(run, ends[0])[0])
+    assert np.array_equal(path[-1], package.reconstruct(run, ends[1])[0])
+    assert Image.open(tmp_path / "i.png").size == ((8 * 9 - 1) * 8, 64)
+
+
+# edit, search
+
+
+@pytest.mark.parametrize("method", ["vector", "classifier"])
+def test_edit(method, run, arrays, tmp_path):
+    options = ["--attribute", "label=0", "--method", method, "--strength", 0.0]
+    assert diled("edit", run, arrays / "some.npy", *options, "--out", tmp_path / "none.npy") == 0
+    assert np.array_equal(np.load(tmp_path / "none.npy"), package.reconstruct(run, arrays / "some.npy"))
+    options[-1] = -0.5
+    assert diled("edit", run, arrays / "some.npy", *options, "--out", tmp_path / "less.png") == 0
+    options[-1] = 1.5
+    assert diled("edit", run, arrays / "some.npy", *options, "--out", tmp_path / "more.npy") == 0
+    zeros = np.mean(open_data("digits").train.values[open_data("digits").train.labels["label"] == 0], 0)
+    near = [((np.load(tmp_path / f"{name}.npy") - zeros) ** 2).mean() for name in ("none", "more")]
+    assert near[1] < near[0], "the edited digits look more like zeros"
+
+
+def test_search(run, digits, arrays, tmp_path, capsys):
+    out = tmp_path / "s.png"
+    assert diled("search", run, arrays / "0.npy", "--k", 3, "--out", out) == 0
+    first = out_of(capsys).splitlines()[0]
+    assert first.split()[0] == digits.test.ids[0], "the example itself is the nearest"
+    assert first.count("(") == 3
+    assert Image.open(out).size == ((4 * 9 - 1) * 8, 64)
+    found = package.search(run, arrays / "some.npy", k=2, metric="cosine")
+    assert [len(row) for row in found] == [2] * 12
+    assert all(row[0][1] <= row[1][1] for row in found)
+
+
+# evaluate, compare, demo
+
+
+def test_evaluate(run, tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    options = ["--samples", 100, "--repeats", 1]
+    assert diled("evaluate", run, *options, "--out", out) == 0
+    said = out_of(capsys)
+    for word in ("bound, nats", "rate", "distortion", "Frechet, samples", "reconstruction MSE", "parameters"):
+        assert word in said
+    found = json.loads(out.read_text())
+    assert found["bound_nats"]["value"] == pytest.approx(
+        found["rate_nats"]["value"] + found["distortion_nats"]["value"], rel=0.02
+    )
+    assert package.evaluate(run, samples=100, repeats=1)["bound_nats"].value == found["bound_nats"]["value"]
+
+
+def test_evaluate_by_group(run, tmp_path, capsys):
+    options = ["--samples", 100, "--repeats", 1, "--out", tmp_path / "by.json"]
+    assert diled("evaluate", run, "--by", "label", *options) == 0
+    found = json.loads((tmp_path / "by.json").read_text())
+    assert sorted(found) == [str(i) for i in range(10)]
+    assert sum(group["share_of_data"]["value"] for group in found.values()) == pytest.approx(1)
+    assert "bound" in out_of(capsys)
+
+
+def test_compare_runs(run, tmp_path, capsys):
+    assert train(tmp_path / "vae", model="vae", steps=20) == 0
+    capsys.readouterr()
+    assert diled("compare", run, tmp_path / "vae", "--samples", 100, "--out", tmp_path / "both") == 0
+    said = out_of(capsys)
+    assert "DiLED (EDDPM), default" in said
+    assert "VAE" in said
+    assert (tmp_path / "both" / "report.html").exists()
+    assert len(json.loads((tmp_path / "both" / "evaluation.json").read_text())) == 2
+
+
+def test_compare_models_on_a_data_set(tmp_path, capsys):
+    out = tmp_path / "both"
+    options = ["--models", "vae", "beta_vae", "--minutes", 0.01, "--samples", 100, "--training.batch_size", 16]
+    assert diled("compare", "digits", *options, "--out", out) == 0
+    for name in ("vae", "beta_vae"):
+        assert read_run(out / name).training.batch_size == 16
+        assert (out / name / "model.safetensors").exists()
+    assert (out / "report.html").exists()
+    steps = [read_run(out / name).training.steps for name in ("vae", "beta_vae")]
+    assert min(steps) >= 10
+    assert weights(out / "vae") != weights(out / "beta_vae")
+
+
+def test_demo(tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert diled("demo", "--steps", 6, "--out", out) == 0
+    assert (out / "report.html").exists()
+    assert {"diled", "vae", "ldm"} <= {p.name for p in out.iterdir()}
+    said = capsys.readouterr().out
+    assert "diled.load" in said
+    (out / "old.txt").write_text("of the demo before")
+    assert diled("demo", "--steps", 0, "--out", out) == 2
+    assert (out / "old.txt").exists(), "a mistake removes nothing"
+
+
+def test_train_writes_a_report(tmp_path, capsys):
+    assert diled("train", "digits", "--model", "vae", "--training.steps", 10, "--out", tmp_path / "run") == 0
+    assert (tmp_path / "run" / "report.html").exists()
+    assert f"Report: {tmp_path / 'run' / 'report.html'}" in capsys.readouterr().out
+
+
+# models, data
+
+
+def test_models(capsys):
+    assert diled("models") == 0
+    said = out_of(capsys)
+    assert said.splitlines()[0].split()[:3] == ["name", "encoder", "decoder"]
+    assert [line.split()[0] for line in said.splitlines()[1:]] == [row["name"] for row in package.models()]
+
+
+def test_data(pictures, capsys):
+    assert diled("data") == 0
+    assert "digits" in out_of(capsys)
+    assert diled("data", "digits") == 0
+    said = out_of(capsys)
+    assert "images of shape (1, 8, 8); 17 grey values" in said
+    assert "1,293 for training, 144 for validation, 360 for testing" in said
+    assert diled("data", pictures / "data", "--preprocess.size", 4, "--preprocess.channels", "grey") == 0
+    said = out_of(capsys)
+    assert "(1, 4, 4)" in said
+    assert "label 'label': dark, light" in said
+    assert package.data(pictures / "data", settings={"preprocess.size": 4}).spec.shape == (3, 4, 4)
+
+
+# Other kinds of data
+
+
+def test_colour_pictures(pictures, tmp_path):
+    run = pictures / "run"
+    one = next((pictures / "data").rglob("*.png"))
+    assert diled("reconstruct", run, one, "--out", tmp_path / "r.png") == 0
+    assert Image.open(tmp_path / "r.png").mode == "RGB"
+    assert diled("reconstruct", run, pictures / "data", "--out", tmp_path / "r.npy") == 0
+    assert np.load(tmp_path / "r.npy").shape == (60, 3, 8, 8)
+    assert np.load(tmp_path / "r.npy").dtype == np.uint8
+    assert diled("edit", run, one, "--attribute", "label=light", "--out", tmp_path / "e.npy") == 0
+    assert diled("evaluate", run, "--samples", 50, "--repeats", 1) == 0
+
+
+def test_pictures_of_another_size_are_converted_where_asked(pictures, tmp_path, capsys):
+    Image.new("L", (20, 12), 99).save(tmp_path / "grey.png")
+    assert diled("reconstruct", pictures / "run", tmp_path / "grey.png", "--out", tmp_path / "r.npy") == 2
+    assert "--convert" in capsys.readouterr().err
+    words = ["reconstruct", pictures / "run", tmp_path / "grey.png", "--convert", "--out", tmp_path / "r.npy"]
+    assert diled(*words) == 0
+    assert np.load(tmp_path / "r.npy").shape == (1, 3, 8, 8)
+
+
+def test_vectors_are_written_as_arrays(vectors, capsys):
+    run = vectors / "run"
+    assert diled("sample", run) == 0
+    assert f"Wrote {run / 'samples.npy'}" in out_of(capsys)
+    assert np.load(run / "samples.npy").shape == (16, 5)
+    assert diled("reconstruct", run, vectors / "data.npy") == 0
+    assert np.load(run / "reconstructions.npy").shape == (200, 5)
+    capsys.readouterr()
+    assert diled("search", run, vectors / "data.npy", "--k", 2) == 0
+    assert "Wrote" not in out_of(capsys)
+    assert diled("evaluate", run, "--samples", 50, "--repeats", 1) == 0
