@@ -39,8 +39,8 @@ def main(runs: Path) -> None:
     for name, words in (("diled", "DiLED"), ("vae", "VAE"), ("ldm", "Latent diffusion")):
         drawn = models[name].sample(2 * COLUMNS, seed=0)
         add(f"{words}: samples", rows(to_model(drawn, grey.spec)))
-    path = models["diled"].interpolate(place.test.values[7:9], place.test.values[18:20], steps=COLUMNS)
-    add("DiLED: from one held-out digit to another, through the codes", to_model(path, grey.spec))
+    path = models["diled"].interpolate(place.test.values[0:2], place.test.values[2:4], steps=COLUMNS)
+    add("DiLED: from the first held-out digit to the third, and from the second to the fourth", to_model(path, grey.spec))
     out = ROOT / "docs" / "images" / "mnist.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(grids.png(grids.stacked(parts, 8)))

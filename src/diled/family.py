@@ -241,7 +241,7 @@ class BetaVAEConfig(WarmupConfig):
 class StagesConfig(WarmupConfig):
     """A model trained in two stages."""
 
-    first_stage: float = Field(0.5, gt=0, lt=1)
+    first_stage: float = Field(0.67, gt=0, lt=1)
     """Share of the steps that the first stage gets."""
 
 
