@@ -40,7 +40,10 @@ def main(runs: Path) -> None:
         drawn = models[name].sample(2 * COLUMNS, seed=0)
         add(f"{words}: samples", rows(to_model(drawn, grey.spec)))
     path = models["diled"].interpolate(place.test.values[0:2], place.test.values[2:4], steps=COLUMNS)
-    add("DiLED: from the first held-out digit to the third, and from the second to the fourth", to_model(path, grey.spec))
+    add(
+        "DiLED: from the first held-out digit to the third, and from the second to the fourth",
+        to_model(path, grey.spec),
+    )
     out = ROOT / "docs" / "images" / "mnist.png"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(grids.png(grids.stacked(parts, 8)))

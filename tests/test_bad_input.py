@@ -115,6 +115,7 @@ def pictures(folder, n=12, size=(4, 4)):
         ("edit none x.png", "the following arguments are required: --attribute"),
         ("compare", "the following arguments are required: sources"),
         ("compare digits --models vae vea", "Unknown model 'vea'. Did you mean 'vae'?"),
+        ("compare digits --training.devices 2", "compared on one device each"),
         ("data mnits", "Did you mean 'mnist'?"),
         ("data nowhere/at/all", "There is no file or folder"),
         ("demo --steps 0", "'training.steps' = 0 should be"),

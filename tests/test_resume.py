@@ -12,7 +12,7 @@ import torch
 from tiny import at_step, diled, kill, log, train, weights
 
 from diled.training import engine
-from diled.training.checkpoints import Checkpoints
+from diled.training.checkpoints import Checkpoints, Log
 
 CASES = {
     "in an epoch": ("diled", [], 0, 17, 0),
@@ -23,7 +23,7 @@ CASES = {
     "in stage two": ("ldm", [], 1, 7, 0),
     "in its first step": ("ldm", [], 1, 0, 0),
     "in the last step": ("diled", [], 0, 39, 0),
-    "in the last step of stage one": ("ldm", [], 0, 19, 0),
+    "in the last step of stage one": ("ldm", [], 0, 26, 0),
 }
 
 
@@ -293,6 +293,20 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, whole, monkeypatch, 
     assert "The one before it is kept" in said
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["last.ckpt"]
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert diled("train", "--resume", run, "--report", "false") == 0
+    same(run, whole("diled", []))
+
+
+def test_a_full_disk_stops_at_a_log_line(tmp_path, whole, monkeypatch, capsys):
+    run = tmp_path / "run"
+
+    def full(self, record):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "write", full)
+        assert train(run) == 2
+    assert f"Could not write to {run} (No space left on device)" in capsys.readouterr().err
     assert diled("train", "--resume", run, "--report", "false") == 0
     same(run, whole("diled", []))
 

@@ -25,6 +25,7 @@ def diled(*words: Any) -> int:
 def train(out: Path, *words: Any, model: str = "diled", data: Any = "digits", steps: int = 40) -> int:
     """Train a tiny model; returns the exit code."""
     prior = PRIOR if model in ("diled", "diled_fixed", "diled_paper", "diled_levels", "ldm") else []
+    prior = [*prior, "--model.first_stage", 0.5] if model == "ldm" else prior
     options = ["--training.steps", steps, "--training.batch_size", 32, "--training.log_every", 10]
     options += ["--training.monitor_every", 10, "--device", "cpu"]
     return diled("train", data, "--model", model, "--out", out, *SMALL, *prior, *options, *words)

@@ -31,8 +31,12 @@ class Config(BaseModel):
         for key, value in values.items():
             default = cls.model_fields[key].default if key in cls.model_fields else None
             if isinstance(value, dict) and isinstance(default, Config):
-                merged[key] = default.model_dump(exclude_unset=True) | value
+                merged[key] = default.overridden_by(value)
         return merged
+
+    def overridden_by(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What this default sets, with `values` on top."""
+        return self.model_dump(exclude_unset=True) | values
 
 
 class DataSpec(Config):

@@ -57,6 +57,10 @@ class NetworkConfig(Config):
         return self
 
 
+TABLES = ("ddpm", "constant_beta")
+"""Schedules that are tables, with ends of their own."""
+
+
 class DiffusionConfig(Config):
     """A diffusion over vector codes: the denoiser, the schedule and the training weights."""
 
@@ -83,9 +87,15 @@ class DiffusionConfig(Config):
     times_per_code: int = Field(4, ge=1)
     """Noise levels drawn for each code in a training step."""
 
+    def overridden_by(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A schedule with ends of its own leaves none of a model's default ends behind."""
+        mine = super().overridden_by(values)
+        ends = {"gamma_min", "gamma_max"} - set(values) if values.get("schedule") in TABLES else set()
+        return {key: value for key, value in mine.items() if key not in ends}
+
     @model_validator(mode="after")
     def _consistent(self) -> DiffusionConfig:
-        if self.schedule in ("ddpm", "constant_beta"):
+        if self.schedule in TABLES:
             refuse(self, {"gamma_min", "gamma_max"}, f"schedule '{self.schedule}' has ends of its own")
         if not self.gamma_min < self.gamma_max:
             raise ValueError(f"gamma_min ({self.gamma_min}) must lie below gamma_max ({self.gamma_max})")

@@ -84,7 +84,7 @@ def resolve(
         model: name in the zoo; may come from the file, else `diled`.
         config: a YAML or JSON file with the keys `data`, `model` (a name, or values with `name`), `training`, `preprocess`.
         settings: values by dotted key, {"model.latent_dim": 64}, or nested dictionaries.
-        seed, device: of the training.
+        seed, device: of the training; None and `auto` leave what the file says.
         init_from, freeze: see `RunConfig`.
 
     Raises:
@@ -107,7 +107,7 @@ def resolve(
     if "data" not in values:
         raise ConfigError("No data: give a name (digits, mnist, ...) or a path. `diled data` lists the known sets.")
     groups = {key: _mapping(values, key) for key in GROUPS}
-    groups["training"] |= {k: v for k, v in (("seed", seed), ("device", device)) if v is not None}
+    groups["training"] |= {k: v for k, v in (("seed", seed), ("device", device)) if v not in (None, "auto")}
     name = model or named or name or "diled"
     values |= {key: validated(kind, groups[key], key) for key, kind in GROUPS.items()}
     values |= {"name": name, "model": model_config(name, chosen)}

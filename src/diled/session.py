@@ -97,7 +97,9 @@ class Session:
                     say=self.say,
                 )
         except OSError as error:
-            raise TrainingError(f"Could not write to {self.folder} ({error}). {self._go_on()}") from None
+            raise TrainingError(
+                f"Could not write to {self.folder} ({error.strerror or error}). {self._go_on()}"
+            ) from None
         model = self._trained(done)
         if self.rank == 0:
             try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diled.data import Data, open_data
+from diled.errors import ConfigError
 from diled.model import Model
 from diled.runs import resolve
 from diled.session import Session
@@ -37,6 +38,10 @@ def train_several(
         say: prints a line.
     """
     configs = [resolve(source, name, config, settings, seed=seed, device=device) for name in models]
+    if any(chosen.training.devices * chosen.training.nodes > 1 for chosen in configs):
+        raise ConfigError(
+            "Models are compared on one device each; train them one by one on several, then compare the runs."
+        )
     data = open_data(source, configs[0].preprocess)
     for note in data.notes:
         say(note)

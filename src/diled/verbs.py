@@ -76,23 +76,16 @@ def train(
     Raises:
         DiledError: bad data, settings or a stopped training; the message says what to do.
     """
+    from diled.runs import resolve
     from diled.session import Session
     from diled.session import resume as resumed
 
     if resume is not None:
-        given: dict[str, Any] = {
-            "data": data,
-            "model": model,
-            "out": out,
-            "config": config,
-            "minutes": minutes,
-            "seed": seed,
-        }
-        given |= {"init_from": init_from, "freeze": freeze, **(settings or {})}
+        names = ("data", "model", "out", "config", "minutes", "seed", "init_from", "freeze")
+        values = (data, model, out, config, minutes, seed, init_from, freeze)
+        given = {**dict(zip(names, values, strict=True)), **(settings or {})}
         session = resumed(Path(resume), device=device, given=given)
     else:
-        from diled.runs import resolve
-
         chosen = resolve(
             None if data is None else str(data),
             model,

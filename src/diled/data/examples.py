@@ -215,8 +215,8 @@ def _in_range(values: np.ndarray, spec: DataSpec, convert: bool, name: str) -> n
     if spec.levels is not None or spec.binarize != "none":
         if (low < spec.low or high > spec.high) and not convert:
             raise DataError(
-                f"The model wants values from {scale}; {name} has {low:g} to {high:g}: rescale it, or pass convert=True (--convert) to "
-                "cut them off."
+                f"The model wants values from {scale}; {name} has {low:g} to {high:g}: rescale it, or pass "
+                "convert=True (--convert) to cut them off."
             )
         values = np.clip(values, spec.low, spec.high) if low < spec.low or high > spec.high else values
     if spec.levels is None or spec.binarize != "none":

@@ -60,7 +60,10 @@ def save_model(
     partial = {name: folder / f"{name}.partial" for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        partial["model.safetensors"].touch()
+        mode = partial["model.safetensors"].stat().st_mode
         save_file(weights, partial["model.safetensors"], metadata={"format": "pt"})
+        partial["model.safetensors"].chmod(mode)  # what the user's umask says; safetensors hides its files from others
         for name, values in (("provenance.json", provenance or {}), ("config.json", record)):
             partial[name].write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
         for name in names:  # config.json last, since it says that the folder is complete

@@ -175,5 +175,8 @@ def check_finite(model: nn.Module, where: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of a message, without its full stop."""
+    """What went wrong, in one line without a full stop."""
+    for cause in (error, error.__context__):  # torch has its own words for a full disk
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -19,6 +19,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from diled.api import Stage, stack
@@ -283,6 +284,15 @@ class _Keeper(Callback):
         self.saved, self.saved_step = time.monotonic(), trainer.global_step
 
 
+class _Files(TorchCheckpointIO):
+    """Writes a checkpoint to where it is wanted. Lightning's own keeps it in memory, twice, and then in the system's folder
+    for temporary files, which may be small or on another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with Path(path).open("wb") as file:
+            torch.save(checkpoint, file)
+
+
 class _Writer(Callback):
     """Writes the log, reports progress, and warns in words."""
 
@@ -362,6 +372,7 @@ def _trainer(config: TrainingConfig, steps: int, folder: Path, callbacks: list[C
         gradient_clip_val=config.clip,
         limit_val_batches=0,
         callbacks=callbacks,
+        plugins=[_Files()],
         logger=_tensorboard(folder) if config.tensorboard else False,
         enable_checkpointing=False,
         enable_progress_bar=False,
