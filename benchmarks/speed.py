@@ -4,7 +4,7 @@
 
 Training: `diled.training.engine.fit` against a bare PyTorch loop over the same modules, with the same work (gathering and
 binarising a batch, the loss, clipping, fused AdamW, the learning-rate schedule, averaged weights). Sampling: `Model.sample`
-against a bare loop over the same networks. Ratios of CPU-seconds, ours and the bare one in turn, one thread; medians.
+against a bare loop over the same networks. Ratios of CPU-seconds, ours and the bare one in turn, each first in every other round, one thread; medians.
 MNIST's shapes and sizes are used with random pictures where the data are not at hand: speed does not depend on them.
 """
 
@@ -67,6 +67,7 @@ def ours(spec: DataSpec, values: torch.Tensor, recipe: Recipe, steps: int) -> fl
             spec,
             TrainingConfig(steps=steps, monitor_every=10 * steps, device="cpu"),
             Path(folder),
+            say=lambda line: None,
             progress=lambda stage, step, steps, nats: seen.append((step, time.process_time())),
         )
     (first, start), (last, end) = next(s for s in seen if s[0] >= 20), seen[-1]
@@ -125,15 +126,16 @@ def ratios(name: str) -> tuple[list[float], list[float]]:
     """Throughput of ours relative to the bare loop, training and sampling, round by round."""
     steps = CASES[name]["steps"]
     training, sampling = [], []
-    for _ in range(ROUNDS):
-        spec, values, recipe = setting(name)
-        mine = ours(spec, values, recipe, steps)
-        spec, values, recipe = setting(name)
-        training.append(bare(spec, values, recipe, steps) / mine)
+    for turn in range(ROUNDS):
+        seconds = {run: run(*setting(name), steps) for run in ((ours, bare), (bare, ours))[turn % 2]}
+        training.append(seconds[bare] / seconds[ours])
+        spec, _, recipe = setting(name)
         model = Model(recipe.model, spec)
-        sample_bare(model, 512)
-        mine = sample_ours(model, 4096)
-        sampling.append(sample_bare(model, 4096) / mine)
+        for warm_up in (sample_bare, sample_ours):
+            warm_up(model, 1024)
+        order = ((sample_ours, sample_bare), (sample_bare, sample_ours))[turn % 2]
+        drawn = {run: run(model, 8192) for run in order}
+        sampling.append(drawn[sample_bare] / drawn[sample_ours])
     return training, sampling
 
 

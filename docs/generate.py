@@ -149,7 +149,9 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "tree": tree,
         "training": training,
     },
-    "results.md": {study: partial(measured, study) for study in ("mnist-table", "ldm-selection", "digits-table", "speed")},
+    "results.md": {
+        study: partial(measured, study) for study in ("mnist-table", "ldm-selection", "digits-table", "speed")
+    },
     "../README.md": {
         "family": short_family,
         "mnist-table": partial(measured, "mnist-table", README_COLUMNS),

@@ -90,7 +90,12 @@ def test_attributes_are_read_and_the_nearest_is_named() -> None:
     assert column == "label"
     assert who.tolist() == [False, True, True]
     assert parse_attribute("age", columns, classes)[1] is columns["age"]
-    for wrong, hint in (("lable=dog", "'label'"), ("label=dgo", "'dog'"), ("label", "cat, dog"), ("age=3", "real numbers")):
+    for wrong, hint in (
+        ("lable=dog", "'label'"),
+        ("label=dgo", "'dog'"),
+        ("label", "cat, dog"),
+        ("age=3", "real numbers"),
+    ):
         with pytest.raises(ConfigError, match=hint):
             parse_attribute(wrong, columns, classes)
 

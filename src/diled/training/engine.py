@@ -121,6 +121,8 @@ class _Module(pl.LightningModule):
         self.running: dict[str, Tensor | float] = {}
         """Sums of the terms since they were last taken."""
         self.counted = 0
+        self.trained: list[nn.Parameter] = []
+        """What the optimiser holds."""
 
     def training_step(self, raw: Tensor, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
@@ -164,13 +166,14 @@ class _Module(pl.LightningModule):
     ) -> None:
         """Lightning refuses to clip for a fused optimiser under autocast, which only matters where gradients are scaled."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_([p for p in self.density.parameters() if p.requires_grad], gradient_clip_val)
+            nn.utils.clip_grad_norm_(self.trained, gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        config, parameters = self.config, [p for p in self.density.parameters() if p.requires_grad]
+        config = self.config
+        self.trained = [p for p in self.density.parameters() if p.requires_grad]
         fused = self.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused
+            self.trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused
         )
         warmup = min(config.warmup_steps, self.steps // 10)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: learning_rate(k, self.steps, warmup))
