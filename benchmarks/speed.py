@@ -4,7 +4,8 @@
 
 Training: `diled.training.engine.fit` against a bare PyTorch loop over the same modules, with the same work (gathering and
 binarising a batch, the loss, clipping, fused AdamW, the learning-rate schedule, averaged weights). Sampling: `Model.sample`
-against a bare loop over the same networks. Ratios of CPU-seconds, ours and the bare one in turn, each first in every other round, one thread; medians.
+against a bare loop over the same networks. Ratios of CPU-seconds, ours and the bare one in turn, each
+first in every other round, one thread; medians.
 MNIST's shapes and sizes are used with random pictures where the data are not at hand: speed does not depend on them.
 """
 

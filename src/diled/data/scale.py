@@ -39,8 +39,8 @@ def from_model(x: np.ndarray, spec: DataSpec) -> np.ndarray:
     With grey levels: clipped, rounded to the nearest level, in the raw type. Continuous: float32, not clipped. Binarised:
     (x + 1)/2 is the probability of white, scaled to low..high, and rounded only where that is a whole byte or two.
     """
-    fine = spec.levels is None or max(spec.levels, spec.high - spec.low) > 4096  # where float32 could miss a level
-    share = (np.asarray(x, dtype=np.float64 if fine else np.float32) + 1) / 2
+    coarse = spec.levels is not None and max(spec.levels, spec.high - spec.low) <= 4096  # float32 misses no level
+    share = (np.asarray(x, np.float32 if coarse else np.float64) + np.float32(1)) / np.float32(2)  # type: ignore[operator]
     if spec.binarize != "none":
         grey = spec.low + np.clip(share, 0, 1) * (spec.high - spec.low)
         whole = {(0.0, 255.0): np.uint8, (0.0, 65535.0): np.uint16}.get((spec.low, spec.high))
