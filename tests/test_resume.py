@@ -23,7 +23,7 @@ CASES = {
     "in stage two": ("ldm", [], 1, 7, 0),
     "in its first step": ("ldm", [], 1, 0, 0),
     "in the last step": ("diled", [], 0, 39, 0),
-    "in the last step of stage one": ("ldm", [], 0, 26, 0),
+    "in the last step of stage one": ("ldm", [], 0, 19, 0),
 }
 
 

@@ -229,18 +229,30 @@ class BernoulliLikelihood(Likelihood):
 class GaussianLikelihood(Likelihood):
     """N(mean, std^2), a density for continuous data.
 
+    A variance that belongs to no example, but to all (Dai & Wipf 2019; Rybkin et al. 2021), starts at a std of e^-1, and its
+    logarithm is ten times the parameter: at one optimiser's step for all, a lone number would crawl behind the networks.
+
     Args:
-        std: a fixed standard deviation; None: one learned for all dimensions (Dai & Wipf 2019), or, with `per_dimension`,
-            one output of the network for each.
+        std: a fixed standard deviation; None: learned.
+        shape: of a learned std that all examples share: () for one, (D,) for one of each feature.
+        per_dimension: one output of the network for each dimension of each example instead.
     """
 
-    def __init__(self, std: float | None = None, *, per_dimension: bool = False) -> None:
+    PACE = 10.0
+
+    def __init__(self, std: float | None = None, *, shape: tuple[int, ...] = (), per_dimension: bool = False) -> None:
         super().__init__()
         self.per_dimension = per_dimension
+        self.learned = std is None
         if std is None and not per_dimension:
-            self.log_var: Any = nn.Parameter(torch.zeros(()))
+            self.pace = nn.Parameter(torch.full(shape, -2.0 / self.PACE))
         elif std is not None:
-            self.register_buffer("log_var", 2 * torch.log(torch.tensor(float(std))))
+            self.register_buffer("fixed", 2 * torch.log(torch.tensor(float(std))))
+
+    @property
+    def log_var(self) -> Tensor:
+        """The shared log-variance."""
+        return self.PACE * self.pace if self.learned else self.fixed  # type: ignore[return-value]
 
     def parameters_per_channel(self, channels: int) -> int:
         """A mean, and a log-variance where it is the network's."""
@@ -251,7 +263,7 @@ class GaussianLikelihood(Likelihood):
         if self.per_dimension:
             mean, log_var = raw.chunk(2, dim=1)
             return Normal(mean, 10 * torch.tanh(log_var / 10), learned=True)
-        return Normal(raw, self.log_var.expand_as(raw), learned=isinstance(self.log_var, nn.Parameter))
+        return Normal(raw, self.log_var.expand_as(raw), learned=self.learned)
 
 
 class DiscretizedLikelihood(Likelihood):

@@ -230,7 +230,7 @@ def likelihood(config: ModelConfig, data: DataSpec) -> Likelihood:
         return LogisticMixtureLikelihood(data.levels, config.components)
     if data.levels is not None:
         return DiscretizedLikelihood(data.levels, config.likelihood, std=config.std)
-    return GaussianLikelihood(config.std)
+    return GaussianLikelihood(config.std, shape=data.shape if data.kind == "vector" else ())
 
 
 def diffusion(config: DiffusionConfig, dim: int, objective: Objective | None = None) -> Diffusion:
