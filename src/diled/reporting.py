@@ -93,7 +93,7 @@ def compare_models(
         models=shown,
         table={name: {c: cell for c, cell in row.items() if c not in BESIDE} for name, row in table.items()},
         better={c: sense for c, sense in better.items() if c not in BESIDE},
-        reading=reading,
+        reading=fitting(reading, table, data),
         usage=program or usage(run or folder, data),
         provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
     )
@@ -133,6 +133,18 @@ def table_of(found: dict[str, dict[str, Measured]]) -> tuple[dict[str, dict[str,
         for name, metrics in found.items()
     }
     return table, {COLUMNS[metric][0]: COLUMNS[metric][1] for metric in present}
+
+
+def fitting(reading: list[str], table: dict[str, dict[str, Cell]], data: Data) -> list[str]:
+    """The sentences that this table and these data need."""
+    columns = {column for row in table.values() for column in row}
+    said = [s for s in reading if s != READING[1] or COLUMNS["frechet_samples"][0] in columns]
+    if data.spec.levels is None:
+        said.append(
+            "The data are continuous, so the bound is on a density: per unit of the raw values in the table, per unit of the "
+            "range scaled to [-1, 1] in the training curves. It can be negative, and has no bits per dimension."
+        )
+    return said
 
 
 def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
