@@ -352,3 +352,15 @@ class TestFeatureNets:
             fit_feature_net(x[:5], np.arange(5))
         with pytest.raises(DataError, match="low must be below high, found 0 and 0"):
             fit_feature_net(x, np.arange(30) % 2, high=0)
+
+
+def test_a_users_folder_of_a_known_name_does_not_get_the_known_network():
+    from dataclasses import replace
+
+    from diled.data import open_data
+    from diled.evaluation.measure import features_for
+
+    digits = open_data("digits")
+    assert features_for(digits).name == "digits-mlp-v1"
+    other = replace(digits, spec=digits.spec.model_copy(update={"shape": (3, 16, 16)}))
+    assert features_for(other).name == "random-conv"

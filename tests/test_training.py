@@ -21,7 +21,7 @@ from diled.training.budget import seconds_per_step, steps_within
 from diled.training.checkpoints import Log, Spent
 from diled.training.data import Batches
 from diled.training.monitors import Monitor, health
-from diled.training.stages import evaluating, frozen, learning_rate
+from diled.training.stages import evaluating, learning_rate
 
 
 def settings(run):
@@ -278,7 +278,7 @@ def test_frozen_modules_evaluate_and_get_no_gradient():
     recipe = session("ldm").recipe
     stage = recipe.stages[1]
     encoder = stage.frozen[0]
-    with frozen(stage):
+    with stage.training():
         assert stage.density.training
         assert not any(module.training for module in encoder.modules())
         assert not any(p.requires_grad for p in encoder.parameters())

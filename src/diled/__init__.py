@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         train,
     )
 
-_HOMES = {
+_HOMES = {  # of what is no verb
     "Autoencoder": "diled.models.autoencoder",
     "Density": "diled.api",
     "DiledError": "diled.errors",
@@ -47,23 +47,6 @@ _HOMES = {
     "NoBound": "diled.errors",
     "check_model": "diled.models.check",
     "load": "diled.model",
-    **dict.fromkeys(
-        (
-            "compare",
-            "data",
-            "demo",
-            "edit",
-            "encode",
-            "evaluate",
-            "interpolate",
-            "models",
-            "reconstruct",
-            "sample",
-            "search",
-            "train",
-        ),
-        "diled.verbs",
-    ),
 }
 
 __all__ = [
@@ -93,8 +76,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in __all__:
+        return getattr(import_module(_HOMES.get(name, "diled.verbs")), name)
     raise AttributeError(f"module 'diled' has no attribute '{name}'")
 
 

@@ -11,7 +11,8 @@ model is a density; an autoencoder is a density. So a prior can be a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -150,6 +151,25 @@ class Stage:
     share: float = 1.0
     frozen: tuple[nn.Module, ...] = ()
     prepare: Callable[[Tensor], None] | None = None
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Within the block frozen modules are in evaluation mode and get no gradient, and everything else trains.
+
+        Afterwards the density is in evaluation mode, and what was frozen here may be trained again.
+        """
+        self.density.train()
+        fixed = [p for module in self.frozen for p in module.parameters() if p.requires_grad]
+        for module in self.frozen:
+            module.eval()
+        for p in fixed:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in fixed:
+                p.requires_grad_(True)
+            self.density.eval()
 
 
 class Encoder(Protocol):

@@ -17,8 +17,8 @@ from diled.evaluation.report import Cell, Shown, table_text, write_report
 from diled.model import Model
 from diled.models.io import write_json
 from diled.models.sampling import sample_batches
-from diled.session import read_log
 from diled.space import raw_tensor, to_space
+from diled.training.checkpoints import Log
 
 __all__ = ["COLUMNS", "bits_per_dimension", "compare_models", "report_run", "table_of", "usage", "write_figures"]
 
@@ -192,7 +192,7 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
         codes=codes.flatten(1).cpu().numpy(),
         labels=None if labels is None else labels[1][: len(raw)],
         class_names=[] if labels is None else data.spec.labels.get(labels[0], []),
-        log=read_log(run) if run is not None else [],
+        log=Log(run).read() if run is not None else [],
         seconds=model.provenance.get("train_seconds"),
         parameters=model.parameters,
     )

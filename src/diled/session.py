@@ -22,7 +22,6 @@ from diled.models.zoo import Recipe, build
 from diled.runs import RunConfig, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
-from diled.training.checkpoints import Log
 
 __all__ = ["PARTS", "Session", "resume"]
 
@@ -214,7 +213,7 @@ class Session:
             return tensor
 
         x = to_space(self.values[: self.config.training.batch_size], self.spec)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with stage.training(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             total(stage.density.terms(x)).mean()
         return seen
 
@@ -271,24 +270,16 @@ def copy_parts(source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str]
     say(f"Started {', '.join(copied)} from {source}{rest}")
 
 
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of log.jsonl."""
-    return Log(folder).read()
-
-
 def _trains(stage: Stage) -> bool:
     frozen = {id(p) for module in stage.frozen for p in module.parameters()}
     return any(id(p) not in frozen for p in stage.density.parameters())
 
 
 def duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    """Seconds in words: `95 s`, `12 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager

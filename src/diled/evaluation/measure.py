@@ -154,7 +154,7 @@ def probe(
 
 def features_for(data: Data) -> FeatureNet | None:
     """The packaged feature network of a known data set, random convolutions for other images, none for the rest."""
-    if data.name in available():
+    if data.name in available() and feature_net(data.name).architecture.shape == data.spec.shape:
         return feature_net(data.name)
     return random_features(data.spec.shape) if data.spec.kind == "image" else None
 

@@ -240,7 +240,7 @@ def _check_gradients(case: Case) -> None:
     for stage in case.stages:
         if not any(p.requires_grad for p in stage.density.parameters()):
             continue
-        with _training(stage):
+        with stage.training():
             frozen = _frozen_tensors(stage)
             kept = [tensor.detach().clone() for tensor in frozen.values()]
             for p in names:
@@ -467,19 +467,3 @@ def _as_before(case: Case) -> Iterator[None]:
             tensor.requires_grad_(trains)
         for module, training in modes:
             module.training = training
-
-
-@contextmanager
-def _training(stage: Stage) -> Iterator[None]:
-    """As the engine trains: frozen modules in evaluation mode and without gradient, everything else in training mode."""
-    stage.density.train()
-    frozen = [p for module in stage.frozen for p in module.parameters() if p.requires_grad]
-    for module in stage.frozen:
-        module.eval()
-    for p in frozen:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(True)

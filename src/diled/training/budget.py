@@ -11,7 +11,6 @@ from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
 from diled.space import to_space
 from diled.training.data import Batches
-from diled.training.stages import frozen
 
 __all__ = ["seconds_per_step", "steps_within"]
 
@@ -43,7 +42,7 @@ def seconds_per_step(
     device = torch.device("cuda" if torch.cuda.is_available() and config.device in ("auto", "cuda") else "cpu")
     kept = {name: tensor.clone() for name, tensor in stage.density.state_dict().items()}
     stage.density.to(device)
-    with torch.random.fork_rng(devices=[]), frozen(stage):
+    with torch.random.fork_rng(devices=[]), stage.training():
         parameters = [p for p in stage.density.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
         batches, done, start = Batches(values, config.batch_size, seed=0), 0, time.perf_counter()

@@ -31,7 +31,7 @@ from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check
 from diled.training.data import Batches
 from diled.training.monitors import health
 from diled.training.signals import Signals
-from diled.training.stages import evaluating, frozen, learning_rate, prepare
+from diled.training.stages import evaluating, learning_rate, prepare
 
 __all__ = ["fit"]
 
@@ -89,7 +89,7 @@ def fit(
             keeper.restore(module, state)
         average = _Average(config.ema) if config.ema else None
         writer = _Writer(Log(folder), validation[:1000], average, spent, progress, say)
-        with frozen(stage), keeper.signals:
+        with stage.training(), keeper.signals:
             trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
             path = None if state is None else str(kept.last)
             try:

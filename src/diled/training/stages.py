@@ -1,4 +1,4 @@
-"""What a stage needs around its fit: what is fixed, what is prepared, and how the learning rate moves. No engine here."""
+"""What a stage needs around its fit: what is prepared, and how the learning rate moves. No engine here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diled.config import DataSpec, TrainingConfig
 from diled.draws import seed_from
 from diled.space import to_space
 
-__all__ = ["evaluating", "frozen", "learning_rate", "prepare"]
+__all__ = ["evaluating", "learning_rate", "prepare"]
 
 
 def learning_rate(step: int, steps: int, warmup: int) -> float:
@@ -34,23 +34,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part in training:
             part.training = True
-
-
-@contextmanager
-def frozen(stage: Stage) -> Iterator[None]:
-    """Frozen modules get no gradient and are in evaluation mode, the others train; afterwards all may be trained again."""
-    stage.density.train()
-    fixed = [p for module in stage.frozen for p in module.parameters() if p.requires_grad]
-    for module in stage.frozen:
-        module.eval()
-    for p in fixed:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in fixed:
-            p.requires_grad_(True)
-        stage.density.eval()
 
 
 def prepare(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, index: int) -> None:
