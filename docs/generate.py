@@ -19,7 +19,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from diled.config import Config, PreprocessConfig, TrainingConfig
-from diled.family import FAMILY, DiffusionConfig, ModelConfig, NetworkConfig, family_table
+from diled.family import FAMILY, AutoencoderConfig, family_table
+from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 from diled.studies.render import comparison, provenance_line, speed
 
 DOCS = Path(__file__).parent
@@ -63,13 +64,16 @@ def model_options() -> str:
     """The options that all models share, then what each adds."""
     head = ["option", "default", "meaning"]
     parts = [
-        "Every model:\n\n" + table(head, options(ModelConfig, "model") + options(NetworkConfig, "model.network")),
-        "Models with a diffusion prior (`diled*` and `ldm`):\n\n"
+        "Every model with a code and a likelihood:\n\n"
+        + table(head, options(AutoencoderConfig, "model") + options(NetworkConfig, "model.network")),
+        "Models with a diffusion over codes (`diled*`, `ldm`, `lsgm`, `diffae`):\n\n"
         + table(head, options(DiffusionConfig, "model.prior")),
+        "Models with a diffusion over data, as `--model.diffusion` (`ddpm`, `edm`, `ndm`, `consistency`) or `--model.decoder` "
+        "(`diled_diffusion_decoder`, `diffae`):\n\n" + table(head, options(DataDiffusionConfig, "model.diffusion")),
     ]
     own: dict[tuple[str, ...], list[str]] = {}
     for name, kind in FAMILY.items():
-        for row in options(kind, "model", set(kind.model_fields) - set(ModelConfig.model_fields)):
+        for row in options(kind, "model", set(kind.model_fields) - set(AutoencoderConfig.model_fields)):
             own.setdefault(tuple(row), []).append(f"`{name}`")
     rows = [[row[0], ", ".join(names), row[1], row[2]] for row, names in own.items()]
     return "\n\n".join([*parts, "Single models:\n\n" + table(["option", "models", "default", "meaning"], rows)])
@@ -85,17 +89,18 @@ def training() -> str:
 
 
 def prior_defaults() -> str:
-    """What single models set otherwise in their diffusion."""
+    """What single models set otherwise in their diffusions."""
     rows = []
     for name, kind in FAMILY.items():
-        prior = kind.model_fields["prior"].default if "prior" in kind.model_fields else None
-        if isinstance(prior, DiffusionConfig) and prior.model_fields_set:
-            changed = ", ".join(
-                f"`{key}` `{getattr(prior, key)}`"
-                for key in DiffusionConfig.model_fields
-                if key in prior.model_fields_set
-            )
-            rows.append(f"- `{name}`: {changed}")
+        for key, field in kind.model_fields.items():
+            default = field.default
+            if isinstance(default, NoiseConfig) and default.model_fields_set:
+                changed = ", ".join(
+                    f"`{part}` `{getattr(default, part)}`"
+                    for part in type(default).model_fields
+                    if part in default.model_fields_set
+                )
+                rows.append(f"- `{name}`, `{key}`: {changed}")
     return "\n".join(rows)
 
 

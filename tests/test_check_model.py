@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny import small
 from torch import nn
 
 import diled
@@ -46,12 +47,9 @@ def examples(spec: DataSpec, n: int = 8) -> torch.Tensor:
 
 def tiny(name: str, kind: str, **more):
     """The smallest configuration of a model of the family."""
-    network = {"kind": "conv", "channels": 8} if kind == "signal" else {"kind": "mlp", "width": 12, "depth": 1}
-    values = {"latent_dim": 3, "network": network}
-    fields = FAMILY[name].model_fields
-    if "prior" in fields:
-        values["prior"] = {"width": 12, "blocks": 1}
-    values |= {key: 12 for key in ("level_width", "second_width") if key in fields}
+    values = small(name, {"kind": "conv", "channels": 8} if kind == "signal" else None)
+    if kind == "signal":
+        values |= {key: {"kind": "unet", "channels": 4} for key in ("diffusion", "decoder") if key in values}
     return model_config(name, values | more)
 
 

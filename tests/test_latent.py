@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from diled.api import Density
 from diled.config import DataSpec
-from diled.diffusion import Diffusion, LinearLogSNR
+from diled.diffusion import DataDiffusion, Diffusion, LinearLogSNR
 from diled.diffusion.schedule import alpha, like, sigma2
 from diled.editing import apply_edit
 from diled.errors import ConfigError, DataError
@@ -118,12 +117,14 @@ class _Shifted(nn.Module):
 
 
 class _DiffusionDecoder(nn.Module):
+    implicit = True
+
     def __init__(self) -> None:
         super().__init__()
-        self.diffusion: Density = Diffusion(_Shifted(), LinearLogSNR(-9.0, 9.0), (3,))
+        self.density = DataDiffusion(Diffusion(_Shifted(), LinearLogSNR(-9.0, 9.0), (3,), steps=400))
 
     def forward(self, z: Tensor):  # type: ignore[no-untyped-def]
-        return self.diffusion.given(z, steps=400)  # type: ignore[attr-defined]
+        return self.density.given(z)
 
 
 def test_editing_through_a_diffusion_keeps_what_the_code_does_not_say() -> None:

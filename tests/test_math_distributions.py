@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from diled.api import NoBound, has_entropy
-from diled.diffusion import PARAMETERIZATIONS, Diffusion, LinearLogSNR
+from diled.diffusion import PARAMETERIZATIONS, DataDiffusion, Diffusion, LinearLogSNR
 from diled.distributions import (
     Bernoulli,
     Dirac,
@@ -355,6 +355,11 @@ def test_mixture_likelihood_reads_its_parameters(channels):
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 def test_parameterisations_of_one_function_give_one_estimate(name):
     def network(z, log_snr, condition):
+        if name == "edm":  # reads c_in z / alpha, and returns what c_skip leaves
+            d, s, a = 0.5, torch.exp(-0.5 * log_snr)[:, None], torch.sigmoid(log_snr).sqrt()[:, None]
+            x = z * (s**2 + d**2).sqrt()
+            x_hat = wrong_denoiser(a * x, log_snr) + condition
+            return (x_hat - d**2 / (s**2 + d**2) * x) * (s**2 + d**2).sqrt() / (s * d)
         a, s = (torch.sigmoid(sign * log_snr).sqrt()[:, None] for sign in (1, -1))
         x_hat = wrong_denoiser(z, log_snr) + condition
         e_hat = (z - a * x_hat) / s
@@ -422,7 +427,7 @@ def test_a_diffusion_bounds_gaussian_posteriors_only():
             model.terms(q, exact=True)
     assert model.terms(Dirac(GREY))["last_step"].shape == (64,)
     with pytest.raises(NoBound):
-        model.given(GREY).entropy()
+        DataDiffusion(model).given(GREY).entropy()
     with pytest.raises(ValueError, match="at least 1"):
         Diffusion(wrong_denoiser, LinearLogSNR(), (2,), timesteps=0)
 

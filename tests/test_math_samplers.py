@@ -18,7 +18,7 @@ from closed_forms import (
     wrong_denoiser,
 )
 
-from diled.diffusion import SAMPLERS, Cosine, Diffusion, LinearLogSNR, ancestral, ddim, dpm_solver, heun
+from diled.diffusion import SAMPLERS, Cosine, DataDiffusion, Diffusion, LinearLogSNR, ancestral, ddim, dpm_solver, heun
 from diled.diffusion.process import GaussianProcess
 from diled.diffusion.samplers import invert, levels
 
@@ -210,7 +210,8 @@ def test_conditional_view_decodes_with_its_condition():
     def denoiser(z, log_snr, condition):
         return condition.expand_as(z)
 
-    view = Diffusion(denoiser, LinearLogSNR(-12.0, 6.0), (2,)).given(torch.tensor([[1.0], [-2.0]]), steps=200)
+    model = DataDiffusion(Diffusion(denoiser, LinearLogSNR(-12.0, 6.0), (2,), steps=200))
+    view = model.given(torch.tensor([[1.0], [-2.0]]))
     for x in (view.mode, view.mean, view.sample()):
         assert torch.allclose(x, torch.tensor([[1.0, 1.0], [-2.0, -2.0]]), atol=0.02)
     x = torch.tensor([[1.0, 1.0], [1.0, 1.0]])

@@ -91,9 +91,18 @@ def test_rows_of_a_table_differ_in_the_model_alone() -> None:
     for study in ("mnist-table", "digits-table"):
         configs = [resolve(None, None, path) for path in rows(study).values()]
         shared = {
-            (str(c.training), str(c.preprocess), c.data, c.model.latent_dim, str(c.model.network)) for c in configs
+            (
+                str(c.training.model_copy(update={"steps": 0})),
+                str(c.preprocess),
+                c.data,
+                c.model.latent_dim,
+                str(c.model.network),
+            )
+            for c in configs
         }
         assert len(shared) == 1, "comparisons are on equal terms"
+        longer = {name for name, path in rows(study).items() if resolve(None, None, path).training.steps != 2500}
+        assert all(name.endswith("2N") for name in longer), "a row with more steps says so"
 
 
 def test_unknown_studies_and_rows_are_named(capsys: pytest.CaptureFixture[str]) -> None:

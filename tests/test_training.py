@@ -259,7 +259,7 @@ def test_both_stages_of_a_model_can_lose_parts(tmp_path, short):
     ("options", "words"),
     [
         (["--freeze", "encodr"], ["no part 'encodr'"]),
-        (["--freeze", "encoder", "decoder", "prior"], ["nothing is left to train"]),
+        (["--freeze", "encoder", "decoder"], ["nothing is left to train"]),
         (["--init-from", "SHORT", "--model.latent_dim", 5, "--model.network.depth", 1], ["Nothing of", "differs in"]),
         (["--init-from", "SHORT", "--preprocess.size", 6], ["(1, 8, 8)", "(1, 6, 6)"]),
         (["--init-from", "none"], ["none is no model folder"]),

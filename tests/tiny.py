@@ -11,7 +11,28 @@ import pytest
 from safetensors.torch import load_file
 
 from diled import cli
+from diled.family import FAMILY
 from diled.training import engine
+
+SMALL_PARTS: dict[str, Any] = {
+    "latent_dim": 3,
+    "prior": {"width": 12, "blocks": 1},
+    "diffusion": {"kind": "mlp", "width": 12},
+    "decoder": {"kind": "mlp", "width": 12},
+    "level_width": 12,
+    "second_width": 12,
+    "critic_width": 12,
+    "mixture": 2,
+    "coarsest": 4,
+    "finest": 16,
+}
+
+
+def small(name: str, network: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Values that make a model of the family tiny."""
+    parts = SMALL_PARTS | {"network": network or {"kind": "mlp", "width": 12, "depth": 1}}
+    return {key: value for key, value in parts.items() if key in FAMILY[name].model_fields}
+
 
 SMALL = ["--model.network.width", "16", "--model.latent_dim", "4", "--report", "false"]
 PRIOR = ["--model.prior.width", "16", "--model.prior.blocks", "1"]

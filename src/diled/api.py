@@ -34,6 +34,7 @@ __all__ = [
     "Terms",
     "has_entropy",
     "normal_noise",
+    "picture",
     "scale_gradient",
     "stack",
     "sum_dims",
@@ -100,7 +101,16 @@ class Density(nn.Module):
     """A model p(x): it bounds -log p(x) of a tensor, and KL(q || p) of a distribution q over x.
 
     A subclass writes `terms` for tensors and `sample`. The terms of a distribution default to -H(q) + terms(z), z ~ q.
+    Where examples have codes, it also has `encode(x, noise, sample)` -> (B, D), `decode(z, noise, draw)` -> x and
+    `reconstruct(x, noise, sample_code, invert)`.
     """
+
+    has_codes: bool = False
+    """Whether there are `encode`, `decode` and `reconstruct`."""
+    implicit: bool = False
+    """Whether decoding a code takes a sampler's many steps."""
+    path: str = "linear"
+    """The way from one code to another: `linear`, or `spherical` where codes are noise."""
 
     def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """The named terms whose sum bounds -log p(x) (of a tensor) or KL(q || p) (of a distribution).
@@ -141,7 +151,7 @@ class Stage:
     Args:
         name: for logs and reports.
         density: what is trained; it shares its parts with the model and with other stages.
-        share: of all training steps.
+        share: of all training steps; 0: nothing is trained, only `prepare` is called.
         frozen: modules that are in evaluation mode and get no gradient.
         prepare: called once before the stage with (up to 10,000) training examples in model space.
     """
@@ -194,6 +204,11 @@ class Denoiser(Protocol):
     def __call__(self, z_t: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
         """E[z | z_t]: z_t (B, ...), log_snr (B,), condition (B, ...) or None -> (B, ...)."""
         ...
+
+
+def picture(p: Distribution, noise: Noise | None = None) -> Tensor:
+    """What is shown of p(x | z): its mean; of a diffusion a draw, since the mean of a density of pictures is a blur."""
+    return p.picture(noise) if getattr(p, "implicit", False) else p.mean  # type: ignore[attr-defined]
 
 
 def has_entropy(q: Distribution) -> bool:

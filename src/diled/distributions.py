@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diled.api import NoBound, Noise, normal_noise, scale_gradient, sum_dims
 
-__all__ = ["Bernoulli", "Dirac", "Discretized", "Logistic", "LogisticMixture", "Normal", "on_grid"]
+__all__ = ["Bernoulli", "Dirac", "Discretized", "Logistic", "LogisticMixture", "NoisyGrid", "Normal", "on_grid"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -338,6 +338,71 @@ class LogisticMixture:
     def entropy(self) -> Tensor:
         """Raises `NoBound`: a mixture's entropy has no closed form."""
         raise NoBound("The entropy of a mixture of logistics has no closed form.")
+
+    def check(self, x: Tensor) -> None:
+        """Refuse values off the grid."""
+        _check_grid(x, self.levels)
+
+
+@dataclass(frozen=True)
+class NoisyGrid:
+    """What a noisy observation y = x + std e says of x on a grid: p(x) proportional to N(y; x, std^2), a counting measure.
+
+    Args:
+        observed: y, (B, ...).
+        std: of the noise, a number.
+        levels: number of grid values in [-1, 1].
+        reach: values further than this from the nearest one are left out, as impossible; None: none is.
+
+    Reference: Kingma et al. 2021, Eq. 8.
+    """
+
+    observed: Tensor
+    std: Tensor
+    levels: int
+    reach: int | None = None
+    measure: ClassVar[str] = "counting"
+
+    def _candidates(self) -> tuple[Tensor, Tensor]:
+        """Values near y and -(y - value)^2 / (2 std^2), both (B, ..., K)."""
+        most = self.levels - 1
+        if self.reach is None or 2 * self.reach >= most:
+            index = torch.arange(self.levels, device=self.observed.device).expand(*self.observed.shape, -1)
+        else:
+            nearest = ((self.observed.clamp(-1, 1) + 1) * (0.5 * most)).round().clamp(self.reach, most - self.reach)
+            index = nearest[..., None] + torch.arange(-self.reach, self.reach + 1, device=self.observed.device)
+        values = index.to(self.observed.dtype) * (2 / most) - 1
+        return values, self._exponent(self.observed[..., None] - values)
+
+    def _exponent(self, gap: Tensor) -> Tensor:
+        return -0.5 * (gap / self.std) ** 2
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x | y]."""
+        values, exponent = self._candidates()
+        return (exponent.softmax(-1) * values).sum(-1)
+
+    @property
+    def mode(self) -> Tensor:
+        """The nearest grid value."""
+        return round_to_grid(self.observed, self.levels)
+
+    def sample(self, noise: Noise | None = None) -> Tensor:
+        """A draw; normal noise is turned into uniform noise by its distribution function."""
+        values, exponent = self._candidates()
+        u = torch.special.ndtr((noise or normal_noise(self.observed))(tuple(self.observed.shape)))
+        index = (exponent.softmax(-1).cumsum(-1) < u[..., None]).sum(-1, keepdim=True).clamp(max=values.shape[-1] - 1)
+        return values.gather(-1, index)[..., 0]
+
+    def nll(self, x: Tensor) -> Tensor:
+        """-log p(x), shape (B,)."""
+        return sum_dims(torch.logsumexp(self._candidates()[1], -1) - self._exponent(self.observed - x))
+
+    def entropy(self) -> Tensor:
+        """Sum over dimensions, shape (B,)."""
+        log_p = self._candidates()[1].log_softmax(-1)
+        return -sum_dims((log_p.exp() * log_p).sum(-1))
 
     def check(self, x: Tensor) -> None:
         """Refuse values off the grid."""

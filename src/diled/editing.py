@@ -28,10 +28,13 @@ def apply_edit(model: Model, examples: np.ndarray, direction: Direction, strengt
     """
     with seeded(0):
         x = to_space(raw_tensor(examples).to(model.device), model.spec)
-        old = model.density.encoder(x).mean
+        old = model.density.encode(x)
         moved = torch.from_numpy(direction.apply(old.flatten(1).cpu().numpy(), strength)).to(old).reshape(old.shape)
-        before, after = model.density.decoder(old), model.density.decoder(moved)
-        result = after.from_noise(before.invert(x)) if hasattr(before, "invert") else after.mean
+        if hasattr(model.density, "decoder") and model.density.implicit:
+            before, after = model.density.decoder(old), model.density.decoder(moved)
+            result = after.from_noise(before.invert(x))
+        else:
+            result = model.density.decode(moved)
     return from_model(result.cpu().numpy(), model.spec)
 
 
@@ -76,4 +79,4 @@ def by_group(
 def _codes_of_samples(model: Model, samples: int, seed: int) -> np.ndarray:
     """Codes of drawn examples, encoded again."""
     drawn = sample_batches(model.density, samples, seed=seed, mean=False)
-    return torch.cat([model.density.encoder(x.to(model.device)).mean.flatten(1).cpu() for x in drawn]).numpy()
+    return torch.cat([model.density.encode(x.to(model.device)).flatten(1).cpu() for x in drawn]).numpy()

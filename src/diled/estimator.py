@@ -123,6 +123,8 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         values, spec = self._grid_or_reals(self._shaped(X))
         config = run.model.resolved(spec)
         recipe = build(run.name, config, spec, run.training.seed)
+        if not recipe.model.has_codes:
+            raise ConfigError(f"The model '{run.name}' has no codes, so it is no transformer: use diled.train.")
         from diled.training.engine import Interrupted, fit
 
         told: list[str] = []
@@ -137,14 +139,14 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         record = {"diled": __version__, "made_by": "DiledTransformer", "seed": run.training.seed, **done}
         self.model_ = Model(recipe.model, spec, name=run.name, config=config, device=self.device, provenance=record)
         self.seed_ = run.training.seed
-        self._n_features_out = config.latent_dim
+        self._n_features_out = config.code_size(spec)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
         """The mean code of each row, (n, latent_dim); float64 unless X is float32."""
         X = self._checked(X)
-        encoder = self.model_.density.encoder
-        return self._blockwise(lambda x: encoder(x).mean.flatten(1), self._model_space(X)).astype(_real(X))
+        encode = self.model_.density.encode
+        return self._blockwise(lambda x: encode(x).flatten(1), self._model_space(X)).astype(_real(X))
 
     def inverse_transform(self, Z: Any) -> np.ndarray:
         """The decoder's mean for each code, in the units of X, (n, features). On whole numbers it is not rounded."""
@@ -152,8 +154,7 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         Z = check_array(Z, dtype=FLOATS)
         if Z.shape[1] != self._n_features_out:
             raise ValueError(f"Z has {Z.shape[1]} columns, but the codes of this model have {self._n_features_out}.")
-        decoder = self.model_.density.decoder
-        x = self._blockwise(lambda z: decoder(z).mean, torch.from_numpy(np.array(Z, dtype=np.float32)))
+        x = self._blockwise(self.model_.density.decode, torch.from_numpy(np.array(Z, dtype=np.float32)))
         return self._own_units(x).astype(Z.dtype)
 
     def score_samples(self, X: Any, *, repeats: int = 16) -> np.ndarray:

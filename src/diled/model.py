@@ -15,9 +15,8 @@ from torch import Tensor
 from diled.api import Density, total
 from diled.config import DataSpec
 from diled.data import from_model, read_examples
-from diled.diffusion import SAMPLERS
 from diled.draws import BlockNoise, seed_from, seeded
-from diled.errors import ConfigError, ModelError, did_you_mean
+from diled.errors import ConfigError, ModelError
 from diled.family import ModelConfig
 from diled.latent.interpolate import between
 from diled.models.io import load_model, save_model
@@ -96,25 +95,27 @@ class Model:
     @torch.no_grad()
     def encode(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
         """Codes, (n, d) float32: the posterior's means, or draws from it with `sample`."""
-        encoder, codes = self._part("encoder"), []
+        density, codes = self._with_codes(), []
         with seeded(seed):
             for noise, x in self._examples(inputs, convert, seed):
-                posterior = encoder(x)
-                codes.append((posterior.sample(noise) if sample else posterior.mean).flatten(1).cpu())
+                codes.append(density.encode(x, noise=noise, sample=sample).flatten(1).cpu())
         return torch.cat(codes).numpy()
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray | Tensor, *, sample: bool = False, seed: int = 0) -> np.ndarray:
-        """Raw values (n, *shape) from codes (n, d): the decoder's mean, or draws with `sample`."""
-        decoder, out = self._part("decoder"), []
+        """Raw values (n, *shape) from codes (n, d): the decoder's mean, or draws with `sample`.
+
+        A diffusion decoder has no mean worth looking at: all codes are decoded from one x_T instead.
+        """
+        density, out = self._with_codes(), []
         values = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
         z = torch.as_tensor(values, dtype=torch.float32, device=self.device)
-        dim = getattr(self.config, "latent_dim", None) or "d"
+        dim = (self.config.code_size(self.spec) if self.config is not None else None) or "d"
         if z.ndim != 2 or len(z) == 0 or z.shape[1] != (z.shape[1] if dim == "d" else dim):
             raise ConfigError(f"decode wants codes of shape (n, {dim}), n at least 1, not {tuple(z.shape)}.")
         for start in range(0, len(z), BATCH):
-            p = decoder(z[start : start + BATCH])
-            out.append((p.sample(BlockNoise(seed, start, device=self.device)) if sample else p.mean).cpu())
+            noise = BlockNoise(seed, start, device=self.device) if sample else None
+            out.append(density.decode(z[start : start + BATCH], noise=noise, draw=sample).cpu())
         return from_model(torch.cat(out).numpy(), self.spec)
 
     def sample(
@@ -124,34 +125,46 @@ class Model:
 
         Args:
             n: how many.
-            steps: of the sampler of a diffusion prior; None: 25.
-            sampler: `ancestral`, `ddim` (default), `heun` or `dpm_solver`.
+            steps: of every diffusion inside; None: the model's own, 25 for most.
+            sampler: `ancestral`, `ddim`, `heun` or `dpm_solver`; None: the model's own, `ddim` for most.
             seed: of the noise.
             draw: draw from p(x | z) instead of taking its mean.
         """
-        if sampler is not None and sampler not in SAMPLERS:
-            raise ConfigError(f"Unknown sampler '{sampler}'.{did_you_mean(sampler, SAMPLERS)}")
         drawn = sample_batches(self.density, n, steps=steps, sampler=sampler, seed=seed, mean=not draw)
         return from_model(torch.cat(list(drawn)).numpy(), self.spec)
 
     @torch.no_grad()
-    def reconstruct(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
-        """Decoded codes of the inputs as raw values (n, *shape); from a draw of the posterior with `sample`."""
-        self._part("encoder")
+    def reconstruct(
+        self, inputs: Any, *, sample: bool = False, invert: bool = False, convert: bool = False, seed: int = 0
+    ) -> np.ndarray:
+        """Decoded codes of the inputs as raw values (n, *shape); from a draw of the posterior with `sample`.
+
+        A diffusion decoder starts from fresh noise, or with `invert` from the x_T that belongs to the input.
+        """
+        self._with_codes()
         out = []
         with seeded(seed):
             for noise, x in self._examples(inputs, convert, seed):
-                out.append(self.density.reconstruct(x, noise=noise, sample_code=sample).cpu())
+                out.append(self.density.reconstruct(x, noise=noise, sample_code=sample, invert=invert).cpu())
         return from_model(torch.cat(out).numpy(), self.spec)
 
     def interpolate(
-        self, a: Any, b: Any, steps: int = 8, *, mode: Literal["linear", "spherical"] = "linear", convert: bool = False
+        self,
+        a: Any,
+        b: Any,
+        steps: int = 8,
+        *,
+        mode: Literal["auto", "linear", "spherical"] = "auto",
+        convert: bool = False,
     ) -> np.ndarray:
-        """Decoded codes on the way from a to b: (steps, *shape) of one pair, (n, steps, *shape) of n pairs."""
+        """Decoded codes on the way from a to b: (steps, *shape) of one pair, (n, steps, *shape) of n pairs.
+
+        `auto` walks straight, or on a sphere where the codes are noise (DDPM, EDM).
+        """
         z_a, z_b = self.encode(a, convert=convert), self.encode(b, convert=convert)
         if len(z_a) != len(z_b):
             raise ConfigError(f"interpolate wants as many ends as starts, got {len(z_a)} and {len(z_b)}.")
-        path = between(z_a, z_b, steps, mode)
+        path = between(z_a, z_b, steps, self.density.path if mode == "auto" else mode)
         decoded = self.decode(path.reshape(-1, path.shape[-1])).reshape(*path.shape[:2], *self.spec.shape)
         return decoded[0] if len(z_a) == 1 else decoded
 
@@ -250,11 +263,12 @@ class Model:
 
     # Helpers ----------------------------------------------------------------------------------------------------------
 
-    def _part(self, name: str) -> Any:
-        part = getattr(self.density, name, None)
-        if part is None:
-            raise ConfigError(f"The model {self.name or type(self.density).__name__} has no {name}.")
-        return part
+    def _with_codes(self) -> Any:
+        if not self.density.has_codes:
+            raise ConfigError(
+                f"The model {self.name or type(self.density).__name__} has no encoder: examples have no codes."
+            )
+        return self.density
 
     def _examples(self, inputs: Any, convert: bool, seed: int) -> Iterator[tuple[BlockNoise, Tensor]]:
         """Batches in model space on the model's device, each with noise for draws of its codes."""

@@ -14,6 +14,7 @@ from diled.data import Data
 from diled.draws import seeded
 from diled.evaluation.measure import Measured, measure
 from diled.evaluation.report import Cell, Shown, table_text, write_report
+from diled.latent.interpolate import between
 from diled.model import Model
 from diled.models.io import write_json
 from diled.models.sampling import sample_batches
@@ -30,6 +31,8 @@ COLUMNS = {
     "frechet_floor": ("real data", ""),
     "frechet_reconstructions": ("Frechet, reconstructions", "lower"),
     "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
+    "precision": ("precision", "higher"),
+    "recall": ("recall", "higher"),
     "reconstruction_mse": ("reconstruction MSE", "lower"),
     "probe_accuracy": ("probe accuracy", "higher"),
     "share_of_data": ("share of data", ""),
@@ -166,35 +169,34 @@ def bits_per_dimension(nats: float, data: Data) -> float | None:
 @torch.no_grad()
 def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int = 0, rows: int = 6) -> Shown:
     """Pictures, codes and curves of one model for the report."""
-    density, device = model.density, model.device
-    grey = data.spec.model_copy(update={"binarize": "none"})
-    raw = raw_tensor(data.test.values[: min(2000, len(data.test))])
-    with seeded(seed, 5):
-        x = to_space(raw.to(device), data.spec)
-        codes = density.encoder(x).mean
-    few = min(32, len(x))
-    ends = (
-        torch.stack([codes[0 : 2 * rows : 2], codes[1 : 2 * rows : 2]], 1)
-        if len(codes) >= 2 * rows
-        else codes[None, :2]
-    )
-    path = torch.stack([torch.lerp(ends[:, 0], ends[:, 1], s) for s in torch.linspace(0, 1, 9).tolist()], 1)
-    decoded = density.decoder(path.flatten(0, 1)).mean.unflatten(0, path.shape[:2])
-    originals = to_space(raw, grey)
+    density: Any = model.density
     labels = next(((c, v) for c, v in data.test.labels.items()), None)
+    shown: dict[str, Any] = {}
+    if density.has_codes:
+        raw = raw_tensor(data.test.values[: 2000 if hasattr(density, "encoder") else 200])
+        with seeded(seed, 5):
+            codes = density.encode(to_space(raw.to(model.device), data.spec)).flatten(1)
+        few, grey = min(32, len(codes)), data.spec.model_copy(update={"binarize": "none"})
+        pairs = codes[: 2 * rows].unflatten(0, (-1, 2)) if len(codes) >= 2 * rows else codes[None, :2]
+        path = between(pairs[:, 0].cpu().numpy(), pairs[:, 1].cpu().numpy(), 9, density.path)
+        way = torch.from_numpy(path).to(codes)
+        originals = to_space(raw, grey)
+        shown = {
+            "originals": originals[:few].numpy(),
+            "reconstructions": density.decode(codes[:few]).cpu().numpy(),
+            "interpolations": density.decode(way.flatten(0, 1)).unflatten(0, way.shape[:2]).cpu().numpy(),
+            "interpolation_ends": originals[: 2 * len(pairs)].unflatten(0, (len(pairs), 2)).numpy(),
+            "codes": codes.cpu().numpy(),
+            "labels": None if labels is None else labels[1][: len(raw)],
+        }
     return Shown(
         name=name,
         samples=torch.cat(list(sample_batches(density, 64, seed=seed))).numpy(),
-        originals=originals[:few].numpy(),
-        reconstructions=density.decoder(codes[:few]).mean.cpu().numpy(),
-        interpolations=decoded.cpu().numpy(),
-        interpolation_ends=originals[: 2 * len(ends)].unflatten(0, (len(ends), 2)).numpy(),
-        codes=codes.flatten(1).cpu().numpy(),
-        labels=None if labels is None else labels[1][: len(raw)],
         class_names=[] if labels is None else data.spec.labels.get(labels[0], []),
         log=Log(run).read() if run is not None else [],
         seconds=model.provenance.get("train_seconds"),
         parameters=model.parameters,
+        **shown,
     )
 
 

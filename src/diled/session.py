@@ -23,9 +23,12 @@ from diled.runs import RunConfig, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
 
-__all__ = ["PARTS", "Session", "resume"]
+__all__ = ["Session", "resume"]
 
-PARTS = ("encoder", "decoder", "prior")
+
+def parts_of(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The parts of a model that hold parameters, by name: encoder, decoder, prior and the like."""
+    return {name: part for name, part in model.named_children() if any(True for _ in part.parameters())}
 
 
 class Session:
@@ -142,17 +145,18 @@ class Session:
     def estimate(self) -> dict[str, Any]:
         """Parameters per part, memory and time of this training, measured with a few steps; prints them."""
         model, config = self.recipe.model, self.config.training
-        parts = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in PARTS}
+        parts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts_of(model).items()}
         weights = 4 * sum(parts.values())
         memory = {
             "weights, gradients, optimiser and averages": weights * (5 if config.ema else 4),
-            "activations of one step": max(self._activations(stage) for stage in self.recipe.stages),
+            "activations of one step": max(self._activations(stage) for stage in self.recipe.stages if stage.share),
             "data": self.values.numel() * self.values.element_size(),
         }
         shares = sum(stage.share for stage in self.recipe.stages)
         seconds = sum(
             config.steps * stage.share / shares * seconds_per_step(stage, self.values, self.spec, config)
             for stage in self.recipe.stages
+            if stage.share
         )
         self.say(
             f"{self.config.model.row.title} on {self.data.name}: {len(self.values):,} examples of {self.spec.shape}"
@@ -183,14 +187,15 @@ class Session:
         recipe = build(self.config.name, self.config.model, self.spec, self.config.training.seed)
         if self.config.init_from:
             copy_parts(Path(self.config.init_from), recipe, self.spec, self.say)
-        unknown = set(self.config.freeze) - set(PARTS)
+        parts = parts_of(recipe.model)
+        unknown = set(self.config.freeze) - set(parts)
         if unknown:
-            raise ConfigError(f"There is no part '{sorted(unknown)[0]}' to freeze. Parts: {', '.join(PARTS)}.")
+            raise ConfigError(f"There is no part '{sorted(unknown)[0]}' to freeze. Parts: {', '.join(parts)}.")
         if self.config.freeze:
-            frozen = tuple(getattr(recipe.model, part) for part in self.config.freeze)
+            frozen = tuple(parts[name] for name in self.config.freeze)
             stages = [replace(stage, frozen=(*stage.frozen, *frozen)) for stage in recipe.stages]
-            recipe.stages = [stage for stage in stages if _trains(stage)]
-            if not recipe.stages:
+            recipe.stages = [stage for stage in stages if not stage.share or _trains(stage)]
+            if not any(stage.share for stage in recipe.stages):
                 raise ConfigError("With these parts frozen nothing is left to train.")
         return recipe
 
@@ -252,9 +257,9 @@ def copy_parts(source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str]
     if other_spec.shape != spec.shape:
         raise ConfigError(f"{source} was trained on examples of shape {other_spec.shape}, these are {spec.shape}.")
     copied, reasons = [], []
-    for part in PARTS:
-        mine, theirs = getattr(recipe.model, part), getattr(other, part, None)
-        if theirs is None or not (mine.state_dict() or theirs.state_dict()):
+    for part, mine in parts_of(recipe.model).items():
+        theirs = getattr(other, part, None)
+        if theirs is None:
             continue
         here = {key: tuple(v.shape) for key, v in mine.state_dict().items()}
         there = {key: tuple(v.shape) for key, v in theirs.state_dict().items()}

@@ -1,8 +1,7 @@
 """One function for each verb: what notebooks call and what the command line calls. The composition root.
 
 Names and arguments are those of the command line: `diled train digits --model vae` is `diled.train("digits", model="vae")`.
-Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports happen inside, so that importing this module
-costs nothing.
+Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports happen inside, so that importing is cheap.
 """
 
 from __future__ import annotations
@@ -123,8 +122,8 @@ def sample(
     Args:
         run: of a trained model.
         n: how many.
-        steps: of the sampler of a diffusion prior (25).
-        sampler: ancestral, ddim, heun or dpm_solver.
+        steps: of every diffusion inside; default: the model's own (25 for most).
+        sampler: ancestral, ddim, heun or dpm_solver; default: the model's own (ddim for most).
         draw: draw from p(x | z) instead of taking its mean.
         seed: of the noise; example i depends on the seed and i alone.
         device: where to compute.
@@ -148,6 +147,7 @@ def reconstruct(
     inputs: Any,
     *,
     sample: bool = False,
+    invert: bool = False,
     convert: bool = False,
     seed: int = 0,
     device: Device = "auto",
@@ -159,6 +159,7 @@ def reconstruct(
         run: of a trained model.
         inputs: pictures, a folder, a .parquet, .npz or .npy file; in Python also arrays.
         sample: from a draw of the posterior instead of its mean.
+        invert: with a diffusion decoder, from the noise that belongs to each input instead of fresh noise.
         convert: bring inputs of another size or kind to what the model wants.
         seed: of draws.
         device: where to compute.
@@ -173,7 +174,7 @@ def reconstruct(
     model = model_of(run, device)
     check_out(out, model.spec)
     inputs = examples_of(inputs, model, convert)
-    result = model.reconstruct(inputs, sample=sample, seed=seed)
+    result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
     write_pairs(inputs, result, model, out)
     return result
 
@@ -222,7 +223,7 @@ def interpolate(
     b: Any,
     *,
     steps: int = 8,
-    mode: Literal["linear", "spherical"] = "linear",
+    mode: Literal["auto", "linear", "spherical"] = "auto",
     convert: bool = False,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -234,7 +235,7 @@ def interpolate(
         a: where to start.
         b: where to go.
         steps: pictures on the way, both ends included.
-        mode: linear or spherical.
+        mode: linear or spherical; auto is linear, and spherical where codes are noise (ddpm, edm).
         convert: bring inputs of another size or kind to what the model wants.
         device: where to compute.
         out: a picture, an array, or a folder.
@@ -363,7 +364,7 @@ def evaluate(
         by: a label column: bound, error and share of samples for each of its groups.
         samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
         repeats: Monte-Carlo passes for the bound.
-        steps: of the sampler.
+        steps: of the samplers inside.
         sampler: ancestral, ddim, heun or dpm_solver.
         seed: of all draws.
         device: where to compute.
@@ -480,8 +481,7 @@ def data(
     from diled.config import PreprocessConfig, validated
     from diled.runs import nested
 
-    values = nested(settings or {}).get("preprocess", {})
-    return open_data(source, validated(PreprocessConfig, values, "preprocess"))
+    return open_data(source, validated(PreprocessConfig, nested(settings or {}).get("preprocess", {}), "preprocess"))
 
 
 def demo(

@@ -16,18 +16,23 @@ Feeding a sample of q instead of q adds the first noise a second time: a bound t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims, total, with_gradient_of
+from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims, with_gradient_of
 from diled.diffusion.objectives import Objective, vlb
-from diled.diffusion.process import GaussianProcess
-from diled.diffusion.samplers import SAMPLERS, Sampler, invert, levels
+from diled.diffusion.process import GaussianProcess, Process, bridge
+from diled.diffusion.samplers import SAMPLERS, Denoise, Sampler, invert, levels
 from diled.diffusion.schedule import Schedule, alpha, sigma, sigma2
 from diled.distributions import LOG_2PI, Normal
+from diled.errors import ConfigError
 
-__all__ = ["Conditional", "Diffusion", "stratified_times"]
+__all__ = ["Diffusion", "Spacing", "stratified_times"]
+
+Spacing = Callable[[Schedule, int, torch.device | None], Tensor]
+"""(schedule, steps, device) -> steps + 1 noise levels from gamma(1) down to gamma(0), where a sampler looks."""
 
 
 class Diffusion(Density):
@@ -41,6 +46,11 @@ class Diffusion(Density):
         times_per_code: noise levels drawn for each example in training (K); stratified over the batch.
         objective: training weights. `bound()` ignores them.
         process: the forward process.
+        sampler, steps, spacing: how it is sampled unless one says otherwise; `steps` None: 25, or T of a discrete chain for
+            the ancestral sampler.
+
+    Raises:
+        ValueError: parts that do not go together.
 
     Reference: Sohl-Dickstein et al. 2015; Ho et al. 2020; Kingma et al. 2021.
     """
@@ -54,7 +64,10 @@ class Diffusion(Density):
         timesteps: int | None = None,
         times_per_code: int = 1,
         objective: Objective | None = None,
-        process: GaussianProcess | None = None,
+        process: Process | None = None,
+        sampler: str = "ddim",
+        steps: int | None = None,
+        spacing: Spacing = levels,
     ) -> None:
         super().__init__()
         if timesteps is not None and timesteps < 1:
@@ -63,6 +76,8 @@ class Diffusion(Density):
             raise ValueError(
                 "a learned schedule is trained by the bound only: use the vlb weighting, with the terminal term"
             )
+        if process is not None and not process.ode and (timesteps is None or sampler != "ancestral"):
+            raise ValueError("a process that is no ODE needs a discrete chain (timesteps) and the ancestral sampler")
         self.denoiser = denoiser
         self.schedule = schedule
         self.shape = tuple(shape)
@@ -70,6 +85,7 @@ class Diffusion(Density):
         self.times_per_code = times_per_code
         self.objective = objective or Objective()
         self.process = process or GaussianProcess()
+        self.sampler, self.steps, self.spacing = sampler, steps, spacing
 
     def terms(
         self,
@@ -113,12 +129,14 @@ class Diffusion(Density):
         t = stratified_times(batch, k, q.mean)
         if steps is not None:
             t = (torch.floor(t * steps) + 1).clamp(max=steps) / steps
-        gamma_0, gamma_t = self.schedule.ends[0], self.schedule.gamma(t)
-        if steps is None:
-            slope = self.schedule.slope(t)
-        else:
-            gamma_s = self.schedule.gamma(t - 1 / steps)
+        gamma_0, gamma_1 = self.schedule.ends
+        if steps is not None:
+            gamma_s, gamma_t = self.schedule.gamma(t - 1 / steps), self.schedule.gamma(t)
             slope = steps * (gamma_t - gamma_s)
+        elif exact:  # the bound depends on the ends only, and has least noise with levels uniform in log SNR
+            gamma_t, slope = torch.lerp(gamma_0, gamma_1, t), (gamma_1 - gamma_0).expand_as(t)
+        else:
+            gamma_t, slope = self.schedule.gamma(t), self.schedule.slope(t)
         weight, q = self._weights(q.repeat(k), gamma_t, slope, exact)
         at_t = self.process.marginal(q, gamma_0, gamma_t)
         e = torch.randn_like(at_t.mean)
@@ -132,7 +150,7 @@ class Diffusion(Density):
             nats = squares
         else:
             at_s = self.process.marginal(q, gamma_0, gamma_s)
-            forward = self.process.posterior(at_s, at_t, z_t, gamma_s, gamma_t)
+            forward = bridge(at_s, at_t, z_t, gamma_s, gamma_t)
             nats = steps * forward.kl(self.process.step(z_t, x_hat, gamma_s, gamma_t))
         if weight is not None:
             nats = with_gradient_of(nats, weight * squares)
@@ -163,7 +181,7 @@ class Diffusion(Density):
         *,
         noise: Noise | None = None,
         steps: int | None = None,
-        sampler: str | Sampler = "ddim",
+        sampler: str | Sampler | None = None,
         condition: Tensor | None = None,
         start: Tensor | None = None,
     ) -> Tensor:
@@ -172,77 +190,56 @@ class Diffusion(Density):
         Args:
             n: how many.
             noise: source of z_1 and of the steps' noise.
-            steps: sampler steps; None: 25, or T of a discrete chain for the ancestral sampler.
+            steps: sampler steps.
             sampler: a name of `SAMPLERS` or any function (denoise, z, gammas, noise).
             condition: passed to the denoiser.
             start: z_1, instead of noise.
+
+        Raises:
+            ConfigError: an ODE sampler for a process that is no ODE.
         """
         reference = self._reference()
         noise = noise or normal_noise(reference)
-        if steps is None:
-            steps = self.timesteps if self.timesteps and sampler == "ancestral" else 25
-        run = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        sampler = self.sampler if sampler is None else sampler
+        steps = self.sampling_steps(sampler) if steps is None else steps
         z = noise((n, *self.shape)) if start is None else start
-        return run(self._denoise(condition), z, levels(self.schedule, steps, reference.device), noise)
+        gammas, denoise = self.spacing(self.schedule, steps, reference.device), self._denoise(condition)
+        if not self.process.ode:
+            return self._chain(denoise, z, gammas, noise, sampler)
+        run = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        return run(denoise, z, gammas, noise)
+
+    def sampling_steps(self, sampler: str | Sampler | None = None) -> int:
+        """Steps that `sample` takes unless one says otherwise."""
+        chain = self.timesteps if (sampler or self.sampler) == "ancestral" else None
+        return self.steps or chain or 25
 
     def invert(self, z_0: Tensor, *, steps: int = 50, condition: Tensor | None = None) -> Tensor:
-        """The z_1 from which DDIM returns to z_0 (see `samplers.invert`)."""
-        return invert(self._denoise(condition), z_0, levels(self.schedule, steps, z_0.device))
+        """The z_1 from which DDIM returns to z_0 (see `samplers.invert`).
 
-    def given(self, condition: Tensor, *, steps: int = 25) -> Conditional:
-        """p(x | condition) as a distribution, for use as a decoder's output."""
-        return Conditional(self, condition, steps)
+        Raises:
+            ConfigError: the process is no ODE.
+        """
+        if not self.process.ode:
+            raise ConfigError("A neural diffusion model has no inverse: its process is no ODE.")
+        return invert(self._denoise(condition), z_0, self.spacing(self.schedule, steps, z_0.device))
 
-    def _denoise(self, condition: Tensor | None):  # type: ignore[no-untyped-def]
+    def _chain(self, denoise: Denoise, z: Tensor, gammas: Tensor, noise: Noise, sampler: str | Sampler) -> Tensor:
+        """The reverse chain, step by step."""
+        if sampler != "ancestral":
+            raise ConfigError("A neural diffusion model has no ODE: sample it with sampler 'ancestral'.")
+        for gamma_t, gamma_s in zip(gammas[:-1], gammas[1:], strict=True):
+            x_hat = denoise(z, (-gamma_t).expand(len(z))).to(z.dtype)
+            z = self.process.step(z, x_hat, gamma_s, gamma_t).sample(noise)
+        return z
+
+    def _denoise(self, condition: Tensor | None) -> Denoise:
         if condition is None:
             return self.denoiser
         return lambda z, log_snr: self.denoiser(z, log_snr, condition)
 
     def _reference(self) -> Tensor:
         return next(iter(self.parameters()), self.schedule.ends[0])
-
-
-class Conditional:
-    """A diffusion given a code, as a distribution p(x | z): its nll is the sum of its terms."""
-
-    measure = "density"
-
-    def __init__(self, diffusion: Diffusion, condition: Tensor, steps: int) -> None:
-        self.diffusion, self.condition, self.steps = diffusion, condition, steps
-
-    def nll(self, x: Tensor) -> Tensor:
-        """A bound on -log p(x | condition), (B,); its gradient is the objective's."""
-        return total(self.diffusion.terms(x, condition=self.condition))
-
-    def sample(self, noise: Noise | None = None) -> Tensor:
-        """A draw, by DDIM from fresh noise."""
-        n = len(self.condition)
-        return self.diffusion.sample(n, noise=noise, steps=self.steps, condition=self.condition)
-
-    @property
-    def mode(self) -> Tensor:
-        """DDIM from z_1 = 0."""
-        return self.from_noise(torch.zeros(len(self.condition), *self.diffusion.shape).to(self.condition))
-
-    @property
-    def mean(self) -> Tensor:
-        """The same as `mode`: the exact mean would need many draws."""
-        return self.mode
-
-    def from_noise(self, z_1: Tensor) -> Tensor:
-        """What DDIM makes of z_1 given the condition: the inverse of `invert`."""
-        return self.diffusion.sample(len(z_1), steps=self.steps, condition=self.condition, start=z_1)
-
-    def invert(self, x: Tensor) -> Tensor:
-        """The z_1 that DDIM takes back to x."""
-        return self.diffusion.invert(x, steps=self.steps, condition=self.condition)
-
-    def entropy(self) -> Tensor:
-        """Raises `NoBound`."""
-        raise NoBound("A diffusion decoder has no entropy in closed form.")
-
-    def check(self, x: Tensor) -> None:
-        """Every tensor is admissible: a density."""
 
 
 def stratified_times(batch: int, k: int, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ relative to the variational bound, from (gamma, slope = gamma'(t), D):
     vlb       w = 1
     simple    w = 2 scale p(gamma) (/ D where the mean over dimensions is meant): the unweighted noise error, Ho et al. 2020
     min_snr   w = simple times min(SNR, cap) / SNR, Hang et al. 2023
+    edm       w = 2 p(gamma) (s^2 + sigma_data^2) / sigma_data^2 with s^2 = e^gamma = 1 / SNR, Karras et al. 2022
 
 A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use.
 """
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from diled.diffusion.schedule import Schedule
 
-__all__ = ["Objective", "Weighting", "min_snr", "simple", "vlb"]
+__all__ = ["Objective", "Weighting", "edm", "min_snr", "simple", "vlb"]
 
 Weighting: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 """(gamma, slope, dimensions) -> w, of gamma's shape."""
@@ -52,6 +53,19 @@ def min_snr(cap: float = 5.0, *, scale: float = 1.0, reference: Schedule | None 
 
     def weight(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
         return base(gamma, slope, dims) * torch.clamp(cap * torch.exp(gamma), max=1.0)
+
+    return weight
+
+
+def edm(sigma_data: float = 0.5, *, scale: float = 1.0, reference: Schedule | None = None) -> Weighting:
+    """(s^2 + sigma_data^2) / (s sigma_data)^2 * || x - x_hat ||^2 (Karras et al. 2022, Table 1), with s = sigma / alpha.
+
+    Since || x - x_hat ||^2 = s^2 || e - e_hat ||^2, it is `simple` times (s^2 + sigma_data^2) / sigma_data^2.
+    """
+    base = simple(scale, reference=reference)
+
+    def weight(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
+        return base(gamma, slope, dims) * (torch.exp(gamma) + sigma_data**2) / sigma_data**2
 
     return weight
 

@@ -19,9 +19,20 @@ import torch
 from torch import Tensor
 
 from diled.api import Noise, normal_noise
-from diled.diffusion.schedule import Schedule, alpha, sigma
+from diled.diffusion.schedule import Schedule, alpha, like, sigma
 
-__all__ = ["SAMPLERS", "Denoise", "Sampler", "ancestral", "ddim", "dpm_solver", "heun", "invert", "levels"]
+__all__ = [
+    "SAMPLERS",
+    "Denoise",
+    "Sampler",
+    "ancestral",
+    "ddim",
+    "dpm_solver",
+    "heun",
+    "invert",
+    "karras_levels",
+    "levels",
+]
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(z, log_snr (B,)) -> the estimate of clean z."""
@@ -40,6 +51,18 @@ def levels(schedule: Schedule, steps: int, device: torch.device | None = None) -
     if steps < 1:
         raise ValueError(f"a sampler needs at least one step, got {steps}")
     return schedule.gamma(torch.linspace(1, 0, steps + 1, device=device, dtype=schedule.ends[0].dtype))
+
+
+def karras_levels(schedule: Schedule, steps: int, device: torch.device | None = None, *, rho: float = 7.0) -> Tensor:
+    """steps + 1 noise levels from gamma(1) to gamma(0), equally spaced in s^(1 / rho) with s = sigma / alpha.
+
+    Fine steps where there is little noise, whatever the schedule's shape (Karras et al. 2022, Eq. 5).
+    """
+    if steps < 1:
+        raise ValueError(f"a sampler needs at least one step, got {steps}")
+    low, high = (torch.exp(end / (2 * rho)) for end in schedule.ends)
+    place = torch.linspace(0, 1, steps + 1, device=device, dtype=low.dtype)
+    return 2 * rho * torch.log(high + place * (low - high))
 
 
 def _denoise_at(denoise: Denoise, z: Tensor, gamma: Tensor) -> Tensor:
@@ -70,14 +93,18 @@ def ancestral(denoise: Denoise, z: Tensor, gammas: Tensor, noise: Noise | None =
 
 
 def heun(denoise: Denoise, z: Tensor, gammas: Tensor, noise: Noise | None = None) -> Tensor:
-    """Heun's second-order method in z/alpha (Karras et al. 2022, Algorithm 1); two evaluations a step."""
+    """Heun's second-order method in z/alpha (Karras et al. 2022, Algorithm 1); two evaluations a step.
+
+    `gammas` may also be (steps + 1, B): levels of its own for each example.
+    """
     for gamma_t, gamma_s in zip(gammas[:-1], gammas[1:], strict=True):
-        s_t, s_s = torch.exp(0.5 * gamma_t), torch.exp(0.5 * gamma_s)
-        x = z / alpha(gamma_t)
+        s_t, s_s = like(torch.exp(0.5 * gamma_t), z), like(torch.exp(0.5 * gamma_s), z)
+        x = z / like(alpha(gamma_t), z)
         d_t = (x - _denoise_at(denoise, z, gamma_t)) / s_t
         euler = x + (s_s - s_t) * d_t
-        d_s = (euler - _denoise_at(denoise, alpha(gamma_s) * euler, gamma_s)) / s_s
-        z = alpha(gamma_s) * (x + (s_s - s_t) * 0.5 * (d_t + d_s))
+        at_s = like(alpha(gamma_s), z)
+        d_s = (euler - _denoise_at(denoise, at_s * euler, gamma_s)) / s_s
+        z = at_s * (x + (s_s - s_t) * 0.5 * (d_t + d_s))
     return z
 
 

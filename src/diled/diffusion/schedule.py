@@ -20,6 +20,7 @@ __all__ = [
     "LearnedLogSNR",
     "Linear",
     "LinearLogSNR",
+    "LogNormal",
     "Schedule",
     "alpha",
     "constant_beta",
@@ -184,6 +185,47 @@ class Linear(Schedule):
         return (torch.sigmoid(0.5 * gamma) - self.cut[0]) / (self.cut[1] - self.cut[0])
 
 
+class LogNormal(Schedule):
+    """log(sigma / alpha) ~ N(mean, std^2), the noise levels of EDM's training, cut to [gamma_min, gamma_max].
+
+    gamma(t) = 2 (mean + std Phi^-1(u)) with u rising linearly between the cuts (Karras et al. 2022, Table 1).
+    """
+
+    _ends: Tensor
+
+    def __init__(
+        self, gamma_min: float = -12.0, gamma_max: float = 8.0, *, mean: float = -1.2, std: float = 1.2
+    ) -> None:
+        super().__init__()
+        _check_ends(gamma_min, gamma_max)
+        self.mean, self.std = mean, std
+        ends = torch.tensor([gamma_min, gamma_max], dtype=torch.float64)
+        self.low, self.high = torch.special.ndtr((0.5 * ends - mean) / std).tolist()
+        self.register_buffer("_ends", ends.float())
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """gamma(0) and gamma(1)."""
+        return self._ends[0], self._ends[1]
+
+    def _score(self, t: Tensor) -> Tensor:
+        return torch.special.ndtri(self.low + (self.high - self.low) * _wide(t))  # u is close to 1 at the noise end
+
+    def gamma(self, t: Tensor) -> Tensor:
+        """2 (mean + std Phi^-1(u))."""
+        return (2 * (self.mean + self.std * self._score(t))).to(t.dtype)
+
+    def slope(self, t: Tensor) -> Tensor:
+        """2 std sqrt(2 pi) exp(Phi^-1(u)^2 / 2) du/dt: the inverse of the density of gamma."""
+        density = torch.exp(-0.5 * self._score(t) ** 2) / math.sqrt(2 * math.pi)
+        return (2 * self.std * (self.high - self.low) / density).to(t.dtype)
+
+    def time(self, gamma: Tensor) -> Tensor:
+        """From u = Phi((gamma / 2 - mean) / std)."""
+        u = torch.special.ndtr((0.5 * _wide(gamma) - self.mean) / self.std)
+        return ((u - self.low) / (self.high - self.low)).to(gamma.dtype)
+
+
 class BetaTable(Schedule):
     """The table of a discrete chain: alpha_i^2 = prod_{j <= i} (1 - beta_j) at t = (i - 1) / (T - 1), gamma linear between.
 
@@ -229,6 +271,11 @@ def ddpm_beta(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Bet
 def constant_beta(steps: int = 1000, beta: float = 0.008) -> BetaTable:
     """One beta for every step, the encoder's noise included (Liu et al. 2024: 0.008 and 1000)."""
     return BetaTable(torch.full((steps,), beta, dtype=torch.float64))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float64 where the device has it."""
+    return x if x.device.type == "mps" else x.double()
 
 
 def _check_ends(gamma_min: float, gamma_max: float) -> None:

@@ -1,9 +1,11 @@
 """All figures of one model on one data set, the same for every model.
 
 bound_nats, rate_nats, distortion_nats        the bound belongs to the ancestral chain, whichever sampler drew the pictures
-frechet_samples, frechet_reconstructions      decoder means, in the features of a named network
-frechet_midpoints/0.2, frechet_midpoints/0.4  decoded straight midpoints of random pairs of test codes
-frechet_floor                                 real data against real data, in equal numbers
+frechet_samples, frechet_reconstructions      decoder means, in the features of a named network (diffusion decoders: draws)
+.../draws                                     draws from p(x | z) in place of means
+frechet_midpoints/0.2, frechet_midpoints/0.4  decoded points between the codes of random pairs of test examples
+kid_samples, precision, recall                of the same samples, in the same features
+frechet_floor, kid_floor, precision_floor ... real data against real data, in equal numbers
 frechet_pixel_midpoints/0.4                   the ceiling of midpoints: mixtures of pixels
 reconstruction_mse                            per dimension, on the scale [0, 1]
 shuffled_distortion_nats                      reconstruction from another example's code: does the decoder listen?
@@ -24,13 +26,20 @@ from torch import Tensor
 from diled.api import Density, NoBound, total
 from diled.config import DataSpec
 from diled.data.splits import Data, Split
-from diled.draws import seeded
+from diled.draws import BlockNoise, seeded
 from diled.evaluation.feature_nets import FeatureNet, available, extract, feature_net, random_features
-from diled.evaluation.images import frechet
-from diled.models.sampling import BATCH, has_sampler, sample_batches
+from diled.evaluation.images import frechet, kid, precision_recall
+from diled.latent.interpolate import at
+from diled.models.sampling import BATCH, described, sample_batches, sampled_with
 from diled.space import log_unit, raw_tensor, to_space
 
 __all__ = ["Measured", "bounds", "distances", "features_for", "measure", "probe", "reconstruction"]
+
+
+FEW = 2000
+"""Test examples that are reconstructed where decoding takes a sampler's many steps."""
+NEIGHBOURS = 2000
+"""Examples of each set for precision and recall, whose cost grows with their square."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ def measure(
     """
     test = data.test.subset(np.arange(min(limit, len(data.test))))
     found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
-    if hasattr(model, "encoder"):
+    if model.has_codes:
         found |= reconstruction(model, test, data.spec, seed=seed)
         found |= probe(model, data.train, test, data.spec, label=label)
     found |= distances(model, data.train, test, data, samples=samples, steps=steps, sampler=sampler, seed=seed)
@@ -116,6 +125,8 @@ def bounds(model: Any, split: Split, spec: DataSpec, *, repeats: int = 8, seed: 
 def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -> dict[str, Measured]:
     """Mean squared error of decoded mean codes against the grey images, per dimension, on the scale [0, 1]."""
     grey, errors = _grey(spec), []
+    if model.implicit and len(split) > FEW:
+        split = split.subset(np.arange(FEW))
     with seeded(seed, 2):
         for raw in _raw_batches(split):
             x = to_space(raw.to(_device(model)), spec)
@@ -138,11 +149,13 @@ def probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    if not hasattr(model, "encoder"):
+        return {}  # x_T takes many steps, and tells no classes apart
     train = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
     codes = {}
     for name, split in (("train", train), ("test", test)):
         with seeded(0, 3):
-            parts = [model.encoder(x).mean.flatten(1).cpu() for x in _batches(split, spec, _device(model))]
+            parts = [model.encode(x).flatten(1).cpu() for x in _batches(split, spec, _device(model))]
         codes[name] = torch.cat(parts).numpy()
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
@@ -184,29 +197,63 @@ def distances(
     real = {"test": _features(net, test, spec, device), "train": _features(net, train, spec, device, samples)}
     reference, other = ("test", "train") if len(test) >= 2000 else ("train", "test")
     drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed)))
-    sampled = f"; {sampler or 'ddim'}, {steps or 25} steps" if has_sampler(model) else ""
-    note = f"{net.name}; samples against {reference}{sampled}"
-    found = {
-        "frechet_samples": Measured(frechet(extract(net, drawn), real[reference]), n=len(drawn), note=note),
-        "frechet_floor": Measured(frechet(real[other], real[reference]), n=len(real[other]), note=note),
-    }
-    if not hasattr(model, "encoder"):
+    how = described(model, steps=steps, sampler=sampler)
+    note = f"{net.name}; samples against {reference}" + (f"; {how}" if how else "")
+    found = _against(real[reference], extract(net, drawn), "samples", note)
+    found |= _against(real[reference], real[other], "floor", note)
+    if not model.implicit:
+        drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed, mean=False)))
+        draws = frechet(extract(net, drawn), real[reference])
+        found["frechet_samples/draws"] = Measured(draws, n=len(drawn), note=f"{note}; draws from p(x | z)")
+    if not model.has_codes:
         return found
+    with sampled_with(model, steps=steps, sampler=sampler):
+        return found | _decoded(model, test, real["test"], net, spec, seed)
+
+
+def _decoded(
+    model: Any, test: Split, real: np.ndarray, net: FeatureNet, spec: DataSpec, seed: int
+) -> dict[str, Measured]:
+    """Reconstructions and midpoints of test examples, against the test examples themselves."""
+    device = _device(model)
+    if model.implicit and len(test) > FEW:
+        test, real = test.subset(np.arange(FEW)), real[:FEW]
+    note, found = f"{net.name}; against test", {}
     with seeded(seed, 4):
         order = torch.randperm(len(test))
-        codes = torch.cat([model.encoder(x).mean for x in _batches(test, spec, device)])
-    means = torch.cat([model.decoder(z).mean.cpu() for z in codes.split(BATCH)])
-    found["frechet_reconstructions"] = Measured(
-        frechet(extract(net, means), real["test"]), n=len(test), note=f"{net.name}; decoder means against test"
-    )
+        codes = torch.cat([model.encode(x).flatten(1) for x in _batches(test, spec, device)]).cpu()
+
+    def distance(z: Tensor, draw: bool = False) -> Measured:
+        pictures = []
+        for start in range(0, len(z), BATCH):
+            noise = BlockNoise(seed, start, device=device) if draw or model.implicit else None
+            pictures.append(model.decode(z[start : start + BATCH].to(device), noise=noise, draw=draw).cpu())
+        return Measured(frechet(extract(net, torch.cat(pictures)), real), n=len(z), note=note)
+
+    found["frechet_reconstructions"] = distance(codes)
+    if not model.implicit:
+        found["frechet_reconstructions/draws"] = distance(codes, draw=True)
     for share in (0.2, 0.4):
-        mixed = torch.lerp(codes, codes[order.to(device)], share)
-        decoded = torch.cat([model.decoder(z).mean.cpu() for z in mixed.split(BATCH)])
-        found[f"frechet_midpoints/{share}"] = Measured(frechet(extract(net, decoded), real["test"]), n=len(test))
+        mixed = at(codes.numpy(), codes[order].numpy(), share, model.path)
+        found[f"frechet_midpoints/{share}"] = distance(torch.from_numpy(mixed))
     grey = torch.cat(list(_batches(test, _grey(spec), torch.device("cpu"))))
     pixels = torch.lerp(grey, grey[order], 0.4)
-    found["frechet_pixel_midpoints/0.4"] = Measured(frechet(extract(net, pixels), real["test"]), n=len(test))
+    found["frechet_pixel_midpoints/0.4"] = Measured(frechet(extract(net, pixels), real), n=len(test), note=note)
     return found
+
+
+def _against(real: np.ndarray, fake: np.ndarray, name: str, note: str) -> dict[str, Measured]:
+    """Frechet and kernel distance, precision and recall of features against real ones."""
+    suffix = "" if name == "samples" else f"_{name}"
+    n = min(len(real), len(fake), NEIGHBOURS)
+    kernel = kid(real, fake, subset_size=min(1000, n // 2))
+    near = precision_recall(real[:n], fake[:n])
+    return {
+        f"frechet_{name}": Measured(frechet(fake, real), n=len(fake), note=note),
+        f"kid_{name}": Measured(kernel.value, kernel.stderr, len(fake), note),
+        f"precision{suffix}": Measured(near.precision, n=n, note=f"{note}; 3 neighbours"),
+        f"recall{suffix}": Measured(near.recall, n=n, note=f"{note}; 3 neighbours"),
+    }
 
 
 def _features(

@@ -6,21 +6,25 @@ import numpy as np
 
 from diled.errors import ConfigError
 
-__all__ = ["between"]
+__all__ = ["at", "between"]
 
 
 def between(a: np.ndarray, b: np.ndarray, steps: int, mode: str = "linear") -> np.ndarray:
-    """Codes on the way from a to b (n, d) -> (n, steps, d), both ends included.
+    """Codes on the way from a to b (n, d) -> (n, steps, d), both ends included; see `at`."""
+    if steps < 2:
+        raise ConfigError(f"steps = {steps}: a path has at least its two ends.")
+    return np.stack([at(a, b, share, mode) for share in np.linspace(0, 1, steps, dtype=a.dtype)], axis=1)
+
+
+def at(a: np.ndarray, b: np.ndarray, share: float, mode: str = "linear") -> np.ndarray:
+    """Codes at this share of the way from a to b (n, d) -> (n, d).
 
     `linear`: (1 - s) a + s b. `spherical`: along the great circle (Shoemake 1985), which keeps the norm of codes of
     equal norm; nearly parallel codes fall back to `linear`.
     """
-    if steps < 2:
-        raise ConfigError(f"steps = {steps}: a path has at least its two ends.")
     if mode not in ("linear", "spherical"):
         raise ConfigError(f"mode '{mode}' is unknown. Known: linear, spherical.")
-    s = np.linspace(0, 1, steps, dtype=a.dtype)[None, :, None]
-    a, b = a[:, None], b[:, None]
+    s = a.dtype.type(share)
     line = (1 - s) * a + s * b
     if mode == "linear":
         return line

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diled.api import Decoder, Density, Distribution, Encoder, Noise, Posterior, Terms
+from diled.api import Decoder, Density, Distribution, Encoder, Noise, Posterior, Terms, picture
 from diled.diffusion.schedule import Schedule, alpha, sigma2
 from diled.distributions import Bernoulli, Dirac, Discretized, Logistic, LogisticMixture, Normal
+from diled.errors import ConfigError
 
 __all__ = [
     "Autoencoder",
@@ -34,6 +35,7 @@ __all__ = [
     "LikelihoodDecoder",
     "LogisticMixtureLikelihood",
     "Rate",
+    "cyclic",
     "warmup",
 ]
 
@@ -57,6 +59,19 @@ def warmup(weight: float = 1.0, share: float = 0.0) -> RateWeight:
     return at
 
 
+def cyclic(weight: float = 1.0, cycles: int = 4, share: float = 0.5) -> RateWeight:
+    """`cycles` ramps from 0 to `weight` in turn, each over the first `share` of its cycle (Fu et al. 2019, Eq. 7)."""
+    ramp = warmup(weight, share)
+
+    def at(progress: Tensor | float) -> Tensor | float:
+        phase = progress * cycles
+        if isinstance(phase, Tensor):
+            return ramp(phase - phase.floor().clamp(max=cycles - 1))
+        return ramp(phase - min(math.floor(phase), cycles - 1))
+
+    return at
+
+
 class Autoencoder(Density):
     """Encoder, decoder and prior, trained jointly.
 
@@ -70,6 +85,8 @@ class Autoencoder(Density):
     Example:
         >>> model = Autoencoder(GaussianEncoder(net), LikelihoodDecoder(net2, BernoulliLikelihood()), StandardNormal((8,)))
     """
+
+    has_codes = True
 
     def __init__(
         self,
@@ -86,6 +103,12 @@ class Autoencoder(Density):
         self.prior = prior
         self.rate_weight = rate_weight if callable(rate_weight) else warmup(rate_weight)
         self.extras = tuple(extras)
+        self.extra = nn.ModuleList(extra for extra in self.extras if isinstance(extra, nn.Module))
+
+    @property
+    def implicit(self) -> bool:  # type: ignore[override]
+        """Whether the decoder is a diffusion."""
+        return getattr(self.decoder, "implicit", False)
 
     def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """`distortion`, the prior's terms as `rate/...`, and in training the extras as `extra/...`."""
@@ -105,17 +128,44 @@ class Autoencoder(Density):
         return terms
 
     def sample(self, n: int, *, noise: Noise | None = None, mean: bool = False, **options: Any) -> Tensor:
-        """x decoded from n codes of the prior: a draw from p(x | z), or with `mean` the decoder's mean.
+        """x decoded from n codes of the prior: a draw from p(x | z), or with `mean` its picture (the decoder's mean).
 
         `options` (steps, sampler) go to the prior, whose codes are always draws, also where it is an autoencoder itself.
         """
         likelihood = self.decoder(self.prior.sample(n, noise=noise, **options))
-        return likelihood.mean if mean else likelihood.sample(noise)
+        return picture(likelihood, noise) if mean else likelihood.sample(noise)
 
-    def reconstruct(self, x: Tensor, *, noise: Noise | None = None, sample_code: bool = False) -> Tensor:
-        """The decoder's mean at the posterior's mean, or at a draw from it."""
+    def encode(self, x: Tensor, *, noise: Noise | None = None, sample: bool = False) -> Tensor:
+        """The posterior's mean, or a draw from it, (B, D)."""
         posterior = self.encoder(x)
-        return self.decoder(posterior.sample(noise) if sample_code else posterior.mean).mean
+        return posterior.sample(noise) if sample else posterior.mean
+
+    def decode(self, z: Tensor, *, noise: Noise | None = None, draw: bool = False) -> Tensor:
+        """The picture of p(x | z), the decoder's mean (see `api.picture`); or with `draw` a draw from it."""
+        return self.decoder(z).sample(noise) if draw else picture(self.decoder(z), noise)
+
+    def reconstruct(
+        self, x: Tensor, *, noise: Noise | None = None, sample_code: bool = False, invert: bool = False
+    ) -> Tensor:
+        """x decoded from its code.
+
+        Args:
+            x: (B, ...).
+            noise: of a drawn code, and of a diffusion decoder.
+            sample_code: from a draw of the posterior instead of its mean.
+            invert: of a diffusion decoder, start from the x_T that DDIM inversion finds for x and its code, so that what
+                the code does not say is kept as well.
+
+        Raises:
+            ConfigError: `invert` where the decoder is no diffusion.
+        """
+        z = self.encode(x, noise=noise, sample=sample_code)
+        if not invert:
+            return self.decode(z, noise=noise)
+        if not self.implicit:
+            raise ConfigError("invert has no meaning here: the decoder is no diffusion, so a code says all there is.")
+        likelihood = self.decoder(z)
+        return likelihood.from_noise(likelihood.invert(x))
 
 
 class Rate(Density):

@@ -195,10 +195,10 @@ def _check_batches(case: Case) -> None:
 
 def _check_reconstruction(case: Case) -> None:
     """`reconstruct`, where there is one: the shape of x, finite, and the same each time."""
-    reconstruct = getattr(case.model, "reconstruct", None)
-    if reconstruct is None:
+    model: Any = case.model.eval()
+    if not model.has_codes:
         return
-    case.model.eval()
+    reconstruct = model.reconstruct
     with torch.no_grad():
         first, second = (_attempt("reconstruct(x)", lambda: reconstruct(case.data)) for _ in range(2))
     _require_examples(first, case.data, len(case.data), "reconstruct(x)")
@@ -407,9 +407,8 @@ def _sample(case: Case, n: int, options: dict[str, Any]) -> Tensor:
 def _maps(model: Any) -> dict[str, Callable[[Tensor], Tensor]]:
     """What takes every example by itself, where the model has it."""
     maps: dict[str, Callable[[Tensor], Tensor]] = {}
-    if getattr(model, "encoder", None) is not None:
-        maps["encoder(x)"] = lambda x: model.encoder(x).mean
-    if getattr(model, "reconstruct", None) is not None:
+    if model.has_codes:
+        maps["encode(x)"] = lambda x: model.encode(x)
         maps["reconstruct(x)"] = lambda x: model.reconstruct(x)
     return maps
 

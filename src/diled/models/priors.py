@@ -1,4 +1,4 @@
-"""Priors that are no diffusion: the standard normal, and a prior on standardised codes.
+"""Priors that are no diffusion: the standard normal, a prior on standardised codes, and a mixture fitted to codes.
 
     KL(N(m, v) || N(0, I)) = 1/2 sum [ v + m^2 - 1 - log v ]                        (Kingma & Welling 2014, appendix B)
 
@@ -8,6 +8,7 @@ KL(q || p) = KL(T q || T p); of a point it must be added.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
 from diled.distributions import Normal
+from diled.errors import ConfigError
 
-__all__ = ["StandardNormal", "Standardized"]
+__all__ = ["GaussianMixture", "NoPrior", "StandardNormal", "Standardized"]
 
 
 class StandardNormal(Density):
@@ -86,3 +88,76 @@ class Standardized(Density):
     def sample(self, n: int, *, noise: Noise | None = None, **options: Any) -> Tensor:
         """Inner samples, mapped back."""
         return self.inner.sample(n, noise=noise, **options) * self.std + self.mean
+
+
+class NoPrior(Density):
+    """No density at all: what an autoencoder is trained with whose codes cost nothing."""
+
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """Nothing.
+
+        Raises:
+            NoBound: `exact` is wanted of a posterior without entropy, which is all that belongs here.
+        """
+        if exact and not isinstance(q, Tensor):
+            q.entropy()
+        return {}
+
+    def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
+        """Raises `ConfigError`."""
+        raise ConfigError("There is no prior to sample from before a mixture is fitted to the codes.")
+
+
+class GaussianMixture(Density):
+    """sum_k w_k N(m_k, L_k L_k^T), fitted to codes after the training.
+
+    For autoencoders that have no prior: ex-post density estimation (Ghosh et al. 2020, section 3).
+
+    Args:
+        dim: D, the size of a code.
+        components: K at most; as few codes allow.
+    """
+
+    log_weights: Tensor
+    means: Tensor
+    roots: Tensor
+
+    def __init__(self, dim: int, components: int = 10) -> None:
+        super().__init__()
+        self.register_buffer("log_weights", torch.full((components,), -math.log(components)))
+        self.register_buffer("means", torch.zeros(components, dim))
+        self.register_buffer("roots", torch.eye(dim).repeat(components, 1, 1))
+
+    @torch.no_grad()
+    def fit(self, codes: Tensor, *, seed: int = 0) -> None:
+        """Fit by expectation maximisation to codes (N, D), N at least 2."""
+        from sklearn.mixture import GaussianMixture as Mixture
+
+        k = max(1, min(len(self.means), len(codes) // (2 * codes.shape[1])))
+        center, scale = codes.mean(0), codes.std(0).clamp(min=1e-6)
+        found = Mixture(k, reg_covar=1e-4, random_state=seed, max_iter=200).fit(
+            ((codes - center) / scale).double().numpy()
+        )
+        self.log_weights.fill_(-math.inf)
+        self.log_weights[:k] = torch.from_numpy(found.weights_).log()
+        self.means[:k] = torch.from_numpy(found.means_).float() * scale + center
+        self.roots[:k] = scale[:, None] * torch.linalg.cholesky(torch.from_numpy(found.covariances_)).float()
+
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """`nll` of a tensor (B, D)."""
+        if not isinstance(q, Tensor):
+            return self.terms_of_sample(q, exact=exact, progress=progress)
+        gap = q[:, None] - self.means
+        white = torch.linalg.solve_triangular(self.roots, gap.transpose(0, 1).transpose(1, 2), upper=False)
+        log_det = self.roots.diagonal(dim1=1, dim2=2).log().sum(1)
+        unit = 0.5 * q.shape[1] * math.log(2 * math.pi)
+        log_p = self.log_weights - unit - log_det - 0.5 * (white**2).sum(1).T
+        return {"nll": -torch.logsumexp(log_p, 1)}
+
+    def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
+        """Codes, (n, D): a component for each, then a draw from it."""
+        noise = noise or normal_noise(self.means)
+        u = torch.special.ndtr(noise((n, 1)))
+        k = (self.log_weights.exp().cumsum(0) < u).sum(1).clamp(max=int(self.log_weights.isfinite().sum()) - 1)
+        e = noise((n, self.means.shape[1]))
+        return self.means[k] + (self.roots[k] @ e[:, :, None])[:, :, 0]

@@ -2,25 +2,78 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diled.api import Density
-from diled.diffusion import Diffusion
+from diled.diffusion import SAMPLERS, Consistency, Diffusion
 from diled.draws import BLOCK, BlockNoise
-from diled.errors import ConfigError
+from diled.errors import ConfigError, did_you_mean
 
-__all__ = ["BATCH", "has_sampler", "sample_batches"]
+__all__ = ["BATCH", "described", "sample_batches", "sampled_with"]
 
 BATCH = 8 * BLOCK
 
 
-def has_sampler(model: torch.nn.Module) -> bool:
-    """Whether somewhere inside the model a diffusion is sampled in steps."""
-    return any(isinstance(part, Diffusion) for part in model.modules())
+def samplers_in(model: torch.nn.Module) -> list[Any]:
+    """The parts of a model that are sampled in steps, the one that a sample starts from first."""
+    found = {id(part): part for part in model.modules() if isinstance(part, Diffusion | Consistency)}
+    if isinstance(model, Consistency):
+        return [model]  # not its teacher
+    first = getattr(model, "prior", None)
+    parts = list(first.modules()) if isinstance(first, torch.nn.Module) else []
+    return [*(p for p in parts if id(p) in found), *(p for p in found.values() if not any(p is q for q in parts))]
+
+
+@contextmanager
+def sampled_with(model: torch.nn.Module, *, steps: int | None = None, sampler: str | None = None) -> Iterator[None]:
+    """Within the block every diffusion inside the model takes these steps and this sampler.
+
+    Raises:
+        ConfigError: steps or a sampler are asked of a model without a diffusion, or do not go together with it.
+    """
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps = {steps}: a sampler takes at least one.")
+    if sampler is not None and sampler not in SAMPLERS:
+        raise ConfigError(f"Unknown sampler '{sampler}'.{did_you_mean(sampler, SAMPLERS)}")
+    options = {"steps": steps, "sampler": sampler}
+    asked = {name: value for name, value in options.items() if value is not None}
+    parts = samplers_in(model)
+    if asked and not parts:
+        raise ConfigError(f"{' and '.join(asked)} have no meaning for a model without a diffusion.")
+    for part in parts:
+        if sampler is not None and isinstance(part, Consistency):
+            raise ConfigError("A consistency model is its own sampler: choose the number of steps only.")
+        if sampler not in (None, "ancestral") and not part.process.ode:
+            raise ConfigError(
+                f"sampler '{sampler}' follows an ODE, and a neural diffusion model has none: use 'ancestral'."
+            )
+    before = [(part, part.steps, part.sampler) for part in parts]
+    for part in parts:
+        for name, value in asked.items():
+            setattr(part, name, value)
+    try:
+        yield
+    finally:
+        for part, old_steps, old_sampler in before:
+            part.steps, part.sampler = old_steps, old_sampler
+
+
+def described(model: torch.nn.Module, *, steps: int | None = None, sampler: str | None = None) -> str:
+    """How a model would be sampled, in words: `ddim, 25 steps`; nothing where there is no diffusion."""
+    said = []
+    with sampled_with(model, steps=steps, sampler=sampler):
+        for part in samplers_in(model):
+            if isinstance(part, Consistency):
+                said.append(f"consistency, {part.steps} steps")
+            else:
+                said.append(f"{part.sampler}, {part.sampling_steps()} steps")
+    return " and ".join(dict.fromkeys(said))
 
 
 @torch.no_grad()
@@ -32,24 +85,19 @@ def sample_batches(
     Args:
         model: the density.
         n: how many.
-        steps, sampler: of the diffusion inside; None: its defaults.
+        steps, sampler: of every diffusion inside; None: their defaults.
         seed: of the series.
         mean: decoder means rather than draws from p(x | z).
 
     Raises:
-        ConfigError: steps or a sampler are asked of a model without a diffusion.
+        ConfigError: steps or a sampler are asked of a model without a diffusion, or do not fit it.
     """
     if n < 1:
         raise ConfigError(f"n = {n}: ask for at least one sample.")
-    if steps is not None and steps < 1:
-        raise ConfigError(f"steps = {steps}: a sampler takes at least one.")
-    options: dict[str, Any] = {"steps": steps, "sampler": sampler}
-    options = {name: value for name, value in options.items() if value is not None}
-    if options and not has_sampler(model):
-        raise ConfigError(f"{' and '.join(options)} have no meaning for a model without a diffusion.")
-    if hasattr(model, "decoder"):
-        options["mean"] = mean
+    options: dict[str, Any] = {"mean": mean} if "mean" in inspect.signature(model.sample).parameters else {}
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     for start in range(0, n, BATCH):
         noise = BlockNoise(seed, start, device=device)
-        yield model.sample(min(BATCH, n - start), noise=noise, **options).cpu()
+        with sampled_with(model, steps=steps, sampler=sampler):
+            drawn = model.sample(min(BATCH, n - start), noise=noise, **options)
+        yield drawn.cpu()

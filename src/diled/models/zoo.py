@@ -1,14 +1,26 @@
 """The family: every model is a short function over the same parts.
 
-    name           encoder                  decoder     prior                    training                a bound?
-    diled          Gaussian, learned var.   likelihood  diffusion                joint, warm-up          yes
-    diled_fixed    noise = first step       likelihood  diffusion                joint, warm-up          yes
-    diled_paper    noise = first step       likelihood  diffusion                joint, paper's weights  yes
-    diled_levels   n nested                 n nested    diffusion innermost      joint, warm-up          yes
-    vae            Gaussian, learned var.   likelihood  standard normal          joint, warm-up          yes
-    beta_vae       Gaussian, learned var.   likelihood  standard normal          joint, beta             yes (ignores beta)
-    two_stage_vae  Gaussian, learned var.   likelihood  another VAE, on codes    two stages              yes
-    ldm            Gaussian, small KL       likelihood  standardised, diffusion  two stages              yes
+    name              encoder                  decoder        prior                     training                  a bound?
+    diled             Gaussian, learned var.   likelihood     diffusion                 joint, warm-up            yes
+    diled_fixed       noise = first step       likelihood     diffusion                 joint, warm-up            yes
+    diled_paper       noise = first step       likelihood     diffusion                 joint, paper's weights    yes
+    diled_levels      n nested                 n nested       diffusion innermost       joint, warm-up            yes
+    diled_diffusion_  Gaussian, learned var.   a conditional  diffusion                 joint, warm-up            yes
+        decoder                                diffusion
+    vae               Gaussian, learned var.   likelihood     standard normal           joint, warm-up            yes
+    beta_vae          Gaussian, learned var.   likelihood     standard normal           joint, beta               yes
+    hierarchical_vae  n nested                 n nested       standard normal           joint, warm-up            yes
+    two_stage_vae     Gaussian, learned var.   likelihood     another VAE, on codes     two stages                yes
+    ldm               Gaussian, small KL       likelihood     standardised, diffusion   two stages                yes
+    lsgm              Gaussian, learned var.   likelihood     diffusion, mixed score    joint, weighted apart     yes
+    ae                deterministic            likelihood     a mixture, afterwards     reconstruction            no
+    daae              deterministic, of noise  likelihood     a mixture, afterwards     reconstruction, critic    no
+    ddpm              x itself                 last step      diffusion                 unweighted noise error    yes
+    edm               x itself                 last step      diffusion                 EDM's weights             yes
+    ndm               x, by a learned map      last step      diffusion                 bound                     yes
+    diffae            deterministic            a conditional  standardised, diffusion   two stages                no
+                                               diffusion
+    consistency       none                     none           a consistency function    distilled, or scratch     no
 
 Each function takes the model's configuration (its defaults live there) and what is known of the data, and returns the
 model with its training stages. The only place where networks meet mathematics.
@@ -20,43 +32,58 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diled.api import Density, Stage
 from diled.config import DataSpec
-from diled.diffusion import PARAMETERIZATIONS, Diffusion, Objective, min_snr, simple, vlb
-from diled.diffusion.objectives import Weighting
-from diled.diffusion.schedule import Cosine, LearnedLogSNR, Linear, LinearLogSNR, Schedule, constant_beta, ddpm_beta
+from diled.diffusion import Consistency, ConsistencyFunction, DiffusionDecoder, Objective, simple
 from diled.family import (
     FAMILY,
+    AEConfig,
+    AutoencoderConfig,
     BetaVAEConfig,
-    DiffusionConfig,
+    ConsistencyConfig,
+    DAAEConfig,
+    DDPMConfig,
+    DiffAEConfig,
     DiledConfig,
+    DiledDiffusionDecoderConfig,
     DiledFixedConfig,
     DiledLevelsConfig,
     DiledPaperConfig,
+    EDMConfig,
+    HierarchicalVAEConfig,
     LDMConfig,
+    LSGMConfig,
     ModelConfig,
+    NDMConfig,
     TwoStageVAEConfig,
     VAEConfig,
 )
 from diled.models.autoencoder import (
     Autoencoder,
-    BernoulliLikelihood,
-    DiscretizedLikelihood,
+    DiracEncoder,
     FixedNoiseEncoder,
     GaussianEncoder,
     GaussianLikelihood,
-    Likelihood,
     LikelihoodDecoder,
-    LogisticMixtureLikelihood,
     Rate,
+    RateWeight,
+    cyclic,
     warmup,
 )
-from diled.models.priors import Standardized, StandardNormal
+from diled.models.critic import Corrupted, Critic
+from diled.models.parts import (
+    data_diffusion,
+    data_network,
+    decoder,
+    diffusion,
+    encoder_network,
+    latent_dim,
+    schedule,
+)
+from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
 from diled.nn.blocks import mlp
-from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
-from diled.nn.latent import ResidualMLP
 
 __all__ = ["ZOO", "Recipe", "build"]
 
@@ -65,7 +92,7 @@ __all__ = ["ZOO", "Recipe", "build"]
 class Recipe:
     """A model and the stages that train it."""
 
-    model: Autoencoder
+    model: Density
     stages: list[Stage]
 
 
@@ -118,17 +145,25 @@ def diled_levels(config: DiledLevelsConfig, data: DataSpec) -> Recipe:
 
     An autoencoder whose prior is an autoencoder whose prior is a diffusion. Reference: Liu et al. 2024, section 3.
     """
-    dim, width = latent_dim(config), config.level_width
-    prior: Density = diffusion(config.prior, dim)
-    for _ in range(config.levels - 1):
-        prior = Autoencoder(
-            GaussianEncoder(mlp([dim, width, width, 2 * dim])),
-            LikelihoodDecoder(mlp([dim, width, width, 2 * dim]), GaussianLikelihood(per_dimension=True)),
-            prior,
-        )
-    encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
+    prior = levels(config, diffusion(config.prior, latent_dim(config)))
+    encoder = GaussianEncoder(encoder_network(config, data, 2 * latent_dim(config)))
     weight = warmup(config.rate_weight, config.rate_warmup)
     return jointly(Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
+
+
+def diled_diffusion_decoder(config: DiledDiffusionDecoderConfig, data: DataSpec) -> Recipe:
+    """DiLED as the paper has it for images: the decoder is a diffusion over pixels, given the code.
+
+        x --E--> N(m, v) --> z_0 --> p(x | z_0): x_T ... x, each step given z_0
+                               \\--> diffusion: z_0 ... z_1 ~ N(0, I)
+
+    The decoder's own bound plus the rate is a bound. Reference: Liu et al. 2024, section 4.2.
+    """
+    dim = latent_dim(config)
+    encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
+    pixels = DiffusionDecoder(data_diffusion(config.decoder, data, dim))
+    weight = warmup(config.rate_weight, config.rate_warmup)
+    return jointly(Autoencoder(encoder, pixels, diffusion(config.prior, dim), rate_weight=weight))
 
 
 def vae(config: VAEConfig, data: DataSpec) -> Recipe:
@@ -137,8 +172,24 @@ def vae(config: VAEConfig, data: DataSpec) -> Recipe:
 
 
 def beta_vae(config: BetaVAEConfig, data: DataSpec) -> Recipe:
-    """A VAE whose rate is weighted with beta. Reference: Higgins et al. 2017 (ICLR)."""
-    return jointly(gaussian_vae(config, data, warmup(config.beta, config.rate_warmup), config.free_bits))
+    """A VAE whose rate is weighted with beta, after one warm-up or in cycles.
+
+    References: Higgins et al. 2017 (ICLR); Fu et al. 2019 (arXiv 1903.10145); Kingma et al. 2016 (arXiv 1606.04934).
+    """
+    weight = cyclic(config.beta, config.cycles, config.rate_warmup)
+    return jointly(gaussian_vae(config, data, weight, config.free_bits))
+
+
+def hierarchical_vae(config: HierarchicalVAEConfig, data: DataSpec) -> Recipe:
+    """n > 1 levels of codes: a VAE whose prior is a VAE, down to N(0, I).
+
+    References: Rezende et al. 2014 (arXiv 1401.4082); Sonderby et al. 2016 (arXiv 1602.02282), here bottom-up.
+    """
+    dim = latent_dim(config)
+    encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
+    prior = levels(config, StandardNormal((dim,)))
+    weight = warmup(1.0, config.rate_warmup)
+    return jointly(Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
 def two_stage_vae(config: TwoStageVAEConfig, data: DataSpec) -> Recipe:
@@ -163,16 +214,106 @@ def ldm(config: LDMConfig, data: DataSpec) -> Recipe:
     return in_two_stages(config.first_stage, first, Standardized(diffusion(config.prior, dim), (dim,)))
 
 
-# The parts ------------------------------------------------------------------------------------------------------------
+def lsgm(config: LSGMConfig, data: DataSpec) -> Recipe:
+    """LSGM: DiLED whose denoiser starts from that of N(0, I), trained on other weights than the encoder's.
+
+    The denoiser learns from the unweighted noise error, the encoder from the bound: with r = w_encoder / w_prior on the edge
+    between them, one pass serves both. Reference: Vahdat et al. 2021 (arXiv 2106.05931).
+    """
+    dim = latent_dim(config)
+    encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
+    weight = warmup(config.rate_weight, config.rate_warmup)
+    return jointly(Autoencoder(encoder, decoder(config, data), diffusion(config.prior, dim), rate_weight=weight))
 
 
-def jointly(model: Autoencoder) -> Recipe:
+def ae(config: AEConfig, data: DataSpec) -> Recipe:
+    """The plain autoencoder; its prior is a Gaussian mixture fitted to its codes afterwards.
+
+    References: Hinton & Salakhutdinov 2006 (Science 313); Ghosh et al. 2020 (arXiv 1903.12436).
+    """
+    encoder = DiracEncoder(encoder_network(config, data, latent_dim(config)))
+    return then_a_mixture(config, Autoencoder(encoder, decoder(config, data), NoPrior()), encoder)
+
+
+def daae(config: DAAEConfig, data: DataSpec) -> Recipe:
+    """The denoising adversarial autoencoder: codes of corrupted x, matched to N(0, I) by a critic.
+
+    References: Makhzani et al. 2015 (arXiv 1511.05644); Creswell & Bharath 2018 (arXiv 1703.01220); Shen et al. 2020
+    (arXiv 1905.12777).
+    """
+    dim = latent_dim(config)
+    encoder = DiracEncoder(encoder_network(config, data, dim))
+    critic = Critic(dim, config.critic_width, weight=config.critic_weight, pace=config.critic_pace)
+    shown = Corrupted(encoder, config.corruption)
+    return then_a_mixture(config, Autoencoder(shown, decoder(config, data), NoPrior(), extras=(critic,)), encoder)
+
+
+def ddpm(config: DDPMConfig, data: DataSpec) -> Recipe:
+    """The denoising diffusion model; DDIM samples it, and takes x to its code x_T.
+
+    References: Ho et al. 2020 (arXiv 2006.11239); Song et al. 2021 (arXiv 2010.02502).
+    """
+    return jointly(data_diffusion(config.diffusion, data))
+
+
+def edm(config: EDMConfig, data: DataSpec) -> Recipe:
+    """EDM: preconditioning, log-normal noise levels, Heun's method. Reference: Karras et al. 2022 (arXiv 2206.00364)."""
+    return jointly(data_diffusion(config.diffusion, data, heun=True))
+
+
+def ndm(config: NDMConfig, data: DataSpec) -> Recipe:
+    """A neural diffusion model: at each noise level x goes through a learned map.
+
+    Reference: Bartosh et al. 2023 (arXiv 2310.08337).
+    """
+    return jointly(data_diffusion(config.diffusion, data, learned_map=True))
+
+
+def diffae(config: DiffAEConfig, data: DataSpec) -> Recipe:
+    """The diffusion autoencoder: a deterministic code and a diffusion decoder; then a diffusion on standardised codes.
+
+    Reference: Preechakul et al. 2022 (arXiv 2111.15640).
+    """
+    dim = latent_dim(config)
+    encoder = DiracEncoder(encoder_network(config, data, dim))
+    first = Autoencoder(encoder, DiffusionDecoder(data_diffusion(config.decoder, data, dim)), NoPrior())
+    return in_two_stages(config.first_stage, first, Standardized(diffusion(config.prior, dim), (dim,)))
+
+
+def consistency(config: ConsistencyConfig, data: DataSpec) -> Recipe:
+    """The consistency model: an EDM, distilled into a function from any noise level to the data; or from scratch.
+
+    References: Song et al. 2023 (arXiv 2303.01469); Song & Dhariwal 2024 (arXiv 2310.14189).
+    """
+    levels = schedule(config.diffusion, config.diffusion.gamma_min)
+    network = data_network(config.diffusion, data)
+    student = ConsistencyFunction(network, float(levels.ends[0]), config.diffusion.data_std)
+    model = Consistency(student, levels, data.shape, data.levels, coarsest=config.coarsest, finest=config.finest)
+    if not config.teacher:
+        return jointly(model)
+    teacher = data_diffusion(config.diffusion, data, heun=True)
+    model.prior = teacher.prior
+
+    def start_from_teacher(x: Tensor) -> None:
+        network.load_state_dict(teacher.prior.denoiser.network.state_dict())  # type: ignore[union-attr]
+
+    stages = [
+        Stage("teacher", teacher, config.first_stage),
+        Stage("consistency", model, 1 - config.first_stage, frozen=(teacher,), prepare=start_from_teacher),
+    ]
+    return Recipe(model, stages)
+
+
+# How they are put together -------------------------------------------------------------------------------------------
+
+
+def jointly(model: Density) -> Recipe:
     """One stage that trains everything."""
     return Recipe(model, [Stage("joint", model)])
 
 
 def in_two_stages(share: float, first: Autoencoder, prior: Density) -> Recipe:
-    """The autoencoder with its own simple prior; then the prior proper, on the codes of the frozen encoder."""
+    """The autoencoder with its own simple prior, or none; then the prior proper, on the codes of the frozen encoder."""
 
     def fit(x: Tensor) -> None:
         if isinstance(prior, Standardized):
@@ -186,9 +327,18 @@ def in_two_stages(share: float, first: Autoencoder, prior: Density) -> Recipe:
     return Recipe(model, stages)
 
 
-def gaussian_vae(
-    config: ModelConfig, data: DataSpec, weight: Callable[[Tensor | float], Tensor | float], free_bits: float = 0.0
-) -> Autoencoder:
+def then_a_mixture(config: AEConfig, first: Autoencoder, encoder: DiracEncoder) -> Recipe:
+    """The autoencoder without a prior; then a Gaussian mixture is fitted to its codes."""
+    prior = GaussianMixture(latent_dim(config), config.mixture)
+    model = Autoencoder(encoder, first.decoder, prior)
+    stages = [
+        Stage("autoencoder", first),
+        Stage("mixture", model, 0.0, prepare=lambda x: prior.fit(encoder(x).mean.cpu())),
+    ]
+    return Recipe(model, stages)
+
+
+def gaussian_vae(config: AutoencoderConfig, data: DataSpec, weight: RateWeight, free_bits: float = 0.0) -> Autoencoder:
     """Gaussian encoder, likelihood decoder, N(0, I)."""
     dim = latent_dim(config)
     encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
@@ -196,81 +346,26 @@ def gaussian_vae(
     return Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight)
 
 
-def latent_dim(config: ModelConfig) -> int:
-    """The resolved size of the code."""
-    assert config.latent_dim is not None, "call ModelConfig.resolved(data) first"
-    return config.latent_dim
-
-
-def encoder_network(config: ModelConfig, data: DataSpec, out: int) -> nn.Module:
-    """x (B, *shape) -> (B, out)."""
-    net = config.network
-    if net.kind == "conv":
-        return ConvEncoder(data.shape, out, channels=net.channels, blocks=net.blocks)
-    return MLPEncoder(data.shape, out, width=net.width, depth=net.depth)
-
-
-def decoder(config: ModelConfig, data: DataSpec) -> LikelihoodDecoder:
-    """z (B, D) -> p(x | z)."""
-    net, p = config.network, likelihood(config, data)
-    channels = data.shape[0]
-    out = (channels * p.parameters_per_channel(channels), *data.shape[1:])
-    dim = latent_dim(config)
-    if net.kind == "conv":
-        return LikelihoodDecoder(ConvDecoder(dim, out, channels=net.channels, blocks=net.blocks), p)
-    return LikelihoodDecoder(MLPDecoder(dim, out, width=net.width, depth=net.depth), p)
-
-
-def likelihood(config: ModelConfig, data: DataSpec) -> Likelihood:
-    """p(x | z) in the data's own measure."""
-    if config.likelihood == "bernoulli":
-        return BernoulliLikelihood()
-    if config.likelihood == "logistic_mixture":
-        assert data.levels is not None
-        return LogisticMixtureLikelihood(data.levels, config.components)
-    if data.levels is not None:
-        return DiscretizedLikelihood(data.levels, config.likelihood, std=config.std)
-    return GaussianLikelihood(config.std, shape=data.shape if data.kind == "vector" else ())
-
-
-def diffusion(config: DiffusionConfig, dim: int, objective: Objective | None = None) -> Diffusion:
-    """A diffusion over vector codes."""
-    noise_levels = schedule(config)
-    if objective is None:
-        encoder = (
-            None if config.encoder_weighting in ("same", config.weighting) else weighting(config.encoder_weighting)
+def levels(config: DiledLevelsConfig | HierarchicalVAEConfig, innermost: Density) -> Density:
+    """n - 1 autoencoders, each the prior of the one before, around the innermost density."""
+    dim, width, prior = latent_dim(config), config.level_width, innermost
+    for _ in range(config.levels - 1):
+        prior = Autoencoder(
+            GaussianEncoder(mlp([dim, width, width, 2 * dim])),
+            LikelihoodDecoder(mlp([dim, width, width, 2 * dim]), GaussianLikelihood(per_dimension=True)),
+            prior,
         )
-        objective = Objective(weighting(config.weighting), encoder)
-    network = ResidualMLP(dim, config.width, config.blocks)
-    return Diffusion(
-        PARAMETERIZATIONS[config.parameterization](network),
-        noise_levels,
-        (dim,),
-        timesteps=config.timesteps,
-        times_per_code=config.times_per_code,
-        objective=objective,
-    )
-
-
-def schedule(config: DiffusionConfig) -> Schedule:
-    """The noise schedule of that name."""
-    if config.schedule == "ddpm":
-        return ddpm_beta()
-    if config.schedule == "constant_beta":
-        return constant_beta()
-    kinds = {"linear_log_snr": LinearLogSNR, "learned_log_snr": LearnedLogSNR, "cosine": Cosine, "linear": Linear}
-    return kinds[config.schedule](config.gamma_min, config.gamma_max)
-
-
-def weighting(name: str) -> Weighting:
-    """The training weights of that name."""
-    return {"vlb": vlb, "simple": simple(), "min_snr": min_snr()}[name]
+    return prior
 
 
 ZOO: dict[str, Callable[..., Recipe]] = {
-    f.__name__: f for f in (diled, diled_fixed, diled_paper, diled_levels, vae, beta_vae, two_stage_vae, ldm)
-}
-assert set(ZOO) == set(FAMILY), "every model has a function here and a configuration type in family.py"
+    f.__name__: f
+    for f in (
+        diled, diled_fixed, diled_paper, diled_levels, diled_diffusion_decoder, vae, beta_vae, hierarchical_vae,
+        two_stage_vae, ldm, lsgm, ae, daae, ddpm, edm, ndm, diffae, consistency,
+    )
+}  # fmt: skip
+assert list(ZOO) == list(FAMILY), "every model has a function here and a configuration type in family.py"
 
 
 def build(name: str, config: ModelConfig, data: DataSpec, seed: int = 0) -> Recipe:

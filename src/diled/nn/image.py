@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from diled.nn.blocks import mlp
 
-__all__ = ["ConvDecoder", "ConvEncoder", "MLPDecoder", "MLPEncoder", "conv_levels"]
+__all__ = [
+    "ConvDecoder",
+    "ConvEncoder",
+    "MLPDecoder",
+    "MLPEncoder",
+    "Shuffle",
+    "conv_levels",
+    "convolution",
+    "padding",
+]
 
 
 class MLPEncoder(nn.Module):
@@ -55,9 +64,9 @@ class ConvEncoder(nn.Module):
     def __init__(self, shape: tuple[int, ...], out: int, *, channels: int = 32, blocks: int = 1) -> None:
         super().__init__()
         dims, levels = len(shape) - 1, conv_levels(shape[1:])
-        conv = _conv(dims)
+        conv = convolution(dims)
         widths = [shape[0], *(channels * min(2**i, 4) for i in range(levels))]
-        self.padding, self.coarse = _padding(shape[1:], levels)
+        self.padding, self.coarse = padding(shape[1:], levels)
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
             layers += [conv(a, b, 4, stride=2, padding=1), *(_Residual(b, dims) for _ in range(blocks))]
@@ -77,14 +86,14 @@ class ConvDecoder(nn.Module):
     def __init__(self, dim: int, out_shape: tuple[int, ...], *, channels: int = 32, blocks: int = 1) -> None:
         super().__init__()
         dims, levels = len(out_shape) - 1, conv_levels(out_shape[1:])
-        conv = _conv(dims)
+        conv = convolution(dims)
         widths = [*(channels * min(2**i, 4) for i in range(levels - 1, -1, -1)), out_shape[0]]
-        self.size, (_, self.coarse) = tuple(out_shape[1:]), _padding(out_shape[1:], levels)
+        self.size, (_, self.coarse) = tuple(out_shape[1:]), padding(out_shape[1:], levels)
         self.first = nn.Linear(dim, widths[0] * math.prod(self.coarse))
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
             layers += [_Residual(a, dims) for _ in range(blocks)]
-            layers += [nn.GroupNorm(8, a), nn.SiLU(), conv(a, b * 2**dims, 3, padding=1), _Shuffle(dims)]
+            layers += [nn.GroupNorm(8, a), nn.SiLU(), conv(a, b * 2**dims, 3, padding=1), Shuffle(dims)]
         self.body = nn.Sequential(*layers)
         self.width = widths[0]
 
@@ -94,7 +103,7 @@ class ConvDecoder(nn.Module):
         return x[(..., *(slice(0, s) for s in self.size))]
 
 
-class _Shuffle(nn.Module):
+class Shuffle(nn.Module):
     """Twice the size from 2^dims times the channels (Shi et al. 2016): (B, 4 C, H, W) -> (B, C, 2 H, 2 W)."""
 
     def __init__(self, dims: int) -> None:
@@ -102,6 +111,7 @@ class _Shuffle(nn.Module):
         self.dims = dims
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 2^dims C, *S) -> (B, C, *2S)."""
         if self.dims == 2:
             return nn.functional.pixel_shuffle(x, 2)
         return x.unflatten(1, (-1, 2)).transpose(2, 3).flatten(2)
@@ -112,7 +122,7 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int, dims: int) -> None:
         super().__init__()
-        conv = _conv(dims)
+        conv = convolution(dims)
         self.net = nn.Sequential(
             nn.GroupNorm(8, channels),
             nn.SiLU(),
@@ -129,13 +139,14 @@ class _Residual(nn.Module):
         return x + self.net(x)
 
 
-def _conv(dims: int) -> type[nn.Conv1d] | type[nn.Conv2d]:
+def convolution(dims: int) -> type[nn.Conv1d] | type[nn.Conv2d]:
+    """The convolution for so many spatial dimensions."""
     if dims not in (1, 2):
         raise ValueError(f"convolutions are for signals (C, L) and images (C, H, W), not for {dims} spatial dimensions")
     return nn.Conv1d if dims == 1 else nn.Conv2d
 
 
-def _padding(size: tuple[int, ...], levels: int) -> tuple[list[int], tuple[int, ...]]:
+def padding(size: tuple[int, ...], levels: int) -> tuple[list[int], tuple[int, ...]]:
     """What to add at the end of each dimension (in torch's order, last first), and the coarsest size."""
     unit = 2**levels
     coarse = tuple(-(-s // unit) for s in size)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from diled.nn.blocks import LogSNREmbedding, zero_init
 
-__all__ = ["ResidualMLP"]
+__all__ = ["Flat", "ResidualMLP"]
 
 
 class ResidualMLP(nn.Module):
@@ -57,3 +57,19 @@ class _Block(nn.Module):
         scale, shift = self.modulate(level).chunk(2, dim=1)
         inner = torch.addcmul(shift, self.first(self.norm(h)), 1 + scale)
         return h + self.second(nn.functional.silu(inner))
+
+
+class Flat(nn.Module):
+    """A network on vectors for data of any shape: (B, *shape) is flattened before and put back after.
+
+    Args:
+        network: (B, D), log SNR, condition -> (B, D).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z_t: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
+        """z_t (B, *shape), log_snr (B,), condition (B, condition_dim) or None -> (B, *shape)."""
+        return self.network(z_t.flatten(1), log_snr, condition).reshape(z_t.shape)

@@ -26,7 +26,9 @@ def steps_within(seconds: float, stages: list[Stage], values: Tensor, spec: Data
     """Steps in all that fit into `seconds` of training, at the stages' shares; at least 10."""
     shares, at_least = sum(stage.share for stage in stages), min(3.0, 0.02 * seconds)
     mean = sum(
-        stage.share / shares * seconds_per_step(stage, values, spec, config, at_least=at_least) for stage in stages
+        stage.share / shares * seconds_per_step(stage, values, spec, config, at_least=at_least)
+        for stage in stages
+        if stage.share
     )
     left = max(seconds - START_UP * len(stages), 0.5 * seconds)
     return max(10, int(left / mean))

@@ -31,7 +31,7 @@ from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check
 from diled.training.data import Batches
 from diled.training.monitors import health
 from diled.training.signals import Signals
-from diled.training.stages import evaluating, learning_rate, prepare
+from diled.training.stages import evaluating, learning_rate, parameter_groups, prepare
 
 __all__ = ["fit"]
 
@@ -81,6 +81,9 @@ def fit(
         state = kept.running(index) if resume else None
         if stage.prepare is not None and state is None:
             prepare(stage, values, spec, config, index)
+        if stage.share == 0:
+            kept.finish(model, index + 1, spent)
+            continue
         steps = max(1, round(config.steps * stage.share / shares))
         module = _Module(stage, index, steps, spec, config)
         batches = Batches(values, config.batch_size, seed=seed_from(config.seed, index))
@@ -121,8 +124,8 @@ class _Module(pl.LightningModule):
         self.running: dict[str, Tensor | float] = {}
         """Sums of the terms since they were last taken."""
         self.counted = 0
-        self.trained: list[nn.Parameter] = []
-        """What the optimiser holds."""
+        self.groups: list[dict[str, Any]] = []
+        """What the optimiser holds, with a learning rate for each group."""
 
     def training_step(self, raw: Tensor, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
@@ -166,14 +169,18 @@ class _Module(pl.LightningModule):
     ) -> None:
         """Lightning refuses to clip for a fused optimiser under autocast, which only matters where gradients are scaled."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.trained, gradient_clip_val)
+            for group in self.groups:
+                nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         config = self.config
-        self.trained = [p for p in self.density.parameters() if p.requires_grad]
+        self.groups = [
+            {"params": parameters, "lr": factor * config.learning_rate}
+            for factor, parameters in parameter_groups(self.density)
+        ]
         fused = self.device.type in ("cpu", "cuda")
         optimizer = torch.optim.AdamW(
-            self.trained, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused
+            self.groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused
         )
         warmup = min(config.warmup_steps, self.steps // 10)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: learning_rate(k, self.steps, warmup))

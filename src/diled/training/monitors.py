@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diled.api import Density, NoBound, total
 from diled.distributions import Normal
+from diled.draws import seeded
 
 __all__ = ["Monitor", "health"]
 
@@ -74,7 +75,8 @@ def health(density: Density, x: Tensor) -> Monitor:
         carried = 0.5 * torch.log1p(posterior.mean.var(0) / noise)
         values["code_nats_per_dim"] = carried.mean().item()
     if decoder is not None:
-        values["distortion"] = decoder(z).nll(x).mean().item()
-        values["shuffled_distortion"] = decoder(z.roll(1, 0)).nll(x).mean().item()
+        for name, code in (("distortion", z), ("shuffled_distortion", z.roll(1, 0))):
+            with seeded(0):  # a diffusion decoder draws noise: the same for both
+                values[name] = decoder(code).nll(x).mean().item()
         values["reconstruction_mse"] = (decoder(posterior.mean).mean - x).pow(2).mean().item() / 4
     return Monitor(values)

@@ -14,7 +14,7 @@ from diled.config import DataSpec, TrainingConfig
 from diled.draws import seed_from
 from diled.space import to_space
 
-__all__ = ["evaluating", "learning_rate", "prepare"]
+__all__ = ["evaluating", "learning_rate", "parameter_groups", "prepare"]
 
 
 def learning_rate(step: int, steps: int, warmup: int) -> float:
@@ -22,6 +22,22 @@ def learning_rate(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def parameter_groups(module: nn.Module) -> list[tuple[float, list[nn.Parameter]]]:
+    """Factors of the learning rate, and the parameters that train with each.
+
+    A part that says `learning_rate_factor` (a critic, say) has a group of its own, which is clipped apart.
+    """
+    groups: list[tuple[float, list[nn.Parameter]]] = []
+    apart: set[int] = set()
+    for part in module.modules():
+        factor = getattr(part, "learning_rate_factor", None)
+        if factor is not None:
+            groups.append((factor, [p for p in part.parameters() if p.requires_grad]))
+            apart |= {id(p) for p in part.parameters()}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
+    return [(factor, parameters) for factor, parameters in [(1.0, rest), *groups] if parameters]
 
 
 @contextmanager

@@ -1,0 +1,191 @@
+"""Networks, likelihoods and diffusions from their configurations: what the functions of `zoo.py` put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from diled.config import DataSpec
+from diled.diffusion import (
+    PARAMETERIZATIONS,
+    DataDiffusion,
+    Diffusion,
+    NeuralProcess,
+    Objective,
+    edm,
+    karras_levels,
+    min_snr,
+    simple,
+    vlb,
+)
+from diled.diffusion.objectives import Weighting
+from diled.diffusion.parameterization import EDM, Mixed
+from diled.diffusion.schedule import (
+    Cosine,
+    LearnedLogSNR,
+    Linear,
+    LinearLogSNR,
+    LogNormal,
+    Schedule,
+    constant_beta,
+    ddpm_beta,
+)
+from diled.family import AutoencoderConfig, CodeConfig
+from diled.models.autoencoder import (
+    BernoulliLikelihood,
+    DiscretizedLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    LikelihoodDecoder,
+    LogisticMixtureLikelihood,
+)
+from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from diled.nn.latent import Flat, ResidualMLP
+from diled.nn.unet import UNet
+from diled.parts import DataDiffusionConfig, DiffusionConfig, NoiseConfig
+
+__all__ = [
+    "data_diffusion",
+    "data_network",
+    "decoder",
+    "diffusion",
+    "encoder_network",
+    "latent_dim",
+    "likelihood",
+    "schedule",
+    "wrap",
+]
+
+
+def latent_dim(config: CodeConfig) -> int:
+    """The resolved size of the code."""
+    assert config.latent_dim is not None, "call ModelConfig.resolved(data) first"
+    return config.latent_dim
+
+
+def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
+    """x (B, *shape) -> (B, out)."""
+    net = config.network
+    if net.kind == "conv":
+        return ConvEncoder(data.shape, out, channels=net.channels, blocks=net.blocks)
+    return MLPEncoder(data.shape, out, width=net.width, depth=net.depth)
+
+
+def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
+    """z (B, D) -> p(x | z)."""
+    net, p = config.network, likelihood(config, data)
+    channels = data.shape[0]
+    out = (channels * p.parameters_per_channel(channels), *data.shape[1:])
+    dim = latent_dim(config)
+    if net.kind == "conv":
+        return LikelihoodDecoder(ConvDecoder(dim, out, channels=net.channels, blocks=net.blocks), p)
+    return LikelihoodDecoder(MLPDecoder(dim, out, width=net.width, depth=net.depth), p)
+
+
+def likelihood(config: AutoencoderConfig, data: DataSpec) -> Likelihood:
+    """p(x | z) in the data's own measure."""
+    if config.likelihood == "bernoulli":
+        return BernoulliLikelihood()
+    if config.likelihood == "logistic_mixture":
+        assert data.levels is not None
+        return LogisticMixtureLikelihood(data.levels, config.components)
+    if data.levels is not None:
+        return DiscretizedLikelihood(data.levels, config.likelihood, std=config.std)
+    return GaussianLikelihood(config.std, shape=data.shape if data.kind == "vector" else ())
+
+
+def diffusion(config: DiffusionConfig, dim: int, goal: Objective | None = None) -> Diffusion:
+    """A diffusion over vector codes."""
+    denoiser = wrap(config, ResidualMLP(dim, config.width, config.blocks))
+    return Diffusion(
+        Mixed(denoiser, (dim,)) if config.mixed else denoiser,
+        schedule(config, config.gamma_min),
+        (dim,),
+        timesteps=config.timesteps,
+        times_per_code=config.times_per_code,
+        objective=goal or objective(config),
+    )
+
+
+def data_diffusion(config: DataDiffusionConfig, data: DataSpec, condition_dim: int = 0, *, heun: bool = False,
+                   learned_map: bool = False) -> DataDiffusion:  # fmt: skip
+    """A diffusion over data.
+
+    Args:
+        config: resolved.
+        data: what is known of the data.
+        condition_dim: size of a code that the denoiser is given.
+        heun: sample as EDM does: 18 steps of Heun's method, spaced by Karras et al.
+        learned_map: as a neural diffusion model, with a learned map of x at each noise level.
+    """
+    levels = schedule(config, config.gamma_min)
+    how = {"sampler": "heun", "steps": 18, "spacing": karras_levels} if heun else {}
+    if learned_map:
+        low, high = (float(end) for end in levels.ends)
+        how = {"sampler": "ancestral", "steps": 100, "process": NeuralProcess(data_network(config, data), low, high)}
+    prior = Diffusion(
+        wrap(config, data_network(config, data, condition_dim)),
+        levels,
+        data.shape,
+        timesteps=config.timesteps,
+        times_per_code=config.times_per_example,
+        objective=objective(config),
+        **how,  # type: ignore[arg-type]
+    )
+    return DataDiffusion(prior, data.levels)
+
+
+def data_network(config: DataDiffusionConfig, data: DataSpec, condition_dim: int = 0) -> nn.Module:
+    """F(z_t, log SNR, condition), in the shape of z_t (B, *shape)."""
+    if config.kind == "unet":
+        return UNet(
+            data.shape,
+            channels=config.channels,
+            blocks=config.blocks,
+            attention=config.attention,
+            condition_dim=condition_dim,
+        )
+    return Flat(ResidualMLP(data.numel, config.width, config.blocks, condition_dim=condition_dim))
+
+
+def wrap(config: NoiseConfig, network: nn.Module) -> nn.Module:
+    """The denoiser that a network becomes under the configured parameterisation."""
+    if config.parameterization == "edm":
+        return EDM(network, config.data_std)
+    return PARAMETERIZATIONS[config.parameterization](network)
+
+
+def objective(config: NoiseConfig) -> Objective:
+    """The training weights, with the encoder's own where they differ."""
+    own = getattr(config, "encoder_weighting", "same")
+    encoder = None if own in ("same", config.weighting) else weighting(config, own)
+    return Objective(weighting(config, config.weighting), encoder)
+
+
+def weighting(config: NoiseConfig, name: str) -> Weighting:
+    """The training weights of that name."""
+    kinds: dict[str, Callable[[], Weighting]] = {
+        "vlb": lambda: vlb,
+        "simple": simple,
+        "min_snr": min_snr,
+        "edm": lambda: edm(config.data_std),
+    }
+    return kinds[name]()
+
+
+def schedule(config: NoiseConfig, gamma_min: float | None) -> Schedule:
+    """The noise schedule of that name."""
+    if config.schedule == "ddpm":
+        return ddpm_beta()
+    if config.schedule == "constant_beta":
+        return constant_beta()
+    assert gamma_min is not None, "call ModelConfig.resolved(data) first"
+    kinds: dict[str, Callable[[float, float], Schedule]] = {
+        "linear_log_snr": LinearLogSNR,
+        "learned_log_snr": LearnedLogSNR,
+        "cosine": Cosine,
+        "linear": Linear,
+        "edm": LogNormal,
+    }
+    return kinds[config.schedule](gamma_min, config.gamma_max)
