@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from diled.config import Config, PreprocessConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
-from diled.studies.render import comparison, provenance_line, speed
+from diled.studies.render import ablations, comparison, cost, provenance_line, speed
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "diled"
@@ -132,8 +132,17 @@ def short_family() -> str:
 def measured(study: str, columns: tuple[str, ...] | None = None) -> str:
     """A study's table and where it comes from."""
     path = RESULTS / f"{study}.json"
-    shown = speed(path) if study == "speed" else comparison(path, columns) if columns else comparison(path)
-    return f"{shown}\n\n{provenance_line(path)}"
+    if study in ("speed", "cost"):
+        shown = {"speed": speed, "cost": cost}[study](path)
+    else:
+        shown = comparison(path, columns) if columns else comparison(path)
+    return f"{shown}\n\n{provenance_line(path)}" if path.exists() else shown
+
+
+def ablated() -> str:
+    """The tables of the ablations, and where they come from once there are any."""
+    path = RESULTS / "ablations.json"
+    return f"{ablations(path)}\n\n{provenance_line(path)}" if path.exists() else ablations(path)
 
 
 README_COLUMNS = (
@@ -155,7 +164,11 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "training": training,
     },
     "results.md": {
-        study: partial(measured, study) for study in ("mnist-table", "ldm-selection", "digits-table", "speed")
+        "ablations": ablated,
+        **{
+            study: partial(measured, study)
+            for study in ("mnist-table", "ldm-selection", "digits-table", "speed", "cost")
+        },
     },
     "../README.md": {
         "family": short_family,

@@ -187,6 +187,16 @@ def continuous_rate(gamma_min: float, gamma_max: float, mean: float, var: float,
     return 2 * fine - coarse
 
 
+def squares_by_hand(schedule, network, mean, log_var, t, e):  # type: ignore[no-untyped-def]
+    """gamma, gamma'(t) and || sigma / sqrt V e - e_hat ||^2, formula by formula."""
+    gamma, slope = schedule.gamma(t), schedule.slope(t)
+    (a_0, s_0), (a, s) = alpha_sigma(schedule.ends[0]), alpha_sigma(gamma[:, None])
+    var = (a / a_0) ** 2 * (log_var.exp() - s_0**2) + s**2
+    z_t = a / a_0 * mean + var.sqrt() * e
+    e_hat = (z_t - a * network(z_t, -gamma)) / s
+    return gamma, slope, ((s / var.sqrt() * e - e_hat) ** 2).sum(1)
+
+
 # ---------------------------------------------------------------------------------------- linear-Gaussian models
 
 
@@ -257,7 +267,7 @@ class TableData:
     def __init__(self, levels: int, dims: int) -> None:
         g = torch.Generator().manual_seed(levels)
         grid = torch.linspace(-1, 1, levels)
-        self.values = torch.cartesian_prod(*[grid] * dims)
+        self.values = torch.cartesian_prod(*[grid] * dims).reshape(-1, dims)
         self.log_p = (2 * torch.randn(len(self.values), generator=g)).log_softmax(0)
         self.levels, self.dims = levels, dims
 

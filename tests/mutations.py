@@ -6,6 +6,7 @@ changes one line of a copy of the package and forks; the child imports the chang
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mutations_family import FAMILY
 
 TESTS = Path(__file__).resolve().parent
 
@@ -37,6 +40,7 @@ SCHEDULES = "test_math_schedules.py"
 OBJECTIVES = "test_math_objectives.py"
 DISTRIBUTIONS = "test_math_distributions.py"
 SCALE = "test_math_scale.py"
+STEPS = "test_math_steps.py"
 
 QUADRATURE = f"{RATE}::test_discrete_rate_is_the_path_form_by_quadrature"
 CHAIN = f"{RATE}::test_marginals_and_bridges_are_those_of_the_chain"
@@ -74,6 +78,16 @@ UNEVEN = f"{SAMPLERS}::test_order_holds_on_uneven_levels"
 INVERSION = f"{SAMPLERS}::test_inversion_error_falls_at_order_one"
 ANCESTRAL = f"{SAMPLERS}::test_ddim_at_eta_one_is_the_reverse_chain"
 TABLE = f"{SCALE}::test_rate_is_the_table_less_its_constant"
+UNEVEN_STEPS = f"{STEPS}::test_step_weights_of_uneven_steps"
+SPLIT = f"{STEPS}::test_split_weights_are_inverse_step_weights_with_mean_one"
+WEIGHED = f"{STEPS}::test_distortion_weights_enter_the_gradient_of_each_example_alone"
+MEETS = f"{STEPS}::test_the_papers_model_meets_t_as_it_is_told"
+LAST_KL = f"{STEPS}::test_the_last_kl_trains_where_it_is_wanted_and_always_counts"
+ROUNDS = f"{STEPS}::test_rounds_train_one_part_at_a_time"
+PORTION = f"{STEPS}::test_a_part_of_the_training_has_its_part_of_the_ramp"
+LEVELS_HOLD = f"{STEPS}::test_what_two_linear_levels_hold"
+LEVEL_RATES = f"{STEPS}::test_rates_of_levels_in_closed_form_add_up"
+FLIPS = f"{STEPS}::test_flips_move_a_linear_code_as_far_as_they_say"
 RUNAWAY = f"{SCALE}::test_only_the_last_kl_stops_the_codes_from_running_away"
 
 MUTATIONS = [
@@ -230,6 +244,33 @@ MUTATIONS = [
     Mutation(
         "diffusion/objectives.py", " and self.terminal", "", "dropping the last KL counts as the bound", (REFUSES,)
     ),
+    Mutation("diffusion/objectives.py", "/ (2 * a_t)", "/ a_t", "a factor 2 of lambda_t", (UNEVEN_STEPS,)),
+    Mutation("diffusion/objectives.py", "/ (2 * a_t)", "/ 2 * a_t", "a_t multiplies lambda_t", (UNEVEN_STEPS,)),
+    Mutation(
+        "diffusion/objectives.py", "return -torch.expm1(gamma_s", "return torch.expm1(gamma_s", "sign", (UNEVEN_STEPS,)
+    ),
+    Mutation(
+        "diffusion/objectives.py",
+        "gamma_s, gamma_t = gammas[:-1], gammas[1:]",
+        "gamma_s, gamma_t = gammas[1:], gammas[:-1]",
+        "the step goes backwards",
+        (UNEVEN_STEPS,),
+    ),
+    Mutation(
+        "diffusion/objectives.py",
+        "inverse = 1 / step_weights",
+        "inverse = step_weights",
+        "the split is by lambda_t itself",
+        (SPLIT,),
+    ),
+    Mutation("diffusion/objectives.py", "inverse / inverse.mean()", "inverse", "the mean weight is not one", (SPLIT,)),
+    Mutation(
+        "diffusion/objectives.py",
+        "return steps * (torch",
+        "return 1 * (torch",
+        "one step trains without the weight of all",
+        (f"{STEPS}::test_one_step_trains_with_the_weight_of_all",),
+    ),
     # diffusion/samplers.py
     Mutation(
         "diffusion/samplers.py",
@@ -335,6 +376,34 @@ MUTATIONS = [
     Mutation(
         "models/autoencoder.py", "r = 1.0 if exact else self", "r = self", "beta enters the bound's gradient", (BETA,)
     ),
+    Mutation(
+        "models/autoencoder.py",
+        "self.distortion_weight is not None and not exact",
+        "self.distortion_weight is not None",
+        "the bound knows of the distortion's weights",
+        (WEIGHED,),
+    ),
+    Mutation(
+        "models/autoencoder.py",
+        "with_gradient_of(distortion, weight * distortion)",
+        "weight * distortion",
+        "the printed distortion is weighted",
+        (WEIGHED,),
+    ),
+    Mutation(
+        "models/autoencoder.py",
+        "with_gradient_of(distortion, weight * distortion)",
+        "with_gradient_of(distortion, weight.mean() * distortion)",
+        "the weights are the batch's, not each example's",
+        (WEIGHED,),
+    ),
+    Mutation(
+        "models/autoencoder.py",
+        "(index + progress) / count",
+        "index / count + progress",
+        "each part has all",
+        (PORTION,),
+    ),
     Mutation("models/autoencoder.py", "likelihood.check(x)", "pass", "no refusal", (REFUSALS,)),
     Mutation(
         "models/autoencoder.py",
@@ -350,6 +419,42 @@ MUTATIONS = [
         "the second stage trains the encoder",
         (f"{OBJECTIVES}::test_rate_alone_is_the_second_stage",),
     ),
+    # models/parts.py and models/zoo.py
+    Mutation("models/parts.py", 'getattr(config, "terminal", True)', "True", "the last KL always trains", (LAST_KL,)),
+    Mutation("models/zoo.py", "terminal=config.prior.terminal", "terminal=False", "the paper's never does", (LAST_KL,)),
+    Mutation(
+        "models/zoo.py", 'if config.reconstruct_at == "split"', 'if config.reconstruct_at == "one"', "split", (MEETS,)
+    ),
+    Mutation("models/zoo.py", "outer, frozen=(prior,)", "outer", "the prior trains with the encoder", (ROUNDS,)),
+    Mutation(
+        "models/zoo.py",
+        "weight = portion(model.rate_weight, k, rounds)",
+        "weight = model.rate_weight",
+        "ramp",
+        (ROUNDS,),
+    ),
+    # evaluation/levels.py
+    Mutation(
+        "evaluation/levels.py", "** 2 / variance", "** 2 * variance", "units of the posterior", (LEVELS_HOLD, FLIPS)
+    ),
+    Mutation("evaluation/levels.py", "mean(1).sqrt()", "mean(1)", "a mean square in place of its root", (LEVELS_HOLD,)),
+    Mutation("evaluation/levels.py", "x + NOISE * torch", "x + torch", "noise of another size", (LEVELS_HOLD,)),
+    Mutation("evaluation/levels.py", "< FLIPPED, -x, x)", "< FLIPPED, 0 * x, x)", "pixels go grey", (FLIPS,)),
+    Mutation(
+        "evaluation/levels.py", "min(depth(name), n) == i", "min(depth(name), n) >= i", "levels overlap", (LEVEL_RATES,)
+    ),
+    Mutation(
+        "evaluation/levels.py", 'len(name.split("rate/")) - 1', 'len(name.split("rate/"))', "the depth", (LEVEL_RATES,)
+    ),
+    Mutation(
+        "evaluation/levels.py",
+        "for part in reversed(self.parts[1:])",
+        "for part in self.parts[1:0]",
+        "the decoders of the levels below are passed by",
+        (f"{STEPS}::test_decoding_goes_through_all_levels",),
+    ),
+    # and what came with the whole family
+    *(Mutation(file, old, new, breaks, (test,)) for file, found in FAMILY.items() for old, new, breaks, test in found),
 ]
 
 
@@ -404,14 +509,17 @@ def _forked(root: Path, tests: tuple[str, ...], first_only: bool) -> dict[str, A
 def main(package: str, results: str) -> None:
     """Run the unchanged copy, then every mutation; one JSON object a line in `results`."""
     import hypothesis  # noqa: F401 - imported here so that no child pays for it again
+    import pydantic  # noqa: F401
     import pytest  # noqa: F401
     import scipy.stats  # noqa: F401
+    import sklearn.mixture  # noqa: F401
     import torch
 
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)
     torch.testing.assert_close(torch.zeros(1), torch.zeros(1))  # its first use imports half a second of torch
     assert "diled" not in sys.modules
+    gc.freeze()  # pytest collects garbage as it ends, and would go through all of torch in every child
     with tempfile.TemporaryDirectory() as folder, open(results, "w") as out:
         root = Path(folder).resolve()
         ignore = shutil.ignore_patterns("__pycache__", "*.safetensors")

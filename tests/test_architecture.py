@@ -21,8 +21,10 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
     "parts": {"config", "errors"},
-    "family": {"config", "errors", "parts"},
-    "runs": {"_version", "config", "errors", "family"},
+    "kinds": {"config", "errors", "parts"},
+    "family": {"config", "errors", "kinds", "parts"},
+    "keys": {"config", "errors", "family", "parts"},
+    "runs": {"_version", "config", "errors", "family", "keys"},
     "data": {"config", "errors"},
     "output": {"config", "data", "errors"},
     "api": {"errors"},
@@ -65,6 +67,8 @@ LIGHT = (
     "diled.config",
     "diled.family",
     "diled.parts",
+    "diled.kinds",
+    "diled.keys",
     "diled.runs",
     "diled.verbs",
     "diled.cli",
@@ -161,9 +165,9 @@ def test_outside_packages_stay_in_their_place(path):
         )
     if part in ("api", "nn"):
         assert packages <= {"torch"}
-    if part in ("config", "family", "parts", "errors", "runs", "data"):
+    if part in ("config", "family", "kinds", "parts", "errors", "runs", "data"):
         assert "torch" not in packages
-    if part in ("config", "family", "parts", "errors", "_version"):
+    if part in ("config", "family", "kinds", "parts", "errors", "_version"):
         assert packages <= {"pydantic"}
     assert "torchvision" not in packages
 

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from tiny import diled, train
+from tiny import diled, train, train_any
 
+import diled as package
+from diled import keys
 from diled.data import open_data
+from diled.errors import ConfigError, DiledError
+from diled.evaluation.measure import measure
+from diled.family import FAMILY
+from diled.runs import nested
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +33,15 @@ def vae(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad") / "vae"
     assert train(folder, model="vae", steps=10) == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """Runs of models without codes or without a likelihood: name in capitals -> folder."""
+    folder = tmp_path_factory.mktemp("others")
+    for name in ("ndm", "consistency", "ddpm"):
+        assert train_any(folder / name, name, steps=4) == 0
+    return {name.upper(): folder / name for name in ("ndm", "consistency", "ddpm")}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +96,7 @@ def pictures(folder, n=12, size=(4, 4)):
         ("train digits --model.latent_dm 3", "Unknown option '--model.latent_dm'. Did you mean '--model.latent_dim'?"),
         ("train digits --training.stps 3", "Did you mean '--training.steps'?"),
         ("train digits --trainin.steps 3", "Did you mean '--training.steps'?"),
-        ("train digits --model vae --model.prior.width 3", "Unknown option '--model.prior.width'"),
+        ("train digits --model vae --model.prior.width 3", "'model.prior' belongs to diled, diled_fixed"),
         ("train digits --completely-unknown", "diled train --help lists the options"),
         ("train digits mnist", "'mnist' is one argument too many"),
         ("train digits --out", "--out: expected one argument"),
@@ -170,6 +185,164 @@ def test_mistakes_with_a_model(words, expected, refused, run, vae, some, monkeyp
     assert contents(run) == before
 
 
+# What does not go together
+
+
+BELONGS = [
+    (
+        "vae",
+        "beta",
+        3,
+        "'model.beta' belongs to beta_vae; vae has no such key. With another prior the rate is weighed by",
+    ),
+    ("diled", "free_bits", 0.3, "Free bits need the KL of each code dimension in closed form"),
+    ("lsgm", "free_bits", 0.3, "which only a standard normal prior has: take beta_vae"),
+    ("vae", "rate_weight", 0.3, "The rate of a VAE is weighed by the beta of beta_vae"),
+    ("ddpm", "likelihood", "logistic", "A diffusion over data reads x back in the data's own measure"),
+    ("ddpm", "latent_dim", 3, "Its code is as large as the data, or there is none."),
+    ("edm", "network.width", 20, "'model.network' belongs to diled, diled_fixed"),
+    ("ddpm", "prior.width", 20, "one over data is set under model.diffusion"),
+    ("diled", "diffusion.width", 20, "A diffusion over codes is set under model.prior"),
+    ("edm", "teacher", "true", "'model.teacher' belongs to consistency; edm has no such key."),
+    ("diled_paper", "rate_warmup", 0.3, "Only a rate that an encoder is trained on is warmed up."),
+    ("ddpm", "diffusion.times_per_code", 3, "There it is called times_per_example."),
+    ("diled", "prior.times_per_example", 3, "There it is called times_per_code."),
+    ("diled", "prior.attention", "true", "a diffusion over codes has no such key. Its network is an MLP."),
+    ("diffae", "decoder.mixed", "true", "LSGM's mixed score is for codes"),
+]
+
+
+@pytest.mark.parametrize(("model", "key", "value", "expected"), BELONGS)
+def test_keys_of_other_models_are_explained(model, key, value, expected, refused, tmp_path):
+    """In the same words on the command line, in a file and in Python."""
+    assert expected in refused("train", "digits", "--model", model, f"--model.{key}", value)
+    with pytest.raises(ConfigError) as raised:
+        package.train("digits", model=model, settings={f"model.{key}": value})
+    assert expected in str(raised.value)
+    values = {"name": model, **nested({key: value})}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"data": "digits", "model": values}))
+    assert expected in refused("train", "--config", "settings.yaml")
+
+
+def test_every_reason_belongs_to_a_key():
+    """A key that is renamed takes its reason along."""
+    assert set(keys.WHY) <= {key for kind in FAMILY.values() for key in kind.model_fields}
+    assert set(keys.WHY_PARTS) <= {key for part in keys.PARTS for key in part.model_fields}
+
+
+TOGETHER = [
+    ("diled", {"likelihood": "bernoulli"}, "likelihood 'bernoulli' is for two grey values"),
+    ("diled", {"prior.schedule": "learned_log_snr", "prior.weighting": "simple"}, "model.prior: a learned schedule"),
+    ("lsgm", {"prior.schedule": "learned_log_snr"}, "a learned schedule is trained by the bound"),
+    ("ddpm", {"diffusion.schedule": "learned_log_snr"}, "a learned schedule is trained by the bound"),
+    ("ddpm", {"diffusion.gamma_max": 4}, "'gamma_max' has no effect, since schedule 'ddpm' has ends of its own"),
+    ("ddpm", {"diffusion.data_std": 0.3}, "'data_std' has no effect, since neither"),
+    (
+        "ddpm",
+        {"diffusion.kind": "mlp", "diffusion.attention": "true"},
+        "'attention' has no effect, since kind is 'mlp'",
+    ),
+    ("ddpm", {"diffusion.kind": "unet", "diffusion.width": 64}, "'width' has no effect, since kind is 'unet'"),
+    ("ndm", {"diffusion.weighting": "min_snr"}, "the map is trained by the bound: use weighting 'vlb'"),
+    ("ndm", {"diffusion.timesteps": None}, "a learned map needs a discrete chain"),
+    ("ndm", {"diffusion.schedule": "learned_log_snr"}, "needs a schedule whose ends are fixed"),
+    ("consistency", {"diffusion.timesteps": 20}, "the noise levels are `coarsest` to `finest` in number"),
+    (
+        "consistency",
+        {"diffusion.schedule": "learned_log_snr", "diffusion.weighting": "vlb"},
+        "a student needs a schedule",
+    ),
+    ("consistency", {"finest": 3, "coarsest": 4}, "finest (3) must not lie below coarsest (4)"),
+    ("consistency", {"teacher": "false", "first_stage": 0.3}, "'first_stage' has no effect, since there is no teacher"),
+    (
+        "consistency",
+        {"teacher": "false", "diffusion.weighting": "vlb"},
+        "diffusion.weighting has no effect, since there is no",
+    ),
+    ("beta_vae", {"cycles": 3, "rate_warmup": 0}, "'cycles' has no effect, since rate_warmup is 0"),
+]
+
+
+@pytest.mark.parametrize(("model", "values", "expected"), TOGETHER)
+def test_values_that_do_not_go_together(model, values, expected, refused):
+    """Refused when the configuration is read, on the command line and in Python."""
+    words = [word for key, value in values.items() for word in (f"--model.{key}", value)]
+    assert expected in refused("train", "digits", "--model", model, *words)
+    with pytest.raises(DiledError) as raised:
+        package.train("digits", model=model, settings={f"model.{key}": value for key, value in values.items()})
+    assert expected in str(raised.value)
+
+
+def test_networks_that_do_not_fit_the_data(refused, tmp_path):
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(50, 4)))
+    words = ["train", "vectors.npy", "--model", "ddpm"]
+    assert "model.diffusion.kind 'unet' needs images or signals" in refused(*words, "--model.diffusion.kind", "unet")
+    assert "model.diffusion: 'attention' has no effect" in refused(*words, "--model.diffusion.attention")
+    words[-1] = "diffae"
+    assert "model.decoder.kind 'unet' needs images or signals" in refused(*words, "--model.decoder.kind", "unet")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("sample NDM --sampler ddim", "sampler 'ddim' follows an ODE, and a neural diffusion model has none"),
+        ("evaluate NDM --sampler heun", "sampler 'heun' follows an ODE, and a neural diffusion model has none"),
+        ("sample CONSISTENCY --sampler ddim", "A consistency model is its own sampler"),
+        ("evaluate CONSISTENCY --sampler ddim", "A consistency model is its own sampler"),
+        ("evaluate VAE --steps 3", "steps have no meaning for a model without a diffusion"),
+        ("evaluate VAE --steps 3 --by label", "steps have no meaning for a model without a diffusion"),
+        ("evaluate NDM --by label", "The model ndm has no encoder, so examples have no codes"),
+        ("evaluate DDPM --steps 0", "steps = 0: a sampler takes at least one."),
+        ("encode NDM SOME", "The model ndm has no encoder"),
+        ("encode DDPM SOME --sample", "there is nothing to draw"),
+        ("reconstruct CONSISTENCY SOME", "The model consistency has no encoder"),
+        ("reconstruct RUN SOME --invert", "the decoder is no diffusion"),
+        ("interpolate CONSISTENCY SOME SOME", "The model consistency has no encoder"),
+        ("edit NDM SOME --attribute label=1", "The model ndm has no encoder"),
+        ("search NDM SOME", "The model ndm has no encoder"),
+        ("train digits --model ndm --init-from DDPM", "Nothing of"),
+        (
+            "train digits --model consistency --freeze prior",
+            "'prior' is to be frozen, but no --init-from gives it weights",
+        ),
+        ("train digits --model ddpm --freeze encoder", "There is no part 'encoder' to freeze. Parts: prior."),
+        ("train digits --model ae --freeze prior", "There is no part 'prior' to freeze. Parts: encoder, decoder."),
+        ("compare digits --models vae beta_vae vae", "'vae' is named twice"),
+        ("compare digits --model.beta 3", "compare trains models with their own values"),
+    ],
+)
+def test_what_a_model_cannot_do(words, expected, refused, run, vae, others, some):
+    places = {"RUN": run, "VAE": vae, "SOME": some, **others}
+    before = {name: contents(place) for name, place in places.items() if place.is_dir()}
+    assert expected in refused(*(str(places.get(word, word)) for word in words.split()))
+    assert before == {name: contents(place) for name, place in places.items() if place.is_dir()}
+
+
+def test_a_sampler_that_does_not_fit_is_refused_before_anything_is_measured(others, monkeypatch):
+    model = package.load(others["NDM"], device="cpu")
+    data = open_data("digits")
+    monkeypatch.setattr("diled.evaluation.measure.bounds", lambda *args, **options: pytest.fail("too late"))
+    with pytest.raises(ConfigError, match="follows an ODE"):
+        measure(model.density, data, sampler="ddim")
+
+
+def test_models_of_a_comparison_are_all_checked_before_the_first_is_trained(refused, tmp_path, monkeypatch):
+    np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(50, 4)))
+    monkeypatch.setattr("diled.session.Session.run", lambda self: pytest.fail("too late"))
+    (tmp_path / "settings.yaml").write_text("model: {likelihood: logistic}")
+    words = ["compare", "vectors.npy", "--config", "settings.yaml", "--models"]
+    assert "ddpm has no such key" in refused(*words, "vae", "ddpm")
+    (tmp_path / "settings.yaml").write_text("model: {likelihood: gaussian}")
+    assert "minutes = 0" in refused(*words, "vae", "ae", "--minutes", 0)
+
+
+def test_estimators_refuse_models_without_codes():
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    for name in ("ndm", "consistency"):
+        with pytest.raises(ConfigError, match=f"The model '{name}' has no codes, so it is no transformer"):
+            package.DiledTransformer(name, settings={"model.diffusion.width": 8}).fit(rows)
+
+
 # Configuration files
 
 
@@ -181,7 +354,10 @@ def test_mistakes_with_a_model(words, expected, refused, run, vae, some, monkeyp
         ("data: digits\nmodel: {prior: {widht: 3}}", "Unknown key 'model.prior.widht'. Did you mean 'width'?"),
         ("data: digits\nmodel: {prior: 3}", "'model.prior' = 3 should be"),
         ("data: digits\nmodel: vea", "Unknown model 'vea'. Did you mean 'vae'?"),
-        ("data: digits\nmodel: {name: vae, prior: {width: 3}}", "Unknown key 'model.prior'."),
+        (
+            "data: digits\nmodel: {name: vae, prior: {width: 3}}",
+            "vae has no such key. A diffusion over codes is found in",
+        ),
         ("data: digits\nmodel: [vae]", "'model' holds keys and values, not ['vae']."),
         ("data: digits\ntraining: 3", "'training' holds keys and values, not 3."),
         ("data: digits\ntraining: {steps: -1}", "'training.steps' = -1 should be greater than or equal to 1."),

@@ -8,19 +8,20 @@ import math
 import pytest
 import scipy.stats
 import torch
-from closed_forms import assert_mean, wrong_denoiser
+from closed_forms import GaussianDenoiser, alpha_sigma, assert_mean, wrong_denoiser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from diled.api import NoBound, has_entropy
-from diled.diffusion import PARAMETERIZATIONS, DataDiffusion, Diffusion, LinearLogSNR
+from diled.diffusion import EDM, PARAMETERIZATIONS, DataDiffusion, Diffusion, LinearLogSNR, Mixed, V
 from diled.distributions import (
     Bernoulli,
     Dirac,
     Discretized,
     Logistic,
     LogisticMixture,
+    NoisyGrid,
     Normal,
     on_grid,
     round_to_grid,
@@ -280,6 +281,69 @@ def test_round_to_grid_and_on_grid():
     assert on_grid(torch.tensor([[1.0, -1.0] * 8]))
 
 
+# --------------------------------------------------------------------------------------- a noisy look at the grid
+
+
+def grid_given(y: torch.Tensor, std: float, levels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All grid values, and p(value | y) of each by scipy's density under a uniform prior."""
+    grid = torch.linspace(-1, 1, levels, dtype=torch.float64)
+    p = torch.tensor(scipy.stats.norm.pdf(y.numpy()[..., None], grid.numpy(), std))
+    return grid, p / p.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize(("levels", "std"), [(2, 0.6), (3, 0.3), (17, 0.2)])
+def test_noisy_grid_is_the_posterior_of_a_uniform_prior(levels, std):
+    y = 1.2 * randn(5, 3)
+    q = NoisyGrid(y, torch.tensor(std).double(), levels)
+    grid, p = grid_given(y, std, levels)
+    index = torch.randint(0, levels, (5, 3))
+    want = -p.gather(-1, index[..., None])[..., 0].log().sum(1)
+    torch.testing.assert_close(q.nll(grid[index]), want)
+    torch.testing.assert_close(q.mean, (p * grid).sum(-1))
+    torch.testing.assert_close(q.mode, grid[p.argmax(-1)])
+    torch.testing.assert_close(q.entropy(), torch.tensor(scipy.stats.entropy(p.numpy(), axis=-1).sum(1)))
+    assert q.measure == "counting"
+
+
+def test_noisy_grid_sums_to_one_and_samples_its_own_probabilities():
+    y = torch.tensor([[0.1, -0.7]]).double()
+    q = NoisyGrid(y.expand(30_000, 2), torch.tensor(0.5).double(), 4)
+    grid, p = grid_given(y, 0.5, 4)
+    values = torch.cartesian_prod(grid, grid)
+    one = NoisyGrid(y.expand(16, 2), torch.tensor(0.5).double(), 4)
+    torch.testing.assert_close(torch.exp(-one.nll(values)).sum(), torch.tensor(1.0).double())
+    x = q.sample()
+    q.check(x)
+    for d in range(2):
+        for value, want in zip(grid, p[0, d], strict=True):
+            assert_mean(((x[:, d] - value).abs() < 1e-9).double(), float(want))
+    rising = NoisyGrid(y, q.std, 4).sample(lambda shape: torch.full(shape, -9.0).double())
+    torch.testing.assert_close(rising, torch.full((1, 2), -1.0).double())  # low noise, low value
+
+
+@pytest.mark.parametrize("reach", [5, 8])
+def test_noisy_grid_leaves_out_what_is_impossible(reach):
+    """Within `reach` of the nearest value, and at the edges as many values as elsewhere, nothing changes."""
+    y = torch.cat([torch.linspace(-1.05, 1.05, 40), torch.tensor([-1.0, 1.0])]).double()[:, None]
+    full, near = (NoisyGrid(y, torch.tensor(0.012).double(), 101, r) for r in (None, reach))
+    assert near._candidates()[0].shape[-1] == 2 * reach + 1
+    x = round_to_grid(y, 101)
+    torch.testing.assert_close(near.nll(x), full.nll(x))
+    torch.testing.assert_close(near.mean, full.mean)
+    torch.testing.assert_close(near.entropy(), full.entropy())
+    torch.testing.assert_close(near.mode, full.mode)
+    e = randn(42, 1)
+    torch.testing.assert_close(near.sample(lambda shape: e), full.sample(lambda shape: e))
+    assert NoisyGrid(y, full.std, 9, 4)._candidates()[0].shape[-1] == 9  # never more than there are
+
+
+def test_noisy_grid_refuses_values_between():
+    q = NoisyGrid(torch.zeros(1, 2), torch.tensor(0.1), 17)
+    q.check(torch.tensor([[0.125, -1.0]]))
+    with pytest.raises(NoBound, match="off that grid"):
+        q.check(torch.tensor([[0.1, -1.0]]))
+
+
 # --------------------------------------------------------------------------------------------- logistic mixtures
 
 
@@ -370,6 +434,49 @@ def test_parameterisations_of_one_function_give_one_estimate(name):
     torch.testing.assert_close(got, wrong_denoiser(z, log_snr) + condition)
 
 
+LEVELS = torch.linspace(-6, 6, 9).double()
+
+
+def silent(z_t, log_snr, condition=None):
+    return torch.zeros_like(z_t)
+
+
+@pytest.mark.parametrize("std", [0.5, 1.0, 2.0])
+def test_a_silent_edm_is_the_exact_denoiser_of_a_gaussian(std):
+    z = randn(9, 2)
+    exact = GaussianDenoiser(torch.zeros(2).double(), torch.full((2,), std**2).double())
+    torch.testing.assert_close(EDM(silent, std)(z, LEVELS), exact(z, LEVELS))
+
+
+def test_edm_of_unit_data_is_v_with_the_other_sign():
+    z = randn(9, 2)
+    got = EDM(lambda z, log_snr, c: -wrong_denoiser(z, log_snr), 1.0)(z, LEVELS)
+    torch.testing.assert_close(got, V(wrong_denoiser)(z, LEVELS))
+
+
+def test_mixed_score_is_the_mixture_of_two_noise_estimates():
+    """e_hat = (1 - m) sigma z_t + m e_hat' (Vahdat et al. 2021, Eq. 7, in their variance-preserving process)."""
+    z, condition = randn(9, 3), randn(9, 3)
+    a, s = (v[:, None] for v in alpha_sigma(-LEVELS))
+    model = Mixed(lambda z, log_snr, c: wrong_denoiser(z, log_snr) + c, (3,), start=0.1).double()
+    torch.testing.assert_close(model.share, torch.full((3,), 0.1).double())
+    model.pace.data = torch.tensor([-0.3, 0.0, 0.2]).double()
+    share = torch.tensor([1 / (1 + math.exp(3.0)), 0.5, 1 / (1 + math.exp(-2.0))]).double()
+    torch.testing.assert_close(model.share, share)
+    inner = (z - a * (wrong_denoiser(z, LEVELS) + condition)) / s
+    e_hat = (1 - share) * s * z + share * inner
+    torch.testing.assert_close((z - a * model(z, LEVELS, condition)) / s, e_hat)
+
+
+def test_mixed_score_ends_at_the_two_denoisers():
+    z = randn(9, 3)
+    model = Mixed(wrong_denoiser, (3,)).double()
+    normal = GaussianDenoiser(torch.zeros(3).double(), torch.ones(3).double())
+    for pace, want in ((-100.0, normal), (100.0, wrong_denoiser)):
+        model.pace.data.fill_(pace)
+        torch.testing.assert_close(model(z, LEVELS), want(z, LEVELS))
+
+
 # --------------------------------------------------------------------------------------------- refusals of a bound
 
 
@@ -433,7 +540,7 @@ def test_a_diffusion_bounds_gaussian_posteriors_only():
 
 
 def test_measures_are_named():
-    for counting in (Bernoulli, Discretized, LogisticMixture):
+    for counting in (Bernoulli, Discretized, LogisticMixture, NoisyGrid):
         assert counting.measure == "counting"
     for density in (Normal, Logistic, Dirac):
         assert density.measure == "density"

@@ -13,12 +13,25 @@ from closed_forms import (
     mean_and_error,
     path_gammas,
     path_rate,
+    squares_by_hand,
     wrong_denoiser,
 )
 from torch import nn
 
 from diled.api import normal_noise, scale_gradient, sum_dims, total, with_gradient_of
-from diled.diffusion import Cosine, Diffusion, Linear, LinearLogSNR, Objective, min_snr, simple, vlb
+from diled.diffusion import (
+    EDM,
+    Cosine,
+    Diffusion,
+    Linear,
+    LinearLogSNR,
+    LogNormal,
+    Objective,
+    edm,
+    min_snr,
+    simple,
+    vlb,
+)
 from diled.diffusion.diffusion import stratified_times
 from diled.distributions import Normal
 from diled.models.autoencoder import (
@@ -27,6 +40,7 @@ from diled.models.autoencoder import (
     GaussianLikelihood,
     LikelihoodDecoder,
     Rate,
+    cyclic,
     warmup,
 )
 from diled.models.priors import StandardNormal
@@ -81,6 +95,20 @@ def test_warmup_is_a_ramp():
     assert [warmup(2.0, 0.5)(p) for p in (0.0, 0.25, 0.5, 0.9)] == [0.0, 1.0, 2.0, 2.0]
     assert float(warmup(2.0, 0.5)(torch.tensor(0.25))) == 1.0
     assert warmup(2.0)(0.0) == 2.0
+
+
+def test_cycles_are_ramps_in_turn():
+    """beta(t) = min(tau / R, 1) with tau = mod(t, T / M) / (T / M) (Fu et al. 2019, Eq. 6 and 7), and full at the end."""
+    weight = cyclic(2.0, 4, 0.5)
+    want = {0.0: 0.0, 1 / 16: 1.0, 1 / 8: 2.0, 3 / 16: 2.0, 1 / 4: 0.0, 5 / 16: 1.0, 0.5: 0.0, 15 / 16: 2.0, 1.0: 2.0}
+    for progress, value in want.items():
+        assert weight(progress) == pytest.approx(value)
+        assert float(weight(torch.tensor(progress))) == pytest.approx(value)
+    for progress in torch.linspace(0, 1, 21).tolist():
+        tau = progress * 3 - (2 if progress == 1 else math.floor(progress * 3))
+        assert cyclic(0.7, 3, 0.4)(progress) == pytest.approx(0.7 * min(tau / 0.4, 1))
+        assert cyclic(0.7, 1, 0.4)(progress) == pytest.approx(warmup(0.7, 0.4)(progress))
+    assert cyclic(0.7, 3, 0.0)(0.0) == 0.7
 
 
 # ------------------------------------------------------------------------------------------------- noise levels
@@ -168,6 +196,10 @@ WEIGHTS = {
         min_snr(0.5, scale=0.7, reference=REFERENCE),
         lambda g: 2 * 0.7 * cosine_density(g) * torch.minimum(torch.exp(-g), torch.tensor(0.5)) / torch.exp(-g),
     ),
+    "edm": (
+        edm(0.8, scale=0.7, reference=REFERENCE),
+        lambda g: 2 * 0.7 * cosine_density(g) * (torch.exp(g) + 0.8**2) / 0.8**2,
+    ),
 }
 
 
@@ -198,6 +230,47 @@ def test_simple_weights_are_the_unweighted_noise_error():
     snr = torch.exp(-gamma)
     torch.testing.assert_close(min_snr(2.0)(gamma, slope, 5) * 0.5 * slope, torch.minimum(snr, torch.tensor(2.0)) / snr)
     torch.testing.assert_close(vlb(gamma, slope, 5), torch.ones(2))
+
+
+def edm_by_hand(x: torch.Tensor, s: torch.Tensor, d: float, theta: float = 1.0) -> torch.Tensor:
+    """D(x; s) of a wrong network, in the symbols of Karras et al. 2022, Table 1."""
+    c_skip, c_out = d**2 / (s**2 + d**2), s * d / (s**2 + d**2).sqrt()
+    c_in, c_noise = 1 / (s**2 + d**2).sqrt(), -2 * torch.log(s)
+    return c_skip * x + c_out * theta * wrong_denoiser((c_in * x).reshape(-1), c_noise.reshape(-1)).reshape(x.shape)
+
+
+def test_edm_weights_are_the_published_ones():
+    """1/2 w gamma' || e - e_hat ||^2 = lambda(s) || D(x + s n; s) - x ||^2, lambda = (s^2 + d^2) / (s d)^2."""
+    d, log_s = 0.7, torch.linspace(-4, 3, 15).double()
+    s, slope, x, n = torch.exp(log_s), torch.rand(15).double() + 1, torch.randn(15).double(), torch.randn(15).double()
+    a, sigma_t = alpha_sigma(2 * log_s)
+    estimate = edm_by_hand(x + s * n, s, d)
+    e_hat = (a * (x + s * n) - a * estimate) / sigma_t
+    want = (s**2 + d**2) / (s * d) ** 2 * (estimate - x) ** 2
+    torch.testing.assert_close(0.5 * edm(d)(2 * log_s, slope, 3) * slope * (n - e_hat) ** 2, want)
+    torch.testing.assert_close(edm(d, scale=3.0)(2 * log_s, slope, 3), 3 * edm(d)(2 * log_s, slope, 3))
+
+
+def test_edm_trains_on_its_published_loss():
+    """d/d theta of E_{ln s ~ N(-1.2, 1.2^2)} lambda(s) E || D(x + s n; s) - x ||^2, by quadrature in s and n."""
+    d = 0.7
+    log_s = (torch.arange(2000).double() + 0.5) / 2000 * 8 - 5
+    p = torch.exp(-0.5 * ((log_s + 1.2) / 1.2) ** 2)
+    n = torch.linspace(-7, 7, 141).double()
+    s, q = torch.exp(log_s)[:, None], torch.exp(-0.5 * n**2)
+
+    def published(theta: float) -> float:
+        error = edm_by_hand(MEAN + s * n, s.expand(2000, 141), d, theta) - MEAN
+        by_level = (error**2 * q).sum(1) / q.sum() * ((s**2 + d**2) / (s * d) ** 2)[:, 0]
+        return float((by_level * p).sum() / p.sum())
+
+    network = Scaled(N)
+    schedule = LogNormal(-10.0, 6.0).double()
+    model = Diffusion(EDM(network, d), schedule, (1,), objective=Objective(edm(d)))
+    a_0, s_0 = alpha_sigma(torch.tensor(-10.0).double())
+    q_0 = Normal((a_0 * MEAN).expand(N, 1), (2 * s_0.log()).expand(N, 1))
+    total(model.terms(q_0)).sum().backward()
+    assert_mean(network.theta.grad[:, 0], (published(0.8 + 1e-4) - published(0.8 - 1e-4)) / 2e-4)
 
 
 def test_bound_ignores_the_weights_and_discrete_values_are_the_chains():
@@ -232,16 +305,6 @@ class Net(nn.Module):
 
     def forward(self, z_t, log_snr, condition=None):
         return self.net(torch.cat([z_t, log_snr[:, None] / 5], 1))
-
-
-def squares_by_hand(schedule, network, mean, log_var, t, e):
-    """gamma, gamma'(t) and || sigma / sqrt V e - e_hat ||^2, formula by formula."""
-    gamma, slope = schedule.gamma(t), schedule.slope(t)
-    (a_0, s_0), (a, s) = alpha_sigma(schedule.ends[0]), alpha_sigma(gamma[:, None])
-    var = (a / a_0) ** 2 * (log_var.exp() - s_0**2) + s**2
-    z_t = a / a_0 * mean + var.sqrt() * e
-    e_hat = (z_t - a * network(z_t, -gamma)) / s
-    return gamma, slope, ((s / var.sqrt() * e - e_hat) ** 2).sum(1)
 
 
 def flat(grads) -> torch.Tensor:

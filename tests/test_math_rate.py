@@ -24,9 +24,11 @@ from closed_forms import (
 )
 
 from diled.api import total
-from diled.diffusion import Cosine, Diffusion, LinearLogSNR, V
+from diled.diffusion import Cosine, DataDiffusion, Diffusion, Linear, LinearLogSNR, LogNormal, NeuralProcess, V
+from diled.diffusion.diffusion import stratified_times
 from diled.diffusion.process import GaussianProcess, bridge
 from diled.distributions import Normal
+from diled.errors import ConfigError
 from diled.models.autoencoder import FixedNoiseEncoder
 from diled.models.priors import StandardNormal
 
@@ -103,6 +105,24 @@ def test_continuous_rate_is_the_limit_of_the_path(var, schedule):
     want = continuous_rate(LOW, HIGH, 0.8, var, wrong_denoiser)
     model = Diffusion(wrong_denoiser, schedule(LOW, HIGH), (1,)).double()
     assert_mean(rates(model, posterior([0.8], var)), want)
+
+
+@pytest.mark.parametrize("schedule", [Cosine, Linear, LogNormal])
+def test_the_bound_depends_on_the_ends_of_the_schedule_only(schedule):
+    """The same draws give the same bound, to the rounding of the ends, whatever the shape (Kingma et al. 2021, 5.1)."""
+    q = posterior([0.8, -1.2], [0.3, 0.01], 2000)
+    terms = []
+    for shape in (LinearLogSNR, schedule):
+        torch.manual_seed(1)
+        terms.append(total(Diffusion(wrong_denoiser, shape(LOW, HIGH), (2,)).double().terms(q, exact=True)))
+    torch.testing.assert_close(*terms, rtol=1e-5, atol=1e-5)
+
+
+def test_training_on_other_schedules_prints_the_same_rate():
+    want = continuous_rate(LOW, HIGH, 0.8, 0.6, wrong_denoiser)
+    for schedule in (Linear, LogNormal):
+        model = Diffusion(wrong_denoiser, schedule(LOW, HIGH), (1,)).double()
+        assert_mean(total(model.terms(posterior([0.8], 0.6))), want)
 
 
 def test_times_per_code_average_the_same_rate():
@@ -225,3 +245,123 @@ def test_gradients_of_the_rate_reach_mean_and_variance():
     lv = math.log(0.6)
     assert_mean(mean.grad[:, 0], (limit(0.8 + h, lv) - limit(0.8 - h, lv)) / (2 * h))
     assert_mean(log_var.grad[:, 0], (limit(0.8, lv + h) - limit(0.8, lv - h)) / (2 * h))
+
+
+# ------------------------------------------------------------------------------------------------ a learned map of x
+
+
+def affine(x, log_snr):
+    return 0.8 * x + 0.3
+
+
+def bent(x, log_snr):
+    return torch.tanh(1.3 * x + 0.2 * log_snr.reshape((-1,) + (1,) * (x.ndim - 1)))
+
+
+def neural(network, steps: int | None = 5, denoiser=wrong_denoiser, dims: int = 2, **options) -> Diffusion:
+    options = {"sampler": "ancestral"} | options
+    process = NeuralProcess(network, LOW, HIGH)
+    return Diffusion(denoiser, LinearLogSNR(LOW, HIGH), (dims,), timesteps=steps, process=process, **options).double()
+
+
+def seen(x: torch.Tensor) -> Normal:
+    """x through the chain's own first noise."""
+    a_0, s_0 = alpha_sigma(torch.tensor(LOW).double())
+    return Normal(a_0 * x, (2 * s_0.log()).expand_as(x))
+
+
+def mapped(network, x: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+    """F(x, t) = x + w(t) f(x, t), w rising linearly in log SNR from 0 to 1."""
+    return x + ((gamma - LOW) / (HIGH - LOW))[:, None] * network(x, -gamma)
+
+
+@pytest.mark.parametrize("network", [affine, bent])
+def test_a_step_of_a_neural_diffusion_costs_what_is_published(network):
+    """KL = || alpha_s (F(x, s) - F(x^, s)) - gain alpha_t (F(x, t) - F(x^, t)) ||^2 / (2 s~^2), with
+
+    gain = alpha_{t|s} sigma_s^2 / sigma_t^2 and s~^2 = sigma_{t|s}^2 sigma_s^2 / sigma_t^2 (Bartosh et al. 2023, Eq. 9).
+    """
+    x, steps = torch.randn(64, 2).double(), 5
+    torch.manual_seed(2)
+    terms = neural(network, steps).terms(seen(x), exact=True)
+    torch.manual_seed(2)
+    step = (torch.floor(stratified_times(64, 1, x) * steps) + 1).clamp(max=steps)
+    e = torch.randn_like(x)
+    gamma_s, gamma_t = (LOW + (HIGH - LOW) * (step - i) / steps for i in (1, 0))
+    (a_s, s_s), (a_t, s_t) = ([v[:, None] for v in alpha_sigma(g)] for g in (gamma_s, gamma_t))
+    a = a_t / a_s
+    gain, var = a * s_s**2 / s_t**2, (s_t**2 - a**2 * s_s**2) * s_s**2 / s_t**2
+    x_hat = wrong_denoiser(a_t * mapped(network, x, gamma_t) + s_t * e, -gamma_t)
+    moved_s, moved_t = (mapped(network, x, g) - mapped(network, x_hat, g) for g in (gamma_s, gamma_t))
+    want = ((a_s * moved_s - gain * a_t * moved_t) ** 2 / (2 * var)).sum(1)
+    torch.testing.assert_close(terms["diffusion"], steps * want)
+    last = torch.full((64,), HIGH).double()
+    a_1, s_1 = alpha_sigma(last[:1])
+    torch.testing.assert_close(
+        terms["terminal"], normal_kl(a_1 * mapped(network, x, last), (s_1**2).expand(2), 0.0, torch.ones(2).double())
+    )
+
+
+def test_a_neural_diffusion_with_the_identity_is_a_ddpm():
+    x, e = torch.randn(64, 2).double(), torch.randn(6, 2).double()
+    model, plain = neural(lambda x, log_snr: torch.zeros_like(x)), diffusion(wrong_denoiser, 2, 5)
+    both = []
+    for m in (model, plain):
+        torch.manual_seed(3)
+        both.append(m.terms(seen(x), exact=True))
+    for name, term in both[1].items():
+        torch.testing.assert_close(both[0][name], term)
+    gammas = torch.tensor([0.4]).double(), torch.tensor([1.7]).double()
+    got, want = (m.process.step(e, 0.3 * e, *gammas) for m in (model, plain))
+    torch.testing.assert_close(got.mean, want.mean)
+    torch.testing.assert_close(got.log_var, want.log_var)
+    draws = [m.sample(6, steps=4, sampler="ancestral", start=e, noise=lambda shape: 0.5 * e) for m in (model, plain)]
+    torch.testing.assert_close(*draws)
+
+
+@pytest.mark.parametrize("network", [affine, bent])
+def test_a_neural_diffusion_that_knows_x_pays_nothing_on_its_path(network):
+    x = torch.tensor([0.7, -1.1]).double()
+
+    def knowing(z, log_snr, condition=None):
+        return x.expand_as(z)
+
+    model = neural(network, 6, knowing)
+    cost = model.terms(seen(x.expand(100, 2)), exact=True)["diffusion"]
+    torch.testing.assert_close(cost, torch.zeros(100).double(), rtol=0, atol=1e-12)
+    # and its chain, entered with q(z_1 | x), ends on q(z_0 | x)
+    n = 50_000
+    last = torch.full((n,), HIGH).double()
+    (a_1, s_1), (a_0, s_0) = (alpha_sigma(torch.tensor(g).double()) for g in (HIGH, LOW))
+    z_1 = a_1 * mapped(network, x.expand(n, 2), last) + s_1 * torch.randn(n, 2).double()
+    z_0 = model.sample(n, start=z_1, steps=3)
+    for d in range(2):
+        assert_mean(z_0[:, d], float(a_0 * x[d]))
+        assert_mean((z_0[:, d] - a_0 * x[d]) ** 2, float(s_0**2))
+
+
+def test_the_bound_of_a_neural_diffusion_is_above_the_entropy():
+    """And with a map that undoes itself, x -> 0 at the noise end, the last KL is that of pure noise."""
+    mean, var = torch.tensor([0.5, -0.2]).double(), torch.tensor([0.7, 2.0]).double()
+    x = mean + var.sqrt() * torch.randn(20_000, 2).double()
+    nll = 0.5 * (math.log(2 * math.pi) + var.log() + (x - mean) ** 2 / var).sum(1)
+    for network in (affine, bent):
+        model = DataDiffusion(neural(network, 8, GaussianDenoiser(mean, var)))
+        excess, error = mean_and_error(model.bound(x) - nll)
+        assert excess > 5 * error
+    gone = neural(lambda x, log_snr: -x).terms(seen(x[:9]), exact=True)["terminal"]
+    s_1 = alpha_sigma(torch.tensor(HIGH).double())[1] ** 2
+    torch.testing.assert_close(gone, (s_1 - 1 - s_1.log()).expand(9))  # D = 2, each half of that
+
+
+def test_a_neural_diffusion_refuses_what_it_cannot():
+    model = neural(bent, 3)
+    with pytest.raises(ConfigError, match="ancestral"):
+        model.sample(2, sampler="ddim")
+    with pytest.raises(ConfigError, match="no inverse"):
+        model.invert(torch.zeros(1, 2).double())
+    assert not DataDiffusion(model).has_codes
+    assert DataDiffusion(diffusion(wrong_denoiser, 2)).has_codes
+    for wrong in ({"steps": None}, {"sampler": "ddim"}):
+        with pytest.raises(ValueError, match="discrete chain"):
+            neural(bent, **wrong)

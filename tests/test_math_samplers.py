@@ -18,7 +18,19 @@ from closed_forms import (
     wrong_denoiser,
 )
 
-from diled.diffusion import SAMPLERS, Cosine, DataDiffusion, Diffusion, LinearLogSNR, ancestral, ddim, dpm_solver, heun
+from diled.diffusion import (
+    SAMPLERS,
+    Cosine,
+    DataDiffusion,
+    Diffusion,
+    LinearLogSNR,
+    LogNormal,
+    ancestral,
+    ddim,
+    dpm_solver,
+    heun,
+    karras_levels,
+)
 from diled.diffusion.process import GaussianProcess
 from diled.diffusion.samplers import invert, levels
 
@@ -44,6 +56,40 @@ def test_levels_fall_from_noise_to_clean():
     torch.testing.assert_close(gammas, Cosine(LOW, HIGH).gamma(torch.tensor([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])))
     with pytest.raises(ValueError, match="at least one step"):
         levels(Cosine(LOW, HIGH), 0)
+
+
+@pytest.mark.parametrize("rho", [7.0, 3.0])
+def test_karras_levels_are_the_published_ones(rho):
+    """sigma_i = (sigma_max^(1/rho) + i / (N - 1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho, N = steps + 1 levels."""
+    low, high = math.exp(LOW / 2), math.exp(HIGH / 2)
+    want = [(high ** (1 / rho) + i / 9 * (low ** (1 / rho) - high ** (1 / rho))) ** rho for i in range(10)]
+    for schedule in (LinearLogSNR(LOW, HIGH), LogNormal(LOW, HIGH)):  # whatever the shape between the ends
+        got = karras_levels(schedule.double(), 9, rho=rho)
+        torch.testing.assert_close(torch.exp(got / 2), torch.tensor(want).double())
+    torch.testing.assert_close(karras_levels(schedule, 9), karras_levels(schedule, 9, rho=7.0))
+    with pytest.raises(ValueError, match="at least one step"):
+        karras_levels(schedule, 0)
+
+
+def test_a_diffusion_is_sampled_as_it_says():
+    schedule = LinearLogSNR(LOW, HIGH).double()
+    model = Diffusion(wrong_denoiser, schedule, (2,), sampler="heun", steps=5, spacing=karras_levels)
+    z = torch.randn(3, 2).double()
+    torch.testing.assert_close(model.sample(3, start=z), heun(wrong_denoiser, z, karras_levels(schedule, 5)))
+    torch.testing.assert_close(
+        model.sample(3, start=z, sampler="ddim", steps=4), ddim(wrong_denoiser, z, karras_levels(schedule, 4))
+    )
+    assert [model.sampling_steps(s) for s in (None, "ancestral")] == [5, 5]
+    chain = Diffusion(wrong_denoiser, schedule, (2,), timesteps=7)
+    assert [chain.sampling_steps(s) for s in (None, "ddim", "ancestral")] == [25, 25, 7]
+
+
+def test_heun_takes_levels_of_its_own_for_each_example():
+    z = torch.randn(3, 3, 3).double()  # levels that were not those of the first dimension would fit all the same
+    gammas = torch.tensor([4.0, 2.5, -3.0]).double() + torch.tensor([[1.0], [0.3], [-0.5], [-1.0]]).double()
+    got = heun(wrong_denoiser, z, gammas)
+    each = [heun(wrong_denoiser, z[i : i + 1], gammas[:, i]) for i in range(3)]
+    torch.testing.assert_close(got, torch.cat(each))
 
 
 @pytest.mark.parametrize("name", ORDERS)

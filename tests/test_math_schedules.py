@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+import scipy.stats
 import torch
 from closed_forms import alpha_sigma, wrong_denoiser
 
@@ -16,6 +17,7 @@ from diled.diffusion import (
     LearnedLogSNR,
     Linear,
     LinearLogSNR,
+    LogNormal,
     Objective,
     constant_beta,
     ddpm_beta,
@@ -25,7 +27,7 @@ from diled.diffusion.schedule import alpha, like, sigma, sigma2
 from diled.distributions import Normal
 from diled.models.autoencoder import Autoencoder, FixedNoiseEncoder
 
-SHAPES = [LinearLogSNR, LearnedLogSNR, Cosine, Linear]
+SHAPES = [LinearLogSNR, LearnedLogSNR, Cosine, Linear, LogNormal]
 TABLES = [ddpm_beta, constant_beta, lambda: BetaTable(torch.tensor([0.1, 0.02, 0.3, 0.3]))]
 TIMES = torch.linspace(0.003, 0.997, 200).double()
 
@@ -54,7 +56,7 @@ def test_ends_are_what_was_asked_for(shape, ends):
     torch.testing.assert_close(schedule.gamma(torch.tensor([0.0, 1.0])), torch.tensor(got))
 
 
-@pytest.mark.parametrize("shape", [LinearLogSNR, Cosine, Linear])
+@pytest.mark.parametrize("shape", [LinearLogSNR, Cosine, Linear, LogNormal])
 def test_ends_in_the_wrong_order_are_refused(shape):
     with pytest.raises(ValueError, match="below"):
         shape(3.0, -3.0)
@@ -90,6 +92,24 @@ def test_cosine_and_linear_are_the_published_shapes():
     a, s = alpha_sigma(Linear(low, high).double().gamma(t))
     u = s / (a + s)  # alpha : sigma = 1 - u : u
     torch.testing.assert_close(u.diff(), u.diff().mean().expand(199), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(-1.2, 1.2), (0.3, 0.5), (-1.1, 2.0)])
+def test_noise_levels_of_edm_are_a_truncated_log_normal(mean, std):
+    """With t uniform, log(sigma / alpha) = gamma / 2 is N(mean, std^2) between the ends: both by scipy."""
+    schedule = LogNormal(-7.0, 3.0, mean=mean, std=std).double()
+    cut = (-3.5 - mean) / std, (1.5 - mean) / std
+    want = scipy.stats.truncnorm(*cut, loc=2 * mean, scale=2 * std)
+    gamma = schedule.gamma(TIMES)
+    torch.testing.assert_close(torch.tensor(want.cdf(gamma.numpy())), TIMES)
+    torch.testing.assert_close(1 / schedule.slope(TIMES), torch.tensor(want.pdf(gamma.numpy())))
+    torch.testing.assert_close(schedule.time(torch.tensor(want.ppf(TIMES.numpy()))), TIMES)
+    edges = torch.tensor([0.0, 1.0]).double()
+    torch.testing.assert_close(schedule.gamma(edges), torch.tensor([-7.0, 3.0]).double())
+    far = LogNormal(-24.95, 3.0, mean=mean, std=std).double()  # the clean end of 16-bit images, 20 deviations out
+    torch.testing.assert_close(far.gamma(edges), torch.tensor([-24.95, 3.0]).double())
+    torch.testing.assert_close(far.time(far.gamma(TIMES)), TIMES)
+    torch.testing.assert_close(torch.stack(schedule.ends), torch.tensor([-7.0, 3.0]).double())
 
 
 @pytest.mark.parametrize("table", [ddpm_beta, constant_beta])

@@ -35,7 +35,7 @@ from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.image import MLPDecoder, MLPEncoder
 
-WITHOUT_CODES = ("ndm", "consistency")
+WITHOUT_CODES = ("ndm", "consistency", "independent")
 WITHOUT_BOUND = ("ae", "daae", "diffae", "consistency")
 GREY = DataSpec(kind="image", shape=(1, 8, 8), levels=17, high=16.0)
 BYTES = DataSpec(kind="image", shape=(1, 8, 8), levels=256, high=255.0, mode="L")

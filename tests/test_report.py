@@ -140,7 +140,8 @@ def test_files(three):
     path, _, _ = three
     assert path.name == "report.html"
     kinds = ("samples", "reconstructions", "interpolations", "latent", "losses")
-    expected = {f"{kind}-{name}.png" for kind in kinds for name in ("DiLED", "VAE", "LDM")} | {"samples.png"}
+    expected = {f"{kind}-{name}.png" for kind in kinds for name in ("DiLED", "VAE", "LDM")}
+    expected |= {f"{kind}.png" for kind in kinds[:3]}
     assert {p.name for p in (path.parent / "figures").iterdir()} == expected
     assert {p.name for p in path.parent.iterdir()} == {"report.html", "figures"}  # no temporary files
     for p in (path.parent / "figures").iterdir():
@@ -152,7 +153,7 @@ def test_page_needs_nothing_else(three):
     assert not re.search(r"https?://|file:|url\(|@import|<script|<link", text)
     assert str(path.parent) not in text
     sources = [a["src"] for a in page.of("img")] + [a["srcset"] for a in page.of("source")]
-    assert len(page.of("img")) == 16
+    assert len(page.of("img")) == 18
     for source in sources:
         assert source.startswith("data:image/png;base64,")
         Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).load()
@@ -164,7 +165,7 @@ def test_page_needs_nothing_else(three):
 def test_contents_only_with_several_models(three, tmp_path):
     _, _, page = three
     targets = {a["href"][1:] for a in page.of("a")}
-    assert {"results", "samples", "model-1", "model-2", "model-3", "usage", "provenance"} == targets
+    assert {"results", "beside", "model-1", "model-2", "model-3", "usage", "provenance"} == targets
     assert targets == {a["id"] for a in page.of("section")}
     alone = Page(write(tmp_path, [example(codes=None)]).read_text(encoding="utf-8"))
     assert not alone.of("nav")
@@ -494,9 +495,27 @@ def test_every_kind_of_data(tmp_path, kind, shape):
     models = [example(name, shape=shape, codes=None, log=[]) for name in ("A", "B")]
     text = write(tmp_path, models, DataSpec(kind=kind, shape=shape)).read_text(encoding="utf-8")
     page = Page(text)
-    assert len(page.of("img")) == 7
+    assert len(page.of("img")) == 9
     assert ("The first three of" in text) == (shape in [(5, 4, 4), (4, 30)])
-    assert len(page.of("source")) == (0 if kind == "image" else 7)  # drawings have a version for dark pages
+    assert len(page.of("source")) == (0 if kind == "image" else 9)  # drawings have a version for dark pages
+
+
+def test_models_stand_side_by_side_in_what_they_have():
+    """Models without codes show samples only; what a single model has is in its own section alone."""
+    bare = {
+        "originals": None,
+        "reconstructions": None,
+        "interpolations": None,
+        "interpolation_ends": None,
+        "codes": None,
+    }
+    models = [example("A"), example("B", **bare), example("C", seed=1)]
+    samples, reconstructions, interpolations = figures.side_by_side(models, DIGITS)
+    assert samples.caption == "Held-out data, and samples of A, B, C."
+    assert reconstructions.caption == "Held-out data, and reconstructions of A, C."
+    assert interpolations.caption.endswith("Interpolations of A, C.")
+    assert [p.file for p in figures.side_by_side(models[:2], DIGITS)] == ["samples.png"]
+    assert figures.side_by_side(models[:1], DIGITS) == []
 
 
 def test_panels_share_one_scale():

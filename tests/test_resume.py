@@ -24,6 +24,8 @@ CASES = {
     "in its first step": ("ldm", [], 1, 0, 0),
     "in the last step": ("diled", [], 0, 39, 0),
     "in the last step of stage one": ("ldm", [], 0, 19, 0),
+    "in a later round": ("diled", ["--model.rounds", 2], 2, 3, 0),
+    "in the last step of a round": ("diled", ["--model.rounds", 2], 1, 9, 0),
 }
 
 

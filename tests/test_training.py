@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tiny import at_step, diled, log, train, weights
+from tiny import at_step, diled, log, train, train_any, weights
 from two_processes import train_quiet
 
 from diled.runs import read_run, resolve
@@ -216,6 +216,9 @@ def test_a_dry_run_prints_and_writes_nothing(tmp_path, monkeypatch, capsys):
 
 # Parts of other runs
 
+STILL = ("--training.learning_rate", 1e-30, "--training.ema", 0)
+"""Options under which a training leaves the weights as they were at its start."""
+
 
 def test_frozen_parts_stay_as_they_are(tmp_path, short, capsys):
     run = tmp_path / "run"
@@ -259,7 +262,8 @@ def test_both_stages_of_a_model_can_lose_parts(tmp_path, short):
     ("options", "words"),
     [
         (["--freeze", "encodr"], ["no part 'encodr'"]),
-        (["--freeze", "encoder", "decoder"], ["nothing is left to train"]),
+        (["--freeze", "encoder"], ["'encoder' is to be frozen", "no --init-from", "stay as it was drawn"]),
+        (["--init-from", "SHORT", "--freeze", "encoder", "decoder"], ["nothing is left to train"]),
         (["--init-from", "SHORT", "--model.latent_dim", 5, "--model.network.depth", 1], ["Nothing of", "differs in"]),
         (["--init-from", "SHORT", "--preprocess.size", 6], ["(1, 8, 8)", "(1, 6, 6)"]),
         (["--init-from", "none"], ["none is no model folder"]),
@@ -271,6 +275,91 @@ def test_parts_that_do_not_fit_are_refused_with_reasons(options, words, tmp_path
     said = capsys.readouterr().err
     for word in words:
         assert word in said, said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "model", "parts"),
+    [
+        ("ae", "diffae", ["encoder"]),
+        ("diled", "diled_diffusion_decoder", ["encoder", "prior"]),
+        ("diled", "hierarchical_vae", ["encoder", "decoder"]),
+        ("vae", "lsgm", ["encoder", "decoder"]),
+        ("ddpm", "ddpm", ["prior"]),
+        ("ndm", "ndm", ["prior"]),
+        ("consistency", "edm", ["prior"]),
+        ("daae", "ae", ["encoder", "decoder"]),
+        ("ldm", "diffae", ["prior"]),
+    ],
+)
+def test_parts_of_every_kind_are_copied(source, model, parts, tmp_path, capsys):
+    assert train_any(tmp_path / "source", source) == 0
+    capsys.readouterr()
+    assert train_any(tmp_path / "run", model, *STILL, "--init-from", tmp_path / "source") == 0
+    assert f"Started {', '.join(parts)} from" in capsys.readouterr().out
+    for name in parts:
+        mine, theirs = part(tmp_path / "run", name), part(tmp_path / "source", name)
+        for fitted in ("prior.mean", "prior.std"):  # to the codes of the encoder, anew
+            assert (fitted in mine) == (fitted in theirs)
+            mine.pop(fitted, None)
+            theirs.pop(fitted, None)
+        assert mine == theirs
+
+
+@pytest.fixture(scope="module")
+def edm(tmp_path_factory):
+    run = tmp_path_factory.mktemp("edm") / "run"
+    assert train_any(run, "edm") == 0
+    return run
+
+
+def test_an_edm_run_is_a_consistency_models_teacher(edm, tmp_path):
+    """With its teacher at hand only the second stage is left, and the student starts from the teacher's weights."""
+    words = ["--init-from", edm, "--freeze", "prior"]
+    assert train_any(tmp_path / "still", "consistency", *words, *STILL) == 0
+    assert {line["stage"] for line in log(tmp_path / "still")} == {"consistency"}
+    assert log(tmp_path / "still")[-1]["step"] == 20
+    assert part(tmp_path / "still", "prior") == part(edm, "prior")
+    student = {key.rpartition("network.")[2]: value for key, value in part(tmp_path / "still", "student").items()}
+    teacher = {key: value for key, value in part(edm, "prior").items() if key.startswith("prior.denoiser.network.")}
+    assert student == {key.rpartition("network.")[2]: value for key, value in teacher.items()}
+
+    assert train_any(tmp_path / "run", "consistency", *words) == 0
+    assert part(tmp_path / "run", "prior") == part(edm, "prior")
+    assert part(tmp_path / "run", "student") != part(tmp_path / "still", "student")
+
+
+def test_a_student_of_another_run_goes_on_from_its_own_weights(edm, tmp_path):
+    words = ["--init-from", edm, "--freeze", "prior"]
+    assert train_any(tmp_path / "first", "consistency", *words) == 0
+    words = ["--init-from", tmp_path / "first", "--freeze", "prior", *STILL]
+    assert train_any(tmp_path / "second", "consistency", *words) == 0
+    assert part(tmp_path / "second", "student") == part(tmp_path / "first", "student")
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("ddpm", [], ["prior differs in schedule"]),
+        ("edm", ["--model.diffusion.gamma_max", 5], ["prior differs in schedule", "8.0) there", "5.0) here"]),
+        ("edm", ["--model.diffusion.parameterization", "v"], ["differs in denoiser (EDM there, V here)"]),
+        ("consistency", ["--model.teacher", "false"], ["it has prior, this one student"]),
+        ("vae", [], ["it has prior, this one encoder, decoder"]),
+    ],
+)
+def test_weights_that_mean_something_else_are_not_copied(model, options, words, edm, tmp_path, capsys):
+    assert train_any(tmp_path / "run", model, *options, "--init-from", edm) == 2
+    said = capsys.readouterr().err
+    for word in [*words, "Nothing of"]:
+        assert word in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_part_that_was_not_copied_is_not_frozen(short, tmp_path, capsys):
+    assert train(tmp_path / "run", "--init-from", short, "--freeze", "prior", model="diled") == 2
+    assert "has none that fits: it would stay as it was drawn" in capsys.readouterr().err
+    assert train_any(tmp_path / "run", "consistency", "--freeze", "prior") == 2
+    assert "no --init-from gives it weights" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

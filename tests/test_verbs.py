@@ -1,15 +1,17 @@
 """Every verb on a tiny trained model, from the command line and from Python, with all the places it can write to."""
 
+import html
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tiny import diled, train, weights
+from tiny import diled, train, train_any, weights
 
 import diled as package
 from diled.data import open_data
+from diled.reporting import READING, compare_models
 from diled.runs import read_run
 
 
@@ -226,8 +228,43 @@ def test_compare_runs(run, tmp_path, capsys):
     said = out_of(capsys)
     assert "DiLED (EDDPM), default" in said
     assert "VAE" in said
-    assert (tmp_path / "both" / "report.html").exists()
+    last = said.splitlines()[-1]
+    assert "DiLED (EDDPM)" in last
+    assert "real data" in last
+    assert last.endswith("Each was trained once, so chance in training is not in the errors.")
+    page = html.unescape((tmp_path / "both" / "report.html").read_text(encoding="utf-8"))
+    assert f'<p class="lead">{last[:40]}' in page, "the answer comes first"
+    for kind in ("samples", "reconstructions", "interpolations"):
+        assert (tmp_path / "both" / "figures" / f"{kind}.png").exists()
     assert len(json.loads((tmp_path / "both" / "evaluation.json").read_text())) == 2
+
+
+def test_compare_answers_one_stage_or_two(tmp_path, capsys):
+    options = ["--models", "diled", "ldm", "--training.steps", 4, "--training.batch_size", 16, "--samples", 60]
+    assert diled("compare", "digits", *options, "--out", tmp_path / "both") == 0
+    assert "One stage or two: " in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("model", "there", "absent"),
+    [
+        ("ndm", ["model.bound", "The bound is", "are draws"], ["model.encode", "model.interpolate"]),
+        ("consistency", ["no bound on -log p(x)"], ["model.encode", "model.bound", "The bound is an upper"]),
+        ("diffae", ["model.encode", "model.interpolate"], ["model.bound", "The bound is an upper"]),
+        ("ddpm", ["model.encode", "model.bound"], []),
+    ],
+)
+def test_a_report_shows_what_its_model_can_do(model, there, absent, tmp_path):
+    """The lines of Python in it run."""
+    assert train_any(tmp_path / "run", model, steps=4) == 0
+    loaded, data = package.load(tmp_path / "run", device="cpu"), open_data("digits")
+    compare_models({model: (loaded, tmp_path / "run")}, data, tmp_path, title="x", reading=READING, samples=60)
+    page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    for word in there:
+        assert word in page
+    for word in absent:
+        assert word not in page
+    exec(page.partition("<pre><code>")[2].partition("</code>")[0], {})
 
 
 def test_compare_models_on_a_data_set(tmp_path, capsys):

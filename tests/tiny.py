@@ -52,6 +52,20 @@ def train(out: Path, *words: Any, model: str = "diled", data: Any = "digits", st
     return diled("train", data, "--model", model, "--out", out, *SMALL, *prior, *options, *words)
 
 
+def train_any(out: Path, model: str, *words: Any, data: Any = "digits", steps: int = 20) -> int:
+    """Train a tiny model of any kind of the family; returns the exit code."""
+
+    def options(values: dict[str, Any], path: str) -> list[Any]:
+        pairs = values.items()
+        return [
+            x for k, v in pairs for x in (options(v, f"{path}.{k}") if isinstance(v, dict) else [f"--{path}.{k}", v])
+        ]
+
+    recipe = ["--training.steps", steps, "--training.batch_size", 32, "--training.log_every", 10, "--device", "cpu"]
+    values = options(small(model), "model")
+    return diled("train", data, "--model", model, "--out", out, "--report", "false", *values, *recipe, *words)
+
+
 def weights(run: Path) -> dict[str, bytes]:
     """Name -> the bytes of each tensor of a finished run."""
     return {name: tensor.numpy().tobytes() for name, tensor in load_file(run / "model.safetensors").items()}

@@ -12,6 +12,7 @@ from diled.data import Data, Split, known_sets, open_data, read_examples
 from diled.errors import ConfigError
 from diled.latent.edit import Direction, fit_direction, parse_attribute
 from diled.model import Model, load
+from diled.models.sampling import described
 from diled.output import is_sheet, write_examples
 from diled.runs import read_run
 from diled.session import check_same_data
@@ -40,9 +41,19 @@ def at_least_one(**numbers: int | None) -> None:
             raise ConfigError(f"{name} = {number}: at least 1 is needed.")
 
 
-def model_of(run: Any, device: str = "auto") -> Model:
-    """A loaded model as it is, or the model in a folder."""
-    return run if isinstance(run, Model) else load(run, device=device)
+def model_of(
+    run: Any, device: str = "auto", *, codes: bool = False, steps: int | None = None, sampler: str | None = None
+) -> Model:
+    """A loaded model as it is, or the model in a folder.
+
+    Raises:
+        ConfigError: at once, where it has no codes and `codes` are needed, or where steps or the sampler do not fit it.
+    """
+    model = run if isinstance(run, Model) else load(run, device=device)
+    if codes:
+        model.with_codes()
+    described(model.density, steps=steps, sampler=sampler)
+    return model
 
 
 def is_run(source: Any) -> bool:

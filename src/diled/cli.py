@@ -146,10 +146,13 @@ def _alone(value: Any) -> Any:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Complaints in one sentence, with the nearest known option."""
+    """Complaints in one sentence, with the nearest known option, or why the model has no such value."""
+
+    model: str | None = None
 
     def error(self, message: str) -> NoReturn:
         from diled.errors import ConfigError, did_you_mean
+        from diled.keys import foreign
 
         unknown = re.search(r"unrecognized arguments: (.*)", message)
         if unknown is None:
@@ -157,6 +160,13 @@ class _Parser(argparse.ArgumentParser):
         word = unknown[1].split()[0].split("=")[0]
         if not word.startswith("-"):
             raise ConfigError(f"'{word}' is one argument too many ({self.prog} --help lists them).")
+        reason = foreign(self.model, word.split(".")[1:]) if self.model and word.startswith("--model.") else None
+        if reason is not None:
+            raise ConfigError(reason)
+        if self.prog == "diled compare" and word.startswith("--model."):
+            raise ConfigError(
+                "compare trains models with their own values: train them one by one, then compare the runs."
+            )
         known = [option[2:] for action in self._actions for option in action.option_strings if option[:2] == "--"]
         near = did_you_mean(word.lstrip("-"), known)
         hint = near.replace("'", "'--", 1) if near.startswith(" Did") else f" {self.prog} --help lists the options."
@@ -184,6 +194,7 @@ def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.Arg
     if verb == "train":
         if model not in FAMILY:
             raise ConfigError(f"Unknown model '{model}'.{did_you_mean(model, FAMILY)}")
+        parser.model = model
         _add_group(parser, f"model {model}", "model", FAMILY[model])
     if verb in ("train", "compare"):
         _add_group(parser, "training", "training", TrainingConfig, skip={"seed", "device"})

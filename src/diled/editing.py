@@ -13,7 +13,7 @@ from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.measure import Measured, bounds, reconstruction
 from diled.latent.edit import Direction
 from diled.model import Model
-from diled.models.sampling import sample_batches
+from diled.models.sampling import described, sample_batches
 from diled.space import raw_tensor, to_space
 
 __all__ = ["apply_edit", "by_group"]
@@ -40,7 +40,15 @@ def apply_edit(model: Model, examples: np.ndarray, direction: Direction, strengt
 
 @torch.no_grad()
 def by_group(
-    model: Model, data: Data, column: str, *, samples: int, repeats: int = 8, seed: int = 0
+    model: Model,
+    data: Data,
+    column: str,
+    *,
+    samples: int,
+    repeats: int = 8,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
 ) -> dict[str, dict[str, Measured]]:
     """For each class of a label column: bound, rate, distortion, error, and its share of test data and of samples.
 
@@ -48,8 +56,10 @@ def by_group(
     remark of `share_of_samples`. A share of samples far below the share of the data is a group that the model neglects.
 
     Raises:
-        ConfigError: no such column, or one of real numbers.
+        ConfigError: no such column, or one of real numbers; no codes; or steps or a sampler that do not fit the model.
     """
+    model.with_codes()
+    described(model.density, steps=steps, sampler=sampler)
     labels = data.test.labels.get(column)
     if labels is None:
         raise ConfigError(f"There is no label column '{column}'.{did_you_mean(column, data.test.labels)}")
@@ -61,7 +71,7 @@ def by_group(
     train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[:10_000])
     classifier = LogisticRegression(max_iter=300).fit(model.encode(train.values), train.labels[column])
     accuracy = classifier.score(model.encode(data.test.values), labels)
-    codes = _codes_of_samples(model, samples, seed)
+    codes = _codes_of_samples(model, samples, steps, sampler, seed)
     told = classifier.predict(codes)
     found = {}
     for value in np.unique(labels):
@@ -76,7 +86,7 @@ def by_group(
     return found
 
 
-def _codes_of_samples(model: Model, samples: int, seed: int) -> np.ndarray:
+def _codes_of_samples(model: Model, samples: int, steps: int | None, sampler: str | None, seed: int) -> np.ndarray:
     """Codes of drawn examples, encoded again."""
-    drawn = sample_batches(model.density, samples, seed=seed, mean=False)
+    drawn = sample_batches(model.density, samples, steps=steps, sampler=sampler, seed=seed, mean=False)
     return torch.cat([model.density.encode(x.to(model.device)).flatten(1).cpu() for x in drawn]).numpy()

@@ -5,130 +5,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from diled.config import Config, DataSpec, validated
+from diled.config import DataSpec, validated
 from diled.errors import ConfigError, did_you_mean
-from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, refuse
+from diled.kinds import AutoencoderConfig, CodeConfig, ModelConfig, Row, WarmupConfig, default_code
+from diled.parts import DataDiffusionConfig, DiffusionConfig, refuse
 
-__all__ = ["FAMILY", "ModelConfig", "Row", "family_table", "model_config"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A model's row of the family table."""
-
-    title: str
-    encoder: str
-    decoder: str
-    prior: str
-    training: str
-    bound: str
-    citation: str
-
-
-class ModelConfig(Config):
-    """What all models share: a row of the family table, and defaults that depend on the data."""
-
-    row: ClassVar[Row]
-
-    def choices(self, data: DataSpec) -> dict[str, Any]:
-        """What this type fills in for these data, by key.
-
-        Raises:
-            ConfigError: a choice does not fit the data.
-        """
-        diffusions = {key: getattr(self, key) for key in type(self).model_fields}
-        return {key: d.resolved(data) for key, d in diffusions.items() if isinstance(d, DataDiffusionConfig)}
-
-    def code_size(self, data: DataSpec) -> int | None:
-        """D, the size of a code; None where there are no codes."""
-        return None
-
-    def resolved(self, data: DataSpec) -> ModelConfig:
-        """The same with every `auto` and None that depends on the data filled in.
-
-        Raises:
-            ConfigError: a choice does not fit the data.
-        """
-        given = {key: getattr(self, key) for key in self.model_fields_set}
-        return validated(type(self), given | self.choices(data), "model")
-
-
-class CodeConfig(ModelConfig):
-    """A model with an encoder network and vector codes."""
-
-    latent_dim: int | None = Field(None, ge=1)
-    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions)."""
-    network: NetworkConfig = NetworkConfig()
-    """Encoder and decoder networks."""
-
-    def choices(self, data: DataSpec) -> dict[str, Any]:
-        """The size of the code and the kind of the network."""
-        n = data.numel
-        dim = self.latent_dim or max(2, min(n // 4, 32 if n <= 1024 else 128))
-        kind = self.network.kind
-        if kind == "auto":
-            big = data.kind == "signal" or (data.kind == "image" and (n > 1024 or data.shape[0] > 1))
-            kind = "conv" if big and min(data.shape[1:], default=0) >= 8 else "mlp"
-        if kind == "conv" and (data.kind == "vector" or min(data.shape[1:]) < 8):
-            raise ConfigError(
-                f"network.kind 'conv' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
-            )
-        network = {key: getattr(self.network, key) for key in self.network.model_fields_set}
-        return super().choices(data) | {"latent_dim": dim, "network": network | {"kind": kind}}
-
-    def code_size(self, data: DataSpec) -> int | None:
-        """The size of the latent code."""
-        return self.latent_dim
-
-
-class AutoencoderConfig(CodeConfig):
-    """A model whose decoder's network gives the parameters of a likelihood."""
-
-    likelihood: Literal["auto", "bernoulli", "gaussian", "logistic", "logistic_mixture"] = "auto"
-    """p(x | z). `auto`: Bernoulli for two grey values, logistic for more, Gaussian for continuous data. On a grid of grey
-    values `gaussian` and `logistic` are discretised, so that the bound is a probability."""
-    std: float | None = Field(None, gt=0)
-    """A fixed standard deviation for `gaussian`, in units of the range [-1, 1]; None: learned."""
-    components: int = Field(5, ge=1)
-    """Components of `logistic_mixture`."""
-
-    @model_validator(mode="after")
-    def _nothing_ignored(self) -> AutoencoderConfig:
-        if self.likelihood not in ("auto", "gaussian"):
-            refuse(self, {"std"}, f"likelihood is '{self.likelihood}'")
-        if self.likelihood not in ("auto", "logistic_mixture"):
-            refuse(self, {"components"}, f"likelihood is '{self.likelihood}'")
-        return self
-
-    def choices(self, data: DataSpec) -> dict[str, Any]:
-        """The likelihood that fits the data's measure."""
-        likelihood = self.likelihood
-        if likelihood == "auto":
-            likelihood = {None: "gaussian", 2: "bernoulli"}.get(data.levels, "logistic")  # type: ignore[assignment]
-        if likelihood == "bernoulli" and data.levels != 2:
-            raise ConfigError(
-                "likelihood 'bernoulli' is for two grey values: of others it is no probability, so there would be no bound. "
-                "Binarise the data (--preprocess.binarize dynamic or threshold), or use 'logistic'."
-            )
-        if likelihood == "logistic_mixture" and (data.levels is None or data.kind == "vector"):
-            raise ConfigError(
-                "likelihood 'logistic_mixture' is for images or signals with a known number of grey values."
-            )
-        if likelihood == "logistic" and data.levels is None:
-            raise ConfigError("likelihood 'logistic' is for data with a known number of grey values; use 'gaussian'.")
-        return super().choices(data) | {"likelihood": likelihood}
-
-
-class WarmupConfig(AutoencoderConfig):
-    """A model whose rate is warmed up."""
-
-    rate_warmup: float = Field(0.5, ge=0, le=1)
-    """Share of the training over which the rate's weight in the encoder's gradient rises from 0."""
+__all__ = ["FAMILY", "AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "family_table", "model_config"]
 
 
 class DiledConfig(WarmupConfig):
@@ -142,6 +28,9 @@ class DiledConfig(WarmupConfig):
     """How much of the rate's gradient the encoder feels: 1 for the best bound, 0.3 for sharper reconstructions."""
     prior: DiffusionConfig = DiffusionConfig()
     """The diffusion over codes."""
+    rounds: int = Field(0, ge=0)
+    """0: everything is trained jointly. k: k rounds of two equally long stages in turn, encoder and decoder against the
+    frozen prior, then the prior on the codes of the frozen encoder."""
 
 
 class DiledFixedConfig(DiledConfig):
@@ -154,9 +43,15 @@ class DiledFixedConfig(DiledConfig):
     prior: DiffusionConfig = DiffusionConfig(gamma_min=-5.0)
     """The diffusion over codes; its clean end is the encoder's noise."""
 
+    @model_validator(mode="after")
+    def _noise_belongs_to_both(self) -> DiledFixedConfig:
+        if self.rounds and self.prior.schedule == "learned_log_snr":
+            raise ValueError("rounds: a learned schedule is part of encoder and prior, so no stage trains it: use 0")
+        return self
+
 
 class DiledPaperConfig(AutoencoderConfig):
-    """DiLED with the objective of the paper: unweighted noise error, no last KL, no warm-up."""
+    """DiLED with the objective of the paper: unweighted noise error, no last KL unless wanted, no warm-up."""
 
     row = Row(
         "DiLED, the paper's objective", "Gaussian; its noise is the first diffusion step", "likelihood", "diffusion",
@@ -166,10 +61,23 @@ class DiledPaperConfig(AutoencoderConfig):
     """w: weight of the noise error (a mean over code dimensions) beside the reconstruction."""
     reconstruction: Literal["sum", "mean"] = "sum"
     """Reconstruction summed over the pixels, or their mean as in the reference code (which all but collapses on MNIST)."""
+    reconstruct_at: Literal["always", "split", "one"] = "always"
+    """How the reconstruction meets the noise level t that is drawn for an example. `always`: at full weight, whatever t is;
+    `split`: divided by the bound's weight of t, as in the paper (Eq. 30 to 33), with a mean weight of one; `one`: at the
+    first of the T levels alone, with the weight T."""
     prior: DiffusionConfig = DiffusionConfig(
-        schedule="constant_beta", parameterization="eps", weighting="simple", timesteps=999, times_per_code=1
-    )
+        schedule="constant_beta", parameterization="eps", weighting="simple", timesteps=999, times_per_code=1,
+        terminal=False,
+    )  # fmt: skip
     """The diffusion over codes."""
+
+    @model_validator(mode="after")
+    def _paper(self) -> DiledPaperConfig:
+        if (self.prior.weighting, self.prior.encoder_weighting) != ("simple", "same"):
+            raise ValueError("prior.weighting has no effect: the paper's objective has weights of its own; use 'diled'")
+        if self.reconstruct_at != "always" and self.prior.timesteps is None:
+            raise ValueError(f"reconstruct_at: '{self.reconstruct_at}' needs a discrete chain: give prior.timesteps")
+        return self
 
 
 class DiledLevelsConfig(DiledConfig):
@@ -277,6 +185,11 @@ class LDMConfig(StagesConfig):
     prior: DiffusionConfig = DiffusionConfig()
     """The diffusion over codes."""
 
+    @model_validator(mode="after")
+    def _codes_are_fixed(self) -> LDMConfig:
+        self.prior.refuse_on_fixed_codes()
+        return self
+
 
 class LSGMConfig(WarmupConfig):
     """LSGM: a joint diffusion prior with mixed score, the prior and the encoder weighted apart."""
@@ -369,6 +282,8 @@ class NDMConfig(ModelConfig):
             raise ValueError("diffusion.timesteps: a learned map needs a discrete chain: give a number of steps")
         if self.diffusion.weighting != "vlb":
             raise ValueError("diffusion.weighting: the map is trained by the bound: use weighting 'vlb'")
+        if self.diffusion.schedule == "learned_log_snr":
+            raise ValueError("diffusion.schedule: a learned map needs a schedule whose ends are fixed, not learned")
         return self
 
 
@@ -387,6 +302,11 @@ class DiffAEConfig(CodeConfig):
     """The diffusion over data, given the code."""
     prior: DiffusionConfig = DiffusionConfig()
     """The diffusion over codes."""
+
+    @model_validator(mode="after")
+    def _codes_are_fixed(self) -> DiffAEConfig:
+        self.prior.refuse_on_fixed_codes()
+        return self
 
 
 class ConsistencyConfig(ModelConfig):
@@ -415,7 +335,41 @@ class ConsistencyConfig(ModelConfig):
             refuse(self, {"first_stage"}, "there is no teacher")
         if self.diffusion.timesteps is not None:
             raise ValueError("diffusion.timesteps has no effect: the noise levels are `coarsest` to `finest` in number")
+        if self.diffusion.schedule == "learned_log_snr":
+            raise ValueError("diffusion.schedule: a student needs a schedule whose ends are fixed, not learned")
+        usual = type(self).model_fields["diffusion"].default
+        for key in ("parameterization", "weighting", "times_per_example"):
+            if not self.teacher and getattr(self.diffusion, key) != getattr(usual, key):
+                raise ValueError(f"diffusion.{key} has no effect, since there is no teacher")
         return self
+
+
+class IndependentConfig(ModelConfig):
+    """Independent dimensions."""
+
+    row = Row(
+        "independent dimensions", "none", "none", "a histogram or Gaussian for each dimension", "in closed form", "exact",
+        "what every model must beat",
+    )  # fmt: skip
+
+
+class PPCAConfig(ModelConfig):
+    """Probabilistic principal component analysis."""
+
+    row = Row(
+        "PPCA", "linear", "linear Gaussian", "standard normal", "in closed form", "exact (on a grid: yes)",
+        "Tipping & Bishop 1999",
+    )  # fmt: skip
+    latent_dim: int | None = Field(None, ge=1)
+    """Principal directions; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions)."""
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """The number of directions."""
+        return {"latent_dim": self.latent_dim or default_code(data)}
+
+    def code_size(self, data: DataSpec) -> int | None:
+        """As many as directions."""
+        return self.latent_dim
 
 
 FAMILY: dict[str, type[ModelConfig]] = {
@@ -437,6 +391,8 @@ FAMILY: dict[str, type[ModelConfig]] = {
     "ndm": NDMConfig,
     "diffae": DiffAEConfig,
     "consistency": ConsistencyConfig,
+    "ppca": PPCAConfig,
+    "independent": IndependentConfig,
 }
 """Name of the zoo function -> its configuration type."""
 

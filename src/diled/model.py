@@ -95,7 +95,7 @@ class Model:
     @torch.no_grad()
     def encode(self, inputs: Any, *, sample: bool = False, convert: bool = False, seed: int = 0) -> np.ndarray:
         """Codes, (n, d) float32: the posterior's means, or draws from it with `sample`."""
-        density, codes = self._with_codes(), []
+        density, codes = self.with_codes(), []
         with seeded(seed):
             for noise, x in self._examples(inputs, convert, seed):
                 codes.append(density.encode(x, noise=noise, sample=sample).flatten(1).cpu())
@@ -107,7 +107,7 @@ class Model:
 
         A diffusion decoder has no mean worth looking at: all codes are decoded from one x_T instead.
         """
-        density, out = self._with_codes(), []
+        density, out = self.with_codes(), []
         values = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
         z = torch.as_tensor(values, dtype=torch.float32, device=self.device)
         dim = (self.config.code_size(self.spec) if self.config is not None else None) or "d"
@@ -141,7 +141,7 @@ class Model:
 
         A diffusion decoder starts from fresh noise, or with `invert` from the x_T that belongs to the input.
         """
-        self._with_codes()
+        self.with_codes()
         out = []
         with seeded(seed):
             for noise, x in self._examples(inputs, convert, seed):
@@ -263,10 +263,16 @@ class Model:
 
     # Helpers ----------------------------------------------------------------------------------------------------------
 
-    def _with_codes(self) -> Any:
+    def with_codes(self) -> Any:
+        """The density, which has codes.
+
+        Raises:
+            ConfigError: it has none.
+        """
         if not self.density.has_codes:
             raise ConfigError(
-                f"The model {self.name or type(self.density).__name__} has no encoder: examples have no codes."
+                f"The model {self.name or type(self.density).__name__} has no encoder, so examples have no codes: it can only "
+                "sample and be evaluated."
             )
         return self.density
 

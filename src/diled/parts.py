@@ -106,11 +106,27 @@ class DiffusionConfig(NoiseConfig):
     """Weights of the gradient that flows into the codes."""
     times_per_code: int = Field(4, ge=1)
     """Noise levels drawn for each code in a training step."""
+    terminal: bool = True
+    """Train with the last KL, of z_1 from N(0, I), which alone stops the codes from growing; the bound always has it."""
 
     @property
     def weightings(self) -> set[str]:
         """All weightings in use."""
         return {self.weighting} | ({self.encoder_weighting} - {"same"})
+
+    @model_validator(mode="after")
+    def _learned_by_the_bound(self) -> DiffusionConfig:
+        if self.schedule == "learned_log_snr" and not self.terminal:
+            raise ValueError("a learned schedule is trained by the bound: leave 'terminal' on")
+        return self
+
+    def refuse_on_fixed_codes(self) -> None:
+        """Complain about what only matters to an encoder, where the prior is trained on codes that are fixed."""
+        why = "the codes are fixed while the prior is trained"
+        if not self.terminal:
+            raise ValueError(f"prior.terminal has no effect, since {why}")
+        if self.encoder_weighting != "same":
+            raise ValueError(f"prior.encoder_weighting has no effect, since {why}")
 
 
 class DataDiffusionConfig(NoiseConfig):
@@ -140,8 +156,8 @@ class DataDiffusionConfig(NoiseConfig):
         refuse(self, unused, f"kind is '{self.kind}'")
         return self
 
-    def resolved(self, data: DataSpec) -> DataDiffusionConfig:
-        """The same with what depends on the data filled in.
+    def resolved(self, data: DataSpec, where: str = "model") -> DataDiffusionConfig:
+        """The same with what depends on the data filled in; `where` is its place, for complaints.
 
         Raises:
             ConfigError: a U-Net is wanted for data that it cannot read.
@@ -149,10 +165,10 @@ class DataDiffusionConfig(NoiseConfig):
         fits = data.kind != "vector" and min(data.shape[1:]) >= 8
         if self.kind == "unet" and not fits:
             raise ConfigError(
-                f"kind 'unet' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
+                f"{where}.kind 'unet' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
             )
         values: dict[str, Any] = {key: getattr(self, key) for key in self.model_fields_set}
         values["kind"] = ("unet" if fits else "mlp") if self.kind == "auto" else self.kind
         if self.gamma_min is None and self.schedule not in TABLES:
             values["gamma_min"] = -8.0 if data.levels is None else round(-2 * math.log(4 * (data.levels - 1)), 2)
-        return validated(type(self), values, "model")
+        return validated(type(self), values, where)

@@ -13,6 +13,7 @@ import torch
 from diled.data import Data
 from diled.draws import seeded
 from diled.evaluation.measure import Measured, measure
+from diled.evaluation.recommend import advice, one_or_two_stages
 from diled.evaluation.report import Cell, Shown, table_text, write_report
 from diled.latent.interpolate import between
 from diled.model import Model
@@ -30,10 +31,10 @@ COLUMNS = {
     "frechet_samples": ("Frechet, samples", "lower"),
     "frechet_floor": ("real data", ""),
     "frechet_reconstructions": ("Frechet, reconstructions", "lower"),
+    "reconstruction_mse": ("reconstruction MSE", "lower"),
     "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
     "precision": ("precision", "higher"),
     "recall": ("recall", "higher"),
-    "reconstruction_mse": ("reconstruction MSE", "lower"),
     "probe_accuracy": ("probe accuracy", "higher"),
     "share_of_data": ("share of data", ""),
     "share_of_samples": ("share of samples", ""),
@@ -41,6 +42,9 @@ COLUMNS = {
     "parameters": ("parameters", ""),
 }
 """Metric -> its column's heading, and what is better."""
+
+SHORT = ("bound_nats", "frechet_samples", "frechet_floor", "reconstruction_mse", "probe_accuracy", "train_seconds")
+"""Metrics that are printed of several models; the report has them all."""
 
 BESIDE = ("training, s", "parameters")
 """Columns that the report shows with each model's pictures instead."""
@@ -50,7 +54,8 @@ READING = [
     "reconstruction costs, given the code) and the rate (what the code costs under the prior), and it belongs to the "
     "ancestral chain, whichever sampler drew the pictures.",
     "Frechet distances compare features of pictures with those of real data; read them against the column 'real data', "
-    "which no model can be expected to beat. Samples, reconstructions and midpoints are the decoder's means.",
+    "which no model can be expected to beat.",
+    "Samples, reconstructions and midpoints are the decoder's means; those of diffusions and consistency models are draws.",
 ]
 
 
@@ -88,22 +93,45 @@ def compare_models(
     shown = [material(name, model, data, run, seed=seed) for name, (model, run) in models.items()]
     table, better = table_of(found)
     first, (best, run) = next(iter(models.items()))
+    advised = advised_of(models, found) if len(found) > 1 else []
     path = write_report(
         folder,
         title=title,
-        summary=summary or summary_of(found[first], data),
+        summary=summary or [*advised, *summary_of(found[first] if len(found) == 1 else {}, data)],
         spec=data.spec,
         models=shown,
         table={name: {c: cell for c, cell in row.items() if c not in BESIDE} for name, row in table.items()},
         better={c: sense for c, sense in better.items() if c not in BESIDE},
         reading=fitting(reading, table, data),
-        usage=program or usage(run or folder, data),
+        usage=program or usage(run or folder, data, found[first], codes=best.density.has_codes),
         provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
     )
     write_figures(folder / "evaluation.json", found)
-    print(table_text(table, better))
+    short = {name: {m: f for m, f in row.items() if m in SHORT} for name, row in found.items()}
+    print(table_text(*(table_of(short) if advised else (table, better))))
     print(f"Report: {path}")
+    if advised:
+        print(f"\n{' '.join(advised)}")
     return found
+
+
+def advised_of(models: Mapping[str, tuple[Model, Path | None]], found: dict[str, dict[str, Measured]]) -> list[str]:
+    """Which of several models to take, and whether one stage or two, in sentences."""
+    stages = {name: n for name, (model, _) in models.items() for n in [stages_of(model)] if n is not None}
+    said = advice(found)
+    answer = one_or_two_stages(found, stages)
+    return [*said[:1], *([answer] if answer else []), *said[1:]]
+
+
+def stages_of(model: Model) -> int | None:
+    """1 where an autoencoder and its learned prior are trained at once, 2 where in turn; None of all other models."""
+    config = model.config
+    if config is None or not hasattr(config, "latent_dim"):
+        return None
+    if hasattr(config, "first_stage") or bool(getattr(config, "rounds", 0)):
+        return 2
+    learned = hasattr(config, "prior") or hasattr(config, "levels")
+    return 1 if learned and config.row.training.startswith("joint") else None
 
 
 def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, **options: Any) -> dict[str, Measured]:
@@ -140,8 +168,9 @@ def table_of(found: dict[str, dict[str, Measured]]) -> tuple[dict[str, dict[str,
 
 def fitting(reading: list[str], table: dict[str, dict[str, Cell]], data: Data) -> list[str]:
     """The sentences that this table and these data need."""
-    columns = {column for row in table.values() for column in row}
-    said = [s for s in reading if s != READING[1] or COLUMNS["frechet_samples"][0] in columns]
+    columns = {column for row in table.values() for column, cell in row.items() if cell.value is not None}
+    needs = dict(zip(READING, ("bound_nats", "frechet_samples", "frechet_samples"), strict=True))
+    said = [s for s in reading if s not in needs or COLUMNS[needs[s]][0] in columns]
     if data.spec.levels is None:
         said.append(
             "The data are continuous, so the bound is on a density: per unit of the raw values in the table, per unit of the "
@@ -151,8 +180,8 @@ def fitting(reading: list[str], table: dict[str, dict[str, Cell]], data: Data) -
 
 
 def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
-    """Sentences for the head of a report."""
-    said = [f"Trained on {len(data.train):,} examples, measured on {len(data.test):,} that it has not seen."]
+    """Sentences for the head of a report; without metrics, of several models."""
+    said = [f"Trained on {len(data.train):,} examples, measured on {len(data.test):,} others."]
     bound = metrics.get("bound_nats")
     if bound is not None and bound.value is not None:
         bits = bits_per_dimension(bound.value, data)
@@ -170,10 +199,12 @@ def bits_per_dimension(nats: float, data: Data) -> float | None:
 def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int = 0, rows: int = 6) -> Shown:
     """Pictures, codes and curves of one model for the report."""
     density: Any = model.density
-    labels = next(((c, v) for c, v in data.test.labels.items()), None)
+    most = 2000 if not density.implicit or hasattr(density, "encoder") else 200
+    test = data.test.subset(np.random.default_rng(0).permutation(len(data.test))[:most])  # folders come class by class
+    labels = next(((c, v) for c, v in test.labels.items()), None)
     shown: dict[str, Any] = {}
     if density.has_codes:
-        raw = raw_tensor(data.test.values[: 2000 if hasattr(density, "encoder") else 200])
+        raw = raw_tensor(test.values)
         with seeded(seed, 5):
             codes = density.encode(to_space(raw.to(model.device), data.spec)).flatten(1)
         few, grey = min(32, len(codes)), data.spec.model_copy(update={"binarize": "none"})
@@ -187,7 +218,7 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
             "interpolations": density.decode(way.flatten(0, 1)).unflatten(0, way.shape[:2]).cpu().numpy(),
             "interpolation_ends": originals[: 2 * len(pairs)].unflatten(0, (len(pairs), 2)).numpy(),
             "codes": codes.cpu().numpy(),
-            "labels": None if labels is None else labels[1][: len(raw)],
+            "labels": None if labels is None else labels[1],
         }
     return Shown(
         name=name,
@@ -200,17 +231,23 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
     )
 
 
-def usage(run: Path, data: Data) -> str:
-    """Five lines of Python that use a run."""
+def usage(run: Path, data: Data, metrics: Mapping[str, Measured] | None = None, *, codes: bool = True) -> str:
+    """Five lines of Python that use a run, fewer where the metrics say that there is no bound, or where there are no codes."""
+    bound = metrics is None or metrics.get("bound_nats", Measured(None)).value is not None
     run = run.relative_to(Path.cwd()) if run.is_absolute() and run.is_relative_to(Path.cwd()) else run
-    return (
-        f"import diled\n\n"
-        f'model = diled.load("{run}")\n'
-        f"images = model.sample(16, seed=0)         # {('16', *map(str, data.spec.shape))} raw values\n"
-        f"codes = model.encode(images)              # (16, d)\n"
-        f"path = model.interpolate(images[0], images[1], steps=8)\n"
-        f"nats = model.bound(images)                # an upper bound on -log p(x), one number each\n"
-    ).replace("'", "")
+    lines = [
+        "import diled\n",
+        f'model = diled.load("{run}")',
+        f"images = model.sample(16, seed=0)         # {('16', *map(str, data.spec.shape))} raw values".replace("'", ""),
+    ]
+    if codes:
+        lines += [
+            "codes = model.encode(images)              # (16, d)",
+            "path = model.interpolate(images[0], images[1], steps=8)",
+        ]
+    if bound:
+        lines.append("nats = model.bound(images)                # an upper bound on -log p(x), one number each")
+    return "\n".join(lines) + "\n"
 
 
 def _title(model: Model) -> str:

@@ -30,6 +30,7 @@ from diled._version import __version__
 from diled.config import Config, PreprocessConfig, TrainingConfig, validated
 from diled.errors import ConfigError, did_you_mean
 from diled.family import FAMILY, ModelConfig, model_config
+from diled.keys import check_keys
 
 __all__ = [
     "RunConfig",
@@ -59,6 +60,8 @@ class RunConfig(Config):
     """How raw examples become the model's input."""
     init_from: str | None = None
     """A run whose parts the model starts from."""
+    init_parts: tuple[str, ...] = ()
+    """Which parts it takes from there, the others start afresh; none named: all that fit."""
     freeze: tuple[str, ...] = ()
     """Parts that stay as they are: `encoder`, `decoder`, `prior`."""
 
@@ -109,6 +112,7 @@ def resolve(
     groups = {key: _mapping(values, key) for key in GROUPS}
     groups["training"] |= {k: v for k, v in (("seed", seed), ("device", device)) if v not in (None, "auto")}
     name = model or named or name or "diled"
+    check_keys(name, chosen)
     values |= {key: validated(kind, groups[key], key) for key, kind in GROUPS.items()}
     values |= {"name": name, "model": model_config(name, chosen)}
     return validated(RunConfig, values)

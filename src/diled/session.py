@@ -15,6 +15,7 @@ import torch
 from diled.api import Stage, total
 from diled.config import DataSpec
 from diled.data import Data, open_data
+from diled.diffusion.schedule import Schedule
 from diled.errors import ConfigError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
@@ -149,7 +150,7 @@ class Session:
         weights = 4 * sum(parts.values())
         memory = {
             "weights, gradients, optimiser and averages": weights * (5 if config.ema else 4),
-            "activations of one step": max(self._activations(stage) for stage in self.recipe.stages if stage.share),
+            "activations of one step": max((self._activations(s) for s in self.recipe.stages if s.share), default=0),
             "data": self.values.numel() * self.values.element_size(),
         }
         shares = sum(stage.share for stage in self.recipe.stages)
@@ -185,12 +186,23 @@ class Session:
 
     def _recipe(self) -> Recipe:
         recipe = build(self.config.name, self.config.model, self.spec, self.config.training.seed)
+        copied: list[str] = []
         if self.config.init_from:
-            copy_parts(Path(self.config.init_from), recipe, self.spec, self.say)
+            copied = copy_parts(Path(self.config.init_from), recipe, self.spec, self.say, self.config.init_parts)
+        elif self.config.init_parts:
+            raise ConfigError("init_parts has no effect without init_from.")
         parts = parts_of(recipe.model)
         unknown = set(self.config.freeze) - set(parts)
         if unknown:
             raise ConfigError(f"There is no part '{sorted(unknown)[0]}' to freeze. Parts: {', '.join(parts)}.")
+        fresh = [name for name in self.config.freeze if name not in copied]
+        if fresh:
+            why = (
+                f"{self.config.init_from} has none that fits"
+                if self.config.init_from
+                else "no --init-from gives it weights"
+            )
+            raise ConfigError(f"'{fresh[0]}' is to be frozen, but {why}: it would stay as it was drawn.")
         if self.config.freeze:
             frozen = tuple(parts[name] for name in self.config.freeze)
             stages = [replace(stage, frozen=(*stage.frozen, *frozen)) for stage in recipe.stages]
@@ -245,11 +257,18 @@ def resume(folder: Path, *, device: str = "auto", given: Mapping[str, Any] | Non
     return Session(config, out=folder, going_on=True)
 
 
-def copy_parts(source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str], None]) -> None:
-    """Start a model's parts from those of another run, where they fit.
+def copy_parts(
+    source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str], None], wanted: tuple[str, ...] = ()
+) -> list[str]:
+    """Start a model's parts from those of another run, where they fit; only `wanted` ones where any are named.
+
+    A part fits where it consists of the same kinds of modules, of the same sizes, at the same noise levels.
+
+    Returns:
+        The names of the parts that were copied.
 
     Raises:
-        ConfigError: the other run has other data, or none of its parts fit.
+        ConfigError: the other run has other data, none of its parts fit, or a wanted one does not.
     """
     from diled.models.io import load_model
 
@@ -258,21 +277,52 @@ def copy_parts(source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str]
         raise ConfigError(f"{source} was trained on examples of shape {other_spec.shape}, these are {spec.shape}.")
     copied, reasons = [], []
     for part, mine in parts_of(recipe.model).items():
+        if wanted and part not in wanted:
+            continue
         theirs = getattr(other, part, None)
         if theirs is None:
             continue
-        here = {key: tuple(v.shape) for key, v in mine.state_dict().items()}
-        there = {key: tuple(v.shape) for key, v in theirs.state_dict().items()}
-        if here == there and type(mine) is type(theirs):
+        differs = difference(mine, theirs)
+        if differs is None:
             mine.load_state_dict(theirs.state_dict())
             copied.append(part)
         else:
-            differ = next((key for key in here if here.get(key) != there.get(key)), "its kind")
-            reasons.append(f"{part} differs in {differ} ({there.get(differ, 'absent')} there, {here.get(differ)} here)")
+            reasons.append(f"{part} differs in {differs}")
     if not copied:
-        raise ConfigError(f"Nothing of {source} fits this model: {'; '.join(reasons)}.")
+        why = "; ".join(reasons) or f"it has {_named(other)}, this one {_named(recipe.model)}"
+        raise ConfigError(f"Nothing of {source} fits this model: {why}.")
+    missing = [part for part in wanted if part not in copied]
+    if missing:
+        raise ConfigError(f"{source} has no '{missing[0]}' that fits this model, as init_parts wants.")
     rest = f"; the rest starts afresh: {'; '.join(reasons)}" if reasons else ""
     say(f"Started {', '.join(copied)} from {source}{rest}")
+    return copied
+
+
+def difference(mine: torch.nn.Module, theirs: torch.nn.Module) -> str | None:
+    """The first thing in which two parts differ so that weights of one mean nothing in the other; None: they fit."""
+    kinds, others = ({name: type(m).__name__ for name, m in part.named_modules()} for part in (mine, theirs))
+    shapes, sizes = ({key: tuple(v.shape) for key, v in part.state_dict().items()} for part in (mine, theirs))
+    ends, limits = (
+        {name: tuple(round(float(end), 3) for end in m.ends) for name, m in part.named_modules() if _fixed(m)}
+        for part in (mine, theirs)
+    )
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [(shapes, sizes), (kinds, others), (ends, limits)]
+    for here, there in pairs:
+        name = next((name for name in [*here, *there] if here.get(name) != there.get(name)), None)
+        if name is not None:
+            said = f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+            return f"{name or 'its kind'} ({said})"
+    return None
+
+
+def _fixed(module: torch.nn.Module) -> bool:
+    """Whether this is a noise schedule whose ends are not trained."""
+    return isinstance(module, Schedule) and not any(True for _ in module.parameters())
+
+
+def _named(model: torch.nn.Module) -> str:
+    return ", ".join(parts_of(model)) or "no parts with weights"
 
 
 def _trains(stage: Stage) -> bool:

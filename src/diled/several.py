@@ -37,12 +37,17 @@ def train_several(
         config, settings, seed, device: of every model alike; see `runs.resolve`.
         say: prints a line.
     """
+    twice = next((name for i, name in enumerate(models) if name in models[:i]), None)
+    if twice is not None:
+        raise ConfigError(f"'{twice}' is named twice: each model is trained once.")
     configs = [resolve(source, name, config, settings, seed=seed, device=device) for name in models]
     if any(chosen.training.devices * chosen.training.nodes > 1 for chosen in configs):
         raise ConfigError(
             "Models are compared on one device each; train them one by one on several, then compare the runs."
         )
     data = open_data(source, configs[0].preprocess)
+    for chosen in configs:
+        chosen.model.resolved(data.spec)  # complains before the first of them is trained
     for note in data.notes:
         say(note)
     trained: dict[str, tuple[Model, Path | None]] = {}

@@ -171,7 +171,7 @@ def reconstruct(
     from diled.arguments import examples_of, model_of, write_pairs
     from diled.output import check_out
 
-    model = model_of(run, device)
+    model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     inputs = examples_of(inputs, model, convert)
     result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
@@ -207,7 +207,7 @@ def encode(
     from diled.data import read_named_examples
     from diled.output import check_out, write_codes
 
-    model = model_of(run, device)
+    model = model_of(run, device, codes=True)
     check_out(out, None, codes=True)
     split = named_split(inputs)
     values, ids = (split.values, split.ids) if split else read_named_examples(inputs, model.spec, convert=convert)
@@ -246,7 +246,7 @@ def interpolate(
     from diled.arguments import model_of
     from diled.output import check_out, write_examples
 
-    model = model_of(run, device)
+    model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     path = model.interpolate(a, b, steps, mode=mode, convert=convert)
     if out is not None:
@@ -286,7 +286,7 @@ def edit(
     from diled.editing import apply_edit
     from diled.output import check_out
 
-    model = model_of(run, device)
+    model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     examples = examples_of(inputs, model, convert)
     direction = direction_of(model, data_of(run, data, model), attribute, method)
@@ -327,7 +327,7 @@ def search(
     from diled.latent.search import nearest
     from diled.output import check_out, write_examples
 
-    model = model_of(run, device)
+    model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     place = data_of(run, data, model)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
@@ -379,14 +379,14 @@ def evaluate(
     from diled.output import check_out
     from diled.reporting import figures, table_of, write_figures
 
-    model = model_of(run, device)
+    model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
     place = data_of(run, data, model)
     count = samples or min(10_000, max(2_000, len(place.test)))
     found: dict[str, Any]
     if by is not None:
-        found = by_group(model, place, by, samples=count, repeats=repeats, seed=seed)
+        found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
         rows = found
     else:
         found = figures(model, place, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
@@ -410,7 +410,7 @@ def compare(
     out: str | Path | None = None,
     settings: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Measured]]:
-    """Compare finished runs, or train several models on one data set for equal time and compare them.
+    """Compare finished runs, or train several models on one data set for equal time and compare them; say which to take.
 
     Args:
         sources: runs (or loaded models); or one data set, to answer "which model for my data?".

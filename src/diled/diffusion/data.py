@@ -36,7 +36,8 @@ class LastStep:
     def __init__(self, schedule: Schedule, levels: int | None) -> None:
         self.schedule, self.levels = schedule, levels
         self.reach: int | None = None
-        if levels is not None and not any(p.requires_grad for p in schedule.parameters()):
+        self.learned = any(p.requires_grad for p in schedule.parameters())
+        if levels is not None and not self.learned:
             self.reach = math.ceil(8 * math.exp(0.5 * float(schedule.ends[0])) * (levels - 1) / 2) + 1
 
     def first_noise(self, x: Tensor) -> Normal:
@@ -49,7 +50,7 @@ class LastStep:
         gamma_0 = self.schedule.ends[0]
         read, std = z_0 / alpha(gamma_0), sigma(gamma_0) / alpha(gamma_0)
         if self.levels is None:
-            return Normal(read, (2 * torch.log(std)).expand_as(read))
+            return Normal(read, (2 * torch.log(std)).expand_as(read), self.learned)
         return NoisyGrid(read, std, self.levels, self.reach)
 
     def nll(self, x: Tensor, z_0: Tensor) -> Tensor:

@@ -134,7 +134,7 @@ class Diffusion(Density):
             gamma_s, gamma_t = self.schedule.gamma(t - 1 / steps), self.schedule.gamma(t)
             slope = steps * (gamma_t - gamma_s)
         elif exact:  # the bound depends on the ends only, and has least noise with levels uniform in log SNR
-            gamma_t, slope = torch.lerp(gamma_0, gamma_1, t), (gamma_1 - gamma_0).expand_as(t)
+            gamma_t, slope = gamma_0 + (gamma_1 - gamma_0) * t, (gamma_1 - gamma_0).expand_as(t)
         else:
             gamma_t, slope = self.schedule.gamma(t), self.schedule.slope(t)
         weight, q = self._weights(q.repeat(k), gamma_t, slope, exact)

@@ -13,6 +13,9 @@ relative to the variational bound, from (gamma, slope = gamma'(t), D):
     edm       w = 2 p(gamma) (s^2 + sigma_data^2) / sigma_data^2 with s^2 = e^gamma = 1 / SNR, Karras et al. 2022
 
 A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use.
+
+How a reconstruction shares the step t that is drawn for an example is a weighting too, of the reconstruction's gradient:
+`split_over_steps` and `at_first_step`.
 """
 
 from __future__ import annotations
@@ -26,10 +29,24 @@ from torch import Tensor
 
 from diled.diffusion.schedule import Schedule
 
-__all__ = ["Objective", "Weighting", "edm", "min_snr", "simple", "vlb"]
+__all__ = [
+    "Objective",
+    "StepWeight",
+    "Weighting",
+    "at_first_step",
+    "edm",
+    "min_snr",
+    "simple",
+    "split_over_steps",
+    "step_weights",
+    "vlb",
+]
 
 Weighting: TypeAlias = Callable[[Tensor, Tensor, int], Tensor]
 """(gamma, slope, dimensions) -> w, of gamma's shape."""
+
+StepWeight: TypeAlias = Callable[[int, Tensor], Tensor]
+"""(examples B, a tensor that says type and device) -> weights (B,) whose mean over the draws of t is one."""
 
 
 def vlb(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
@@ -66,6 +83,55 @@ def edm(sigma_data: float = 0.5, *, scale: float = 1.0, reference: Schedule | No
 
     def weight(gamma: Tensor, slope: Tensor, dims: int) -> Tensor:
         return base(gamma, slope, dims) * (torch.exp(gamma) + sigma_data**2) / sigma_data**2
+
+    return weight
+
+
+def step_weights(schedule: Schedule, steps: int) -> Tensor:
+    """lambda_t of t = 1..T, (T,): what || e - e_hat ||^2 weighs in the bound of a chain (Ho et al. 2020, Eq. 12).
+
+        lambda_t = b_t / (2 a_t (1 - abar_t)),     a_t = alpha_{t|s}^2,   b_t = sigma_{t|s}^2,   1 - abar_t = sigma_t^2
+
+    Args:
+        schedule: gamma(t).
+        steps: T.
+    """
+    gammas = schedule.gamma(torch.linspace(0, 1, steps + 1, dtype=torch.float64)).detach().double()
+    gamma_s, gamma_t = gammas[:-1], gammas[1:]
+    a_t = torch.sigmoid(-gamma_t) / torch.sigmoid(-gamma_s)
+    return -torch.expm1(gamma_s - gamma_t) / (2 * a_t)
+
+
+def split_over_steps(schedule: Schedule, steps: int) -> StepWeight:
+    """The reconstruction split over t ~ U{1..T}, each share divided by its lambda_t (Liu et al. 2024, Eq. 30 to 33).
+
+        w l_t + L_rec / (T lambda_t)
+
+    Here 1 / lambda_t is divided by its mean over t instead of by T, so that the mean weight is one: of the splitting only the
+    weight's changes with t are left. The draw of t is the reconstruction's own.
+
+    Args:
+        schedule: gamma(t).
+        steps: T.
+    """
+    inverse = 1 / step_weights(schedule, steps)
+    table = inverse / inverse.mean()
+
+    def weight(batch: int, like: Tensor) -> Tensor:
+        return table.to(like)[torch.randint(steps, (batch,), device=like.device)]
+
+    return weight
+
+
+def at_first_step(steps: int) -> StepWeight:
+    """The reconstruction trains where t ~ U{1..T} is 1, with the weight T: one term for each example, as of Ho et al. 2020.
+
+    Args:
+        steps: T.
+    """
+
+    def weight(batch: int, like: Tensor) -> Tensor:
+        return steps * (torch.randint(steps, (batch,), device=like.device) == 0).to(like)
 
     return weight
 

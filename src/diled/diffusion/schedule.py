@@ -200,7 +200,7 @@ class LogNormal(Schedule):
         _check_ends(gamma_min, gamma_max)
         self.mean, self.std = mean, std
         ends = torch.tensor([gamma_min, gamma_max], dtype=torch.float64)
-        self.low, self.high = torch.special.ndtr((0.5 * ends - mean) / std).tolist()
+        self.low, self.high = _normal_cdf((0.5 * ends - mean) / std).tolist()
         self.register_buffer("_ends", ends.float())
 
     @property
@@ -222,7 +222,7 @@ class LogNormal(Schedule):
 
     def time(self, gamma: Tensor) -> Tensor:
         """From u = Phi((gamma / 2 - mean) / std)."""
-        u = torch.special.ndtr((0.5 * _wide(gamma) - self.mean) / self.std)
+        u = _normal_cdf((0.5 * _wide(gamma) - self.mean) / self.std)
         return ((u - self.low) / (self.high - self.low)).to(gamma.dtype)
 
 
@@ -276,6 +276,11 @@ def constant_beta(steps: int = 1000, beta: float = 0.008) -> BetaTable:
 def _wide(x: Tensor) -> Tensor:
     """In float64 where the device has it."""
     return x if x.device.type == "mps" else x.double()
+
+
+def _normal_cdf(x: Tensor) -> Tensor:
+    """Phi(x); torch's own is 0 below -8.3, where the clean end of 16-bit images lies."""
+    return torch.special.log_ndtr(x).exp()
 
 
 def _check_ends(gamma_min: float, gamma_max: float) -> None:

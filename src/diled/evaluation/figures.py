@@ -15,7 +15,7 @@ from diled.evaluation.shown import Picture, Shown, array, has
 if TYPE_CHECKING:
     from diled.config import DataSpec
 
-__all__ = ["model_pictures", "overview"]
+__all__ = ["model_pictures", "side_by_side"]
 
 HALF, FULL = 900, 1840  # target widths of grids in pixels, twice what they take of the page
 MOST_CODES = 1000  # of a t-SNE map: some three seconds on one core
@@ -47,18 +47,28 @@ def model_pictures(shown: Shown, spec: DataSpec, stem: str, index: int, terms: S
     return [p for p in found if p is not None]
 
 
-def overview(models: Sequence[Shown], spec: DataSpec) -> Picture | None:
-    """Samples of all models beside held-out data; None where fewer than two models have samples."""
-    blocks = [(m.name, m.samples, i) for i, m in enumerate(models) if has(m.samples)]
-    if len(blocks) < 2:
-        return None
-    real = max((m.originals for m in models if has(m.originals)), key=lambda x: len(x), default=None)  # type: ignore[arg-type]
-    if real is not None:
-        blocks.insert(0, ("Held-out data", real, -1))
+def side_by_side(models: Sequence[Shown], spec: DataSpec) -> list[Picture]:
+    """Samples, reconstructions and interpolations of all models; each only where at least two models have it."""
     maker = _Images(spec, 0) if spec.kind == "image" else Lines(spec, 0)
-    beside = "Held-out data, and samples" if real is not None else "Samples"
-    names = ", ".join(m.name for m in models if has(m.samples))
-    return maker.overview(blocks, f"{beside} of {names}.")  # type: ignore[arg-type]
+    real = max((array(m.originals) for m in models if has(m.originals)), key=len, default=None)
+    kinds = {
+        "samples": lambda m: m.samples,
+        "reconstructions": lambda m: m.reconstructions,
+        "interpolations": lambda m: None if m.interpolations is None else m.interpolations[0],
+    }
+    found = []
+    for kind, part in kinds.items():
+        blocks = [(m.name, array(part(m)), i) for i, m in enumerate(models) if has(part(m))]
+        if len(blocks) < 2:
+            continue
+        said = f"{kind.capitalize()} of {', '.join(name for name, _, _ in blocks)}."
+        if kind == "interpolations":
+            said = f"From the code of one held-out example to that of another. {said}"
+        elif real is not None:
+            blocks.insert(0, ("Held-out data", real, -1))
+            said = f"Held-out data, and {said[:1].lower()}{said[1:]}"
+        found.append(maker.overview(blocks, f"{kind}.png", kind.capitalize(), said))
+    return found
 
 
 class _Images:
@@ -99,7 +109,7 @@ class _Images:
         alt = f"{rows} rows of images that change from one into another, decoded by {s.name}"
         return Picture(file, "Interpolations", caption + self.remark, alt, grids.png(picture), wide=True)
 
-    def overview(self, blocks: Sequence[tuple[str, np.ndarray, int]], caption: str) -> Picture:
+    def overview(self, blocks: Sequence[tuple[str, np.ndarray, int]], file: str, title: str, caption: str) -> Picture:
         all_tiles = [(name, self._tiles(x)) for name, x, _ in blocks]
         first = all_tiles[0][1]
         least = min(len(t) for _, t in all_tiles)
@@ -113,7 +123,7 @@ class _Images:
             parts += [grids.heading(name, 1), grids.grid(block, factor, grids.gutter_for(factor))]
         alt = f"Rows of images: {', '.join(name for name, _ in all_tiles)}"
         light = grids.png(grids.stacked(parts, 4))
-        return Picture("samples.png", "Samples side by side", caption + self.remark, alt, light, wide=True)
+        return Picture(file, title, caption + self.remark, alt, light, wide=True)
 
 
 def _codes(s: Shown, file: str) -> Picture | None:
@@ -166,6 +176,8 @@ def _places(codes: np.ndarray) -> tuple[np.ndarray, str, tuple[str, str]]:
 def _losses(s: Shown, file: str, terms: Sequence[str]) -> Picture:
     stages = list(dict.fromkeys(str(r.get("stage", "")) for r in s.log))
     caption = "Training loss by term, in nats per example"
+    if any("consistency" in r.get("terms", {}) for r in s.log):
+        caption += " (that of the consistency function in no unit)"
     caption += "; on held-out data dotted." if any(r.get("validation") for r in s.log) else "."
     if len(stages) > 1:
         caption += f" A vertical line parts the {len(stages)} stages."

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,11 @@ def measure(
         seed: of binarisation, noise and pairs.
         limit: test examples at most.
         label: column for the probe; None: the first with classes.
+
+    Raises:
+        ConfigError: at once, where steps or a sampler do not go together with the model.
     """
+    described(model, steps=steps, sampler=sampler)
     test = data.test.subset(np.arange(min(limit, len(data.test))))
     found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
     if model.has_codes:
@@ -149,7 +154,7 @@ def probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if not hasattr(model, "encoder"):
+    if model.implicit and not hasattr(model, "encoder"):
         return {}  # x_T takes many steps, and tells no classes apart
     train = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
     codes = {}
@@ -270,7 +275,7 @@ def _grey(spec: DataSpec) -> DataSpec:
 
 
 def _device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return next(chain(model.parameters(), model.buffers())).device
 
 
 def _raw_batches(split: Split) -> list[Tensor]:

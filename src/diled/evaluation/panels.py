@@ -222,11 +222,11 @@ class Lines:
         size = panel_size(path.shape[0], path.shape[1], width=2 * SHORT)
         return self._draw(draw, size, file, "Interpolations", caption, alt, wide=True)
 
-    def overview(self, blocks: Sequence[tuple[str, np.ndarray, int]], caption: str) -> Picture:
+    def overview(self, blocks: Sequence[tuple[str, np.ndarray, int]], file: str, title: str, caption: str) -> Picture:
         """Rows of named examples; the number is the place of a model, -1 for data."""
         names = [name for name, _, _ in blocks]
         if self.plane:
-            return self._planes(blocks, caption, f"Clouds of points: {', '.join(names)}")
+            return self._planes(blocks, file, title, caption, f"Clouds of points: {', '.join(names)}")
         alt = f"Rows of {self.what}: {', '.join(names)}"
         columns = min(10, *(len(x) for _, x, _ in blocks))
 
@@ -239,9 +239,9 @@ class Lines:
             draw_panels(f, layers, t, names)
 
         size = panel_size(len(blocks), columns, names=True, width=2 * SHORT)
-        return self._draw(draw, size, "samples.png", "Samples side by side", caption, alt, wide=True)
+        return self._draw(draw, size, file, title, caption, alt, wide=True)
 
-    def _planes(self, blocks: Sequence[tuple[str, np.ndarray, int]], caption: str, alt: str) -> Picture:
+    def _planes(self, blocks: Sequence[tuple[str, np.ndarray, int]], *text: str) -> Picture:
         """One cloud beside the other, four in a row."""
         columns = min(4, len(blocks))
         rows = -(-len(blocks) // columns)
@@ -256,7 +256,7 @@ class Lines:
                 ax.set_title(name, fontsize=9.5, color=t.muted, loc="left")
 
         size = (2 * SHORT, 2 * SHORT / columns * rows)
-        return self._draw(draw, size, "samples.png", "Samples side by side", caption, alt, wide=True)
+        return self._draw(draw, size, *text, wide=True)
 
 
 def _block(x: np.ndarray, columns: int, rows: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def write_report(
         title: the report's heading.
         summary: sentences that come first; the first one is set larger.
         spec: the kind and shape of the data.
-        models: what to show of each model; with several, a table of contents and a picture of all samples are added.
+        models: what to show of each model; with several, also a table of contents and pictures side by side.
         table: row name -> column -> cell.
         better: column -> `lower`, `higher` or an empty string.
         reading: sentences on how to read the table.
@@ -65,10 +65,10 @@ def write_report(
     terms = losses.same_terms([m.log for m in models])
     stems = file_names([m.name for m in models])
     sections = [figures.model_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
-    beside = figures.overview(models, spec)
+    beside = figures.side_by_side(models, spec)
     page = _page(title, summary, spec, models, sections, beside, _results(models, table, better, reading, references),
                  _usage(usage), _provenance(provenance))  # fmt: skip
-    pictures = [p for section in sections for p in section] + ([beside] if beside else [])
+    pictures = [*(p for section in sections for p in section), *beside]
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for p in pictures:
         _replace(folder / "figures" / p.file, p.light)
@@ -97,7 +97,7 @@ def _page(
     spec: DataSpec,
     models: Sequence[Shown],
     sections: Sequence[Sequence[Picture]],
-    beside: Picture | None,
+    beside: Sequence[Picture],
     results: str,
     usage: str,
     provenance: str,
@@ -107,7 +107,7 @@ def _page(
     if results:
         parts.append(("results", "Results", results))
     if beside:
-        parts.append(("samples", escape(beside.title), f'<div class="figures">{_figure(beside, headed=False)}</div>'))
+        parts.append(("beside", "Side by side", f'<div class="figures">{"".join(map(_figure, beside))}</div>'))
     for i, (model, pictures) in enumerate(zip(models, sections, strict=True)):
         heading = (_dot(i) if len(models) > 1 else "") + escape(model.name)
         body = _facts(model) + f'<div class="figures">{"".join(map(_figure, pictures))}</div>'
@@ -218,7 +218,7 @@ def _duration(seconds: float) -> str:
     return " ".join(w for w in words if w)
 
 
-def _figure(picture: Picture, *, headed: bool = True) -> str:
+def _figure(picture: Picture) -> str:
     """A figure with its images inside the page. Titles come first, as figures of a row differ in height."""
     width, height = picture.size
     image = f'<img src="{_inline(picture.light)}" width="{width}" height="{height}" alt="{escape(picture.alt)}">'
@@ -227,9 +227,9 @@ def _figure(picture: Picture, *, headed: bool = True) -> str:
         image = f"<picture>{dark}{image}</picture>"
     if picture.wide:
         image = f'<div class="scroll" role="region" aria-label="{escape(picture.title)}" tabindex="0">{image}</div>'
-    title = f"<h3>{escape(picture.title)}</h3>" if headed else ""
+    words = f"<h3>{escape(picture.title)}</h3><p>{escape(picture.caption)}</p>"
     wide = ' class="wide"' if picture.wide else ""
-    return f"\n<figure{wide}>\n<figcaption>{title}<p>{escape(picture.caption)}</p></figcaption>\n{image}\n</figure>"
+    return f"\n<figure{wide}>\n<figcaption>{words}</figcaption>\n{image}\n</figure>"
 
 
 def _inline(png: bytes) -> str:

@@ -17,7 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diled.api import Decoder, Density, Distribution, Encoder, Noise, Posterior, Terms, picture
+from diled.api import (
+    Decoder,
+    Density,
+    Distribution,
+    Encoder,
+    Noise,
+    Posterior,
+    Terms,
+    picture,
+    with_gradient_of,
+)
+from diled.diffusion.objectives import StepWeight
 from diled.diffusion.schedule import Schedule, alpha, sigma2
 from diled.distributions import Bernoulli, Dirac, Discretized, Logistic, LogisticMixture, Normal
 from diled.errors import ConfigError
@@ -36,6 +47,7 @@ __all__ = [
     "LogisticMixtureLikelihood",
     "Rate",
     "cyclic",
+    "portion",
     "warmup",
 ]
 
@@ -72,6 +84,11 @@ def cyclic(weight: float = 1.0, cycles: int = 4, share: float = 0.5) -> RateWeig
     return at
 
 
+def portion(weight: RateWeight, index: int, count: int) -> RateWeight:
+    """What `weight` is within part `index` of a training in `count` equal parts, each with a progress of its own."""
+    return lambda progress: weight((index + progress) / count)
+
+
 class Autoencoder(Density):
     """Encoder, decoder and prior, trained jointly.
 
@@ -81,6 +98,8 @@ class Autoencoder(Density):
         prior: a density over z.
         rate_weight: r, or r(progress): how much of the rate's gradient the encoder feels. `bound()` ignores it.
         extras: functions (model, x, q, z) -> named (B,) terms, added in training only.
+        distortion_weight: (B, like) -> weights (B,) of each example's distortion in the gradient, drawn anew in each
+            training step; None: one. Neither the printed nats nor `bound()` know of it.
 
     Example:
         >>> model = Autoencoder(GaussianEncoder(net), LikelihoodDecoder(net2, BernoulliLikelihood()), StandardNormal((8,)))
@@ -96,12 +115,14 @@ class Autoencoder(Density):
         *,
         rate_weight: float | RateWeight = 1.0,
         extras: Sequence[Extra] = (),
+        distortion_weight: StepWeight | None = None,
     ) -> None:
         super().__init__()
         self.encoder: Any = encoder
         self.decoder: Any = decoder
         self.prior = prior
         self.rate_weight = rate_weight if callable(rate_weight) else warmup(rate_weight)
+        self.distortion_weight = distortion_weight
         self.extras = tuple(extras)
         self.extra = nn.ModuleList(extra for extra in self.extras if isinstance(extra, nn.Module))
 
@@ -121,7 +142,11 @@ class Autoencoder(Density):
             likelihood.check(x)
         r = 1.0 if exact else self.rate_weight(progress)
         rate = self.prior.terms(posterior.scale_gradient(r), exact=exact, progress=progress)
-        terms = {"distortion": likelihood.nll(x), **{f"rate/{name}": term for name, term in rate.items()}}
+        distortion = likelihood.nll(x)
+        if self.distortion_weight is not None and not exact:
+            weight = self.distortion_weight(len(distortion), distortion.detach())
+            distortion = with_gradient_of(distortion, weight * distortion)
+        terms = {"distortion": distortion, **{f"rate/{name}": term for name, term in rate.items()}}
         if not exact:
             for extra in self.extras:
                 terms |= {f"extra/{name}": term for name, term in extra(self, x, posterior, z).items()}

@@ -145,6 +145,7 @@ def data_network(config: DataDiffusionConfig, data: DataSpec, condition_dim: int
             blocks=config.blocks,
             attention=config.attention,
             condition_dim=condition_dim,
+            levels=data.levels,
         )
     return Flat(ResidualMLP(data.numel, config.width, config.blocks, condition_dim=condition_dim))
 
@@ -160,7 +161,7 @@ def objective(config: NoiseConfig) -> Objective:
     """The training weights, with the encoder's own where they differ."""
     own = getattr(config, "encoder_weighting", "same")
     encoder = None if own in ("same", config.weighting) else weighting(config, own)
-    return Objective(weighting(config, config.weighting), encoder)
+    return Objective(weighting(config, config.weighting), encoder, getattr(config, "terminal", True))
 
 
 def weighting(config: NoiseConfig, name: str) -> Weighting:

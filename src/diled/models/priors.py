@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
+from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims
 from diled.distributions import Normal
 from diled.errors import ConfigError
 
@@ -97,10 +97,12 @@ class NoPrior(Density):
         """Nothing.
 
         Raises:
-            NoBound: `exact` is wanted of a posterior without entropy, which is all that belongs here.
+            NoBound: `exact` is wanted.
         """
-        if exact and not isinstance(q, Tensor):
-            q.entropy()
+        if exact:
+            if not isinstance(q, Tensor):
+                q.entropy()  # raises NoBound where there is none
+            raise NoBound("Without a prior over its codes this model has no bound on -log p(x).")
         return {}
 
     def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:

@@ -21,6 +21,8 @@
     diffae            deterministic            a conditional  standardised, diffusion   two stages                no
                                                diffusion
     consistency       none                     none           a consistency function    distilled, or scratch     no
+    ppca              linear                   linear         standard normal           in closed form            yes
+    independent       none                     none           each dimension by itself  in closed form            exact
 
 Each function takes the model's configuration (its defaults live there) and what is known of the data, and returns the
 model with its training stages. The only place where networks meet mathematics.
@@ -37,6 +39,7 @@ from torch import Tensor
 from diled.api import Density, Stage
 from diled.config import DataSpec
 from diled.diffusion import Consistency, ConsistencyFunction, DiffusionDecoder, Objective, simple
+from diled.diffusion.objectives import at_first_step, split_over_steps
 from diled.family import (
     FAMILY,
     AEConfig,
@@ -53,10 +56,12 @@ from diled.family import (
     DiledPaperConfig,
     EDMConfig,
     HierarchicalVAEConfig,
+    IndependentConfig,
     LDMConfig,
     LSGMConfig,
     ModelConfig,
     NDMConfig,
+    PPCAConfig,
     TwoStageVAEConfig,
     VAEConfig,
 )
@@ -70,6 +75,7 @@ from diled.models.autoencoder import (
     Rate,
     RateWeight,
     cyclic,
+    portion,
     warmup,
 )
 from diled.models.critic import Corrupted, Critic
@@ -83,6 +89,7 @@ from diled.models.parts import (
     schedule,
 )
 from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
+from diled.models.trivial import PPCA, Independent
 from diled.nn.blocks import mlp
 
 __all__ = ["ZOO", "Recipe", "build"]
@@ -110,7 +117,7 @@ def diled(config: DiledConfig, data: DataSpec) -> Recipe:
     prior = diffusion(config.prior, dim)
     encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
     weight = warmup(config.rate_weight, config.rate_warmup)
-    return jointly(Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
+    return in_rounds(config.rounds, Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
 def diled_fixed(config: DiledFixedConfig, data: DataSpec) -> Recipe:
@@ -122,22 +129,27 @@ def diled_fixed(config: DiledFixedConfig, data: DataSpec) -> Recipe:
     prior = diffusion(config.prior, dim)
     encoder = FixedNoiseEncoder(encoder_network(config, data, dim), prior.schedule)
     weight = warmup(config.rate_weight, config.rate_warmup)
-    return jointly(Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
+    return in_rounds(config.rounds, Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
 def diled_paper(config: DiledPaperConfig, data: DataSpec) -> Recipe:
     """DiLED with the objective of the paper: reconstruction + w mean_D || e - e_hat ||^2, t uniform, no last KL.
 
-    The reconstruction is always computed, which equals the paper's splitting of it over t (Eq. 30 to 33) in expectation.
-    Its alignment term at the first step is the noise error there, with e the whole noise between E(x) and z_t. The
+    The reconstruction is always computed, and `reconstruct_at` says how it is weighted; the paper splits it over t (Eq. 30
+    to 33). Its alignment term at the first step is the noise error there, with e the whole noise between E(x) and z_t. The
     reported bound is exact whatever was trained. Reference: Liu et al. 2024, Eq. 7.
     """
     dim = latent_dim(config)
     pixels = data.numel if config.reconstruction == "mean" else 1
     weight = simple(config.weight * pixels, mean=True)
-    prior = diffusion(config.prior, dim, Objective(weight, terminal=False))
+    prior = diffusion(config.prior, dim, Objective(weight, terminal=config.prior.terminal))
     encoder = FixedNoiseEncoder(encoder_network(config, data, dim), prior.schedule)
-    return jointly(Autoencoder(encoder, decoder(config, data), prior))
+    meets = None
+    if config.reconstruct_at != "always":
+        steps = config.prior.timesteps
+        assert steps is not None
+        meets = split_over_steps(prior.schedule, steps) if config.reconstruct_at == "split" else at_first_step(steps)
+    return jointly(Autoencoder(encoder, decoder(config, data), prior, distortion_weight=meets))
 
 
 def diled_levels(config: DiledLevelsConfig, data: DataSpec) -> Recipe:
@@ -148,7 +160,7 @@ def diled_levels(config: DiledLevelsConfig, data: DataSpec) -> Recipe:
     prior = levels(config, diffusion(config.prior, latent_dim(config)))
     encoder = GaussianEncoder(encoder_network(config, data, 2 * latent_dim(config)))
     weight = warmup(config.rate_weight, config.rate_warmup)
-    return jointly(Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
+    return in_rounds(config.rounds, Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
 def diled_diffusion_decoder(config: DiledDiffusionDecoderConfig, data: DataSpec) -> Recipe:
@@ -294,7 +306,12 @@ def consistency(config: ConsistencyConfig, data: DataSpec) -> Recipe:
     teacher = data_diffusion(config.diffusion, data, heun=True)
     model.prior = teacher.prior
 
+    fresh = {key: value.clone() for key, value in network.state_dict().items()}
+
     def start_from_teacher(x: Tensor) -> None:
+        now = network.state_dict()
+        if any(not torch.equal(now[key].cpu(), value) for key, value in fresh.items()):
+            return  # the student of another run
         network.load_state_dict(teacher.prior.denoiser.network.state_dict())  # type: ignore[union-attr]
 
     stages = [
@@ -304,12 +321,43 @@ def consistency(config: ConsistencyConfig, data: DataSpec) -> Recipe:
     return Recipe(model, stages)
 
 
+def ppca(config: PPCAConfig, data: DataSpec) -> Recipe:
+    """Probabilistic PCA: the linear Gaussian autoencoder, in closed form. Reference: Tipping & Bishop 1999 (JRSS B 61)."""
+    assert config.latent_dim is not None, "call ModelConfig.resolved(data) first"
+    model = PPCA(data.shape, data.levels, config.latent_dim)
+    return Recipe(model, [Stage("fit", model, 0.0, prepare=model.fit)])
+
+
+def independent(config: IndependentConfig, data: DataSpec) -> Recipe:
+    """Every dimension by itself: what a model must beat to have learned anything of how they hang together."""
+    model = Independent(data.shape, data.levels)
+    return Recipe(model, [Stage("fit", model, 0.0, prepare=model.fit)])
+
+
 # How they are put together -------------------------------------------------------------------------------------------
 
 
 def jointly(model: Density) -> Recipe:
     """One stage that trains everything."""
     return Recipe(model, [Stage("joint", model)])
+
+
+def in_rounds(rounds: int, model: Autoencoder) -> Recipe:
+    """Jointly where `rounds` is 0; else rounds of two stages in turn, each with what the other trains frozen.
+
+    The weight of the rate follows the progress of the whole training, not of a stage.
+    """
+    if rounds == 0:
+        return jointly(model)
+    encoder, decoder, prior, stages = model.encoder, model.decoder, model.prior, []
+    for k in range(rounds):
+        weight = portion(model.rate_weight, k, rounds)
+        outer = Autoencoder(encoder, decoder, prior, rate_weight=weight)
+        stages += [
+            Stage(f"autoencoder {k + 1}", outer, frozen=(prior,)),
+            Stage(f"prior {k + 1}", Rate(encoder, prior), frozen=(encoder,)),
+        ]
+    return Recipe(model, stages)
 
 
 def in_two_stages(share: float, first: Autoencoder, prior: Density) -> Recipe:
@@ -362,7 +410,7 @@ ZOO: dict[str, Callable[..., Recipe]] = {
     f.__name__: f
     for f in (
         diled, diled_fixed, diled_paper, diled_levels, diled_diffusion_decoder, vae, beta_vae, hierarchical_vae,
-        two_stage_vae, ldm, lsgm, ae, daae, ddpm, edm, ndm, diffae, consistency,
+        two_stage_vae, ldm, lsgm, ae, daae, ddpm, edm, ndm, diffae, consistency, ppca, independent,
     )
 }  # fmt: skip
 assert list(ZOO) == list(FAMILY), "every model has a function here and a configuration type in family.py"

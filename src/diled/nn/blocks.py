@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LogSNREmbedding", "mlp", "zero_init"]
+__all__ = ["GridFeatures", "LogSNREmbedding", "mlp", "zero_init"]
 
 
 def mlp(sizes: list[int], *, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -44,3 +44,26 @@ class LogSNREmbedding(nn.Module):
         """(B,) -> (B, features)."""
         angle = log_snr[:, None] * self.frequencies
         return torch.cat([log_snr[:, None] / 10, angle.sin(), angle.cos()], 1)
+
+
+class GridFeatures(nn.Module):
+    """z -> z and sines and cosines whose periods are one and two cells of a grid in [-1, 1], as further channels.
+
+    Where the noise is smaller than a cell, they tell which way the next grey value lies, which a network can hardly find out
+    from z itself; a bound on data with grey values depends on it.
+
+    Args:
+        levels: number of grey values.
+
+    Reference: Kingma et al. 2021, appendix C (their n = 7 and 8 for 256 levels).
+    """
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.rate = math.pi * (levels - 1)
+        self.factor = 5
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, 5 C, ...)."""
+        fine, coarse = self.rate * z, 0.5 * self.rate * z
+        return torch.cat([z, fine.sin(), fine.cos(), coarse.sin(), coarse.cos()], 1)

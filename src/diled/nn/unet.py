@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diled.nn.blocks import LogSNREmbedding, zero_init
+from diled.nn.blocks import GridFeatures, LogSNREmbedding, zero_init
 from diled.nn.image import Shuffle, conv_levels, convolution, padding
 
 __all__ = ["UNet"]
@@ -30,6 +30,7 @@ class UNet(nn.Module):
         blocks: residual blocks at each size, going down; one more going up joins what went down.
         attention: self-attention at the coarsest size.
         condition_dim: size of a condition (B, condition_dim); 0: none.
+        levels: number of grey values of the data, whose grid the network is shown (`GridFeatures`); None: continuous data.
 
     Reference: Ronneberger et al. 2015; Ho et al. 2020, appendix B.
     """
@@ -42,6 +43,7 @@ class UNet(nn.Module):
         blocks: int = 1,
         attention: bool = False,
         condition_dim: int = 0,
+        levels: int | None = None,
     ) -> None:
         super().__init__()
         dims, halvings = len(shape) - 1, conv_levels(shape[1:])
@@ -54,9 +56,9 @@ class UNet(nn.Module):
         self.condition = None
         if condition_dim:
             self.condition = nn.Sequential(nn.Linear(condition_dim, features), nn.SiLU(), nn.Linear(features, features))
-        self.first = (
-            conv(shape[0], channels, 4, stride=2, padding=1) if half else conv(shape[0], channels, 3, padding=1)
-        )
+        self.grid = GridFeatures(levels) if levels is not None else None
+        n_in = shape[0] * (self.grid.factor if self.grid is not None else 1)
+        self.first = conv(n_in, channels, 4, stride=2, padding=1) if half else conv(n_in, channels, 3, padding=1)
 
         def block(n_in: int, n_out: int) -> _Block:
             return _Block(n_in, n_out, features, dims)
@@ -83,6 +85,7 @@ class UNet(nn.Module):
         if self.condition is not None and condition is not None:
             level = level + self.condition(condition)
         level = nn.functional.silu(level)
+        z_t = self.grid(z_t) if self.grid is not None else z_t
         x = nn.functional.pad(z_t, self.pad, mode="replicate") if any(self.pad) else z_t
         h, kept = self.first(x), []
         for i, blocks in enumerate(self.down):

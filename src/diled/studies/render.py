@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from diled.family import FAMILY
 from diled.studies.records import Record, mean_and_spread, read
 
-__all__ = ["comparison", "provenance_line", "speed"]
+__all__ = ["ablations", "comparison", "cost", "provenance_line", "speed"]
 
 COLUMNS = {
     "bound_nats": "bound",
@@ -23,8 +24,119 @@ COLUMNS = {
 }
 """Metric -> heading; `cpu_seconds` is a field of every record."""
 
-DIGITS = {"reconstruction_mse": 4, "probe_accuracy": 3, "cpu_seconds": 0}
+FIELDS = ("cpu_seconds", "parameters")
+"""What is no metric, but a field of every record."""
+
+DIGITS = {
+    "reconstruction_mse": 4,
+    "probe_accuracy": 3,
+    "code_shift": 2,
+    "code_shift_noise": 2,
+    "cpu_seconds": 0,
+    "steps_to": 0,
+    "cpu_seconds_to": 0,
+}
 """Decimals; one where nothing is said."""
+
+
+BRIEF = ("bound_nats", "rate_nats", "distortion_nats", "frechet_samples", "frechet_reconstructions", "cpu_seconds")
+"""Columns of the ablations, where nothing else is asked."""
+
+QUESTIONS: dict[str, dict[str, str]] = {
+    "Each term on and off": {
+        "diled": "DiLED",
+        "diled/no-warmup": "without the warm-up of the rate",
+        "diled/no-terminal": "without the last KL",
+        "diled/simple": "trained by the unweighted noise error",
+        "diled/simple,vlb": "the same, and the encoder by the bound",
+        "diled_paper/always": "the paper's objective: noise error unweighted, no last KL",
+        "diled_paper/terminal": "the same with the last KL",
+    },
+    "Fixed and learned variance": {"diled": "learned", "diled_fixed": "fixed: the first diffusion step"},
+    "Reconstruction at one t, split over t, always": {
+        "diled_paper/always": "always, at full weight",
+        "diled_paper/split": "split over t, as in the paper",
+        "diled_paper/one": "at the first t alone",
+    },
+    "Joint, in two stages, alternating": {
+        "diled": "joint",
+        "diled/rounds=5": "alternating, five rounds",
+        "diled/rounds=1": "two stages, the first against N(0, I)",
+        "diled/weight=0": "at once, but the encoder feels no rate",
+        "ldm": "two stages, the first with a small KL (LDM)",
+    },
+    "The denoiser under a moving and under a frozen encoder": {
+        "diled": "moving: joint",
+        "diled/frozen": "frozen: a fresh prior on the codes of the finished joint run, as many steps again",
+    },
+    "From scratch, from trained parts, with frozen parts, in as many steps": {
+        "diled": "from scratch",
+        "diled/from-vae": "half for a VAE, then jointly from its encoder and decoder (CPU s: of the second half)",
+        "diled/from-vae,frozen": "half for a VAE, then the prior alone (CPU s: of the second half)",
+    },
+    "Number of learned levels": {
+        "diled": "DiLED, 1 level",
+        "diled_levels/n=2": "DiLED, 2 levels",
+        "diled_levels/n=4": "DiLED, 4 levels",
+        "vae": "VAE, 1 level",
+        "hierarchical_vae/n=2": "VAE, 2 levels",
+        "hierarchical_vae/n=4": "VAE, 4 levels",
+    },
+    "Size of the denoiser": {
+        "diled/width=48": "width 48",
+        "diled/width=96": "width 96",
+        "diled": "width 192",
+        "diled/width=384": "width 384",
+        "diled/width=768": "width 768",
+    },
+    "What the network estimates, and for how many noise levels of a code": {
+        "diled": "v, 4 levels",
+        "diled/eps": "noise, 4 levels",
+        "diled/x": "clean code, 4 levels",
+        "diled/t=2": "v, 2 levels",
+        "diled/t=1": "v, 1 level",
+    },
+    "What helps a VAE": {
+        "vae": "VAE",
+        "vae/no-warmup": "without warm-up",
+        "beta_vae/cyclic": "four warm-ups",
+        "beta_vae/free-bits": "a quarter of a nat free in each dimension",
+    },
+}
+"""Question -> system -> what it is there; one table each."""
+
+SWEEPS = {
+    "DiLED": {"diled/weight={}": "diled"},
+    "beta-VAE": {"beta_vae/beta={}": "vae"},
+    "the paper's objective": {"diled_paper/w={}": "diled_paper/always"},
+}
+"""Heading -> system of a weight, and the system that has the weight 1."""
+
+WEIGHTS = ("0.1", "0.3", "1", "3", "10")
+
+SAMPLER_TITLES = {"ddim": "DDIM", "dpm_solver": "DPM-Solver++(2M)", "heun": "Heun", "ancestral": "ancestral"}
+"""Sampler -> its name in tables."""
+
+SCALED = {
+    "levels": "encoding levels",
+    "latent": "size of the code",
+    "times": "noise levels per code",
+    "width": "width of the denoiser",
+}
+"""What the cost depends on -> its name in tables."""
+
+TIMED = {
+    "vae": "VAE, a second copy",
+    "diled": "DiLED: 4 noise levels per code",
+    "diled/t=2": "2 noise levels",
+    "diled/t=1": "1 noise level",
+    "diled/t=1,width=128": "1 noise level, denoiser of width 128",
+    "diled/t=1,width=96": "1 noise level, denoiser of width 96",
+}
+"""System -> what it is, beside the VAE."""
+
+TARGETS = {"mnist/mlp": 1.3, "mnist/conv": 1.15}
+"""What an epoch of DiLED should cost at most, relative to the VAE's."""
 
 
 def comparison(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> str:
@@ -47,6 +159,98 @@ def comparison(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> str:
     return _markdown(head, lines)
 
 
+def ablations(path: Path) -> str:
+    """The ablations, a small table for each question; questions without records are left out."""
+    records = [r for r in read(path) if r.study == "ablations"]
+    by_system: dict[str, list[Record]] = {}
+    for record in records:
+        by_system.setdefault(record.system, []).append(record)
+    parts = [("The weight of the rate (rate_weight, beta, w), over two decades", _sweep(by_system))]
+    for question, systems in QUESTIONS.items():
+        parts.append((question, _question(systems, by_system)))
+    parts += [
+        ("What each level holds", _levels(by_system)),
+        ("Cost to converge", _convergence(by_system)),
+        ("How far a Frechet distance moves with its set-up", _moves(records)),
+    ]
+    shown = [f"**{title}**\n\n{table}" for title, table in parts if table]
+    return "\n\n".join(shown) if shown else "Nothing is recorded yet."
+
+
+def _question(systems: dict[str, str], by_system: dict[str, list[Record]]) -> str:
+    there = {s: words for s, words in systems.items() if any(r.metric == "bound_nats" for r in by_system.get(s, ()))}
+    if not there.keys() - {"diled", "vae"}:
+        return ""
+    columns = (*BRIEF, *(["parameters"] if any("width" in s for s in systems) else []))
+    lines = [[words, *(_cell(by_system[s], column) for column in columns)] for s, words in there.items()]
+    return _markdown(["", *(COLUMNS.get(c, c) for c in columns)], lines)
+
+
+def _sweep(by_system: dict[str, list[Record]]) -> str:
+    """Weights by families: bound, rate and samples of each side by side."""
+    columns = ("bound_nats", "rate_nats", "frechet_samples")
+    names = {
+        w: [(one if w == "1" else of.format(w)) for s in SWEEPS.values() for of, one in s.items()] for w in WEIGHTS
+    }
+    if not any(name in by_system for w in WEIGHTS if w != "1" for name in names[w]):
+        return ""
+    head = ["weight"]
+    for family in SWEEPS:
+        head += [f"{family}: {COLUMNS[columns[0]]}", *(COLUMNS[c] for c in columns[1:])]
+    return _markdown(head, [[w, *(_cell(by_system.get(n, []), c) for n in names[w] for c in columns)] for w in WEIGHTS])
+
+
+def _levels(by_system: dict[str, list[Record]]) -> str:
+    columns = {
+        "rate_nats": "rate",
+        "probe_accuracy": "probe",
+        "reconstruction_mse": "MSE",
+        "code_shift": "moved by flips",
+        "code_shift_noise": "moved by noise",
+    }
+    lines = []
+    for system, words in QUESTIONS["Number of learned levels"].items():
+        mine = by_system.get(system, [])
+        for i in sorted({int(found[1]) for r in mine if (found := re.search(r"/level=(\d+)$", r.metric))}):
+            lines.append([words, str(i), *(_cell(mine, f"{c}/level={i}") for c in columns)])
+    return _markdown(["", "level", *columns.values()], lines) if lines else ""
+
+
+def _convergence(by_system: dict[str, list[Record]]) -> str:
+    """Steps and CPU seconds to each goal, of the systems that were timed."""
+    timed = [s for s, mine in by_system.items() if any(r.metric == "validation_bound_nats" for r in mine)]
+    if not timed:
+        return ""
+    goals = {
+        r.metric.removeprefix("steps_to/") for s in timed for r in by_system[s] if r.metric.startswith("steps_to/")
+    }
+    order = sorted(goals, key=lambda goal: (not goal.startswith("own"), float(goal.removeprefix("own+")) * -1))
+    head = ["system", "last", *(goal.replace("own+", "own last + ") for goal in order)]
+    lines = []
+    for system in sorted(timed, key=_order):
+        mine, cells = by_system[system], []
+        for goal in order:
+            steps, seconds = (_cell(mine, f"{name}_to/{goal}") for name in ("steps", "cpu_seconds"))
+            came, of = (sum(r.metric == m for r in mine) for m in (f"steps_to/{goal}", "validation_bound_nats"))
+            some = "" if came == of else f", {came} of {of} seeds"
+            cells.append(steps if steps == "–" else f"{steps} ({seconds} s{some})")
+        lines.append([_title(system), _cell(mine, "validation_bound_nats"), *cells])
+    return _markdown(head, lines)
+
+
+def _moves(records: list[Record]) -> str:
+    """What was changed, the distance with its bootstrap error, and the floor."""
+    moves = [r for r in records if r.metric.startswith("frechet_moves/")]
+    floors = {(r.system, r.seed, r.metric): r for r in records if r.metric.startswith("frechet_moves_floor/")}
+    lines = []
+    for r in sorted(moves, key=lambda r: (r.system, r.seed, [(len(p), p) for p in r.metric.split("/")])):
+        what = r.metric.removeprefix("frechet_moves/")
+        floor = floors.get((r.system, r.seed, "frechet_moves_floor/" + what.split("/")[-1]))
+        value = f"{r.value:.1f}" + ("" if r.stderr is None else f" ± {r.stderr:.1f}")
+        lines.append([_title(r.system), what.replace("/", ", "), value, "" if floor is None else f"{floor.value:.1f}"])
+    return _markdown(["system", "changed", "Frechet", "real data"], lines) if lines else ""
+
+
 def speed(path: Path) -> str:
     """Ratios, memory and start-up, one line each."""
     names = {
@@ -63,6 +267,71 @@ def speed(path: Path) -> str:
     return _markdown(["what", "data", "value"], lines)
 
 
+def cost(path: Path) -> str:
+    """Samplers, epochs and scaling, as far as they are measured; a sentence where nothing is."""
+    records = read(path)
+    parts = [part for part in (_samplers(records), _epochs(records), _scaling(records)) if part]
+    return "\n\n".join(parts) or "Nothing is recorded yet."
+
+
+def _samplers(records: list[Record]) -> str:
+    """Distance and time of each sampler, also relative to DDIM in the most steps."""
+    found = {(r.metric.split("/")[0], r.metric.rpartition("/")[2]): r.value for r in records}
+    names = [name for metric, name in found if metric == "frechet_samples"]
+    slowest = max((n for n in names if n.startswith("ddim-")), key=_steps, default=None)
+    if slowest is None:
+        return ""
+    base = found["frechet_samples", slowest]
+    lines = [
+        [
+            SAMPLER_TITLES.get(name.rpartition("-")[0], name),
+            f"{_steps(name):,}",
+            f"{found['frechet_samples', name]:.1f}",
+            f"{100 * (found['frechet_samples', name] / base - 1):+.1f} %",
+            f"{found['seconds_ratio', name]:.3f}" if ("seconds_ratio", name) in found else "–",
+        ]
+        for name in sorted(names, key=lambda n: (list(SAMPLER_TITLES).index(n.rpartition("-")[0]), _steps(n)))
+    ]
+    floor = found.get(("frechet_floor", "frechet_floor"))
+    lines += [["*real data*", "", f"{floor:.1f}", "", ""]] if floor is not None else []
+    against = f"DDIM, {_steps(slowest):,} steps"
+    return _markdown(["sampler", "steps", "samples", f"relative to {against}", "CPU time, relative to the same"], lines)
+
+
+def _epochs(records: list[Record]) -> str:
+    """An epoch relative to the VAE's, with its floors and the target."""
+    found = {(r.data, r.system, r.metric): r.value for r in records}
+    lines = []
+    for data, target in TARGETS.items():
+        for system, title in TIMED.items():
+            values = [found.get((data, system, metric)) for metric in ("epoch_ratio", "floor_ratio", "flop_ratio")]
+            if values[0] is not None:
+                shown = ["" if value is None else f"{value:.2f}" for value in values]
+                said = "" if system == "vae" else f"{target}, {'met' if values[0] <= target else 'missed'}"
+                lines.append([data.rpartition("/")[2], title, shown[0], said, *shown[1:]])
+    head = ["backbone", "model", "an epoch, relative to the VAE's", "target", "its floor", "matrix products alone"]
+    return _markdown(head, lines) if lines else ""
+
+
+def _scaling(records: list[Record]) -> str:
+    """What changes, and the cost at each of its values."""
+    rows: dict[str, list[tuple[int, float]]] = {}
+    for r in records:
+        if r.metric.startswith("cost_ratio/"):
+            name, _, value = r.metric.partition("/")[2].partition("=")
+            rows.setdefault(name, []).append((int(value), r.value))
+    lines = [
+        [title, "; ".join(f"{value}: {ratio:.2f}" for value, ratio in sorted(rows[name]))]
+        for name, title in SCALED.items()
+        if name in rows
+    ]
+    return _markdown(["what changes", "a training step, relative to the default's"], lines) if lines else ""
+
+
+def _steps(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
 def provenance_line(path: Path) -> str:
     """Commits, hardware and command behind a file of records, in one sentence."""
     records = read(path)
@@ -72,13 +341,13 @@ def provenance_line(path: Path) -> str:
 
 
 def _cell(records: list[Record], metric: str) -> str:
-    chosen = [r for r in records if r.metric == ("bound_nats" if metric == "cpu_seconds" else metric)]
+    chosen = [r for r in records if r.metric == ("bound_nats" if metric in FIELDS else metric)]
     if not chosen:
         return "–"
-    decimals = DIGITS.get(metric, 1)
-    if metric == "cpu_seconds":
-        values = [r.cpu_seconds for r in chosen if r.cpu_seconds is not None]
-        return f"{sum(values) / len(values):.0f}" if values else "–"
+    decimals = DIGITS.get(metric.split("/")[0], 1)
+    if metric in FIELDS:
+        values = [value for r in chosen if (value := getattr(r, metric)) is not None]
+        return f"{sum(values) / len(values):,.0f}" if values else "–"
     mean, spread, _ = mean_and_spread(chosen)
     return f"{mean:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
 

@@ -3,9 +3,10 @@
     python -m diled.studies.table mnist-table --seeds 0 1 2
     python -m diled.studies.table ldm-selection --split validation        # to choose, never on test data
 
-A study is a folder of configurations under `configs`, one file per row, values only. Each row is trained in
-`runs/<study>/<row>-<seed>` (a finished run is not trained again) and measured on the test split; the figures go to
-`results/<study>.json`. A study that is measured on the validation split says so in every record's note.
+A study is a folder of configurations under `configs`, one file per row, values only. A row may start from another row of the
+study and the same seed (`init_from: ROW`). Each row is trained in `runs/<study>/<row>-<seed>` (a finished run is not trained
+again) and measured on the test split; the figures go to `results/<study>.json`. A study that is measured on the validation
+split says so in every record's note.
 """
 
 from __future__ import annotations
@@ -47,8 +48,12 @@ def rows(study: str) -> dict[str, Path]:
 
 
 def run_row(study: str, row: str, path: Path, seed: int, folder: Path, settings: dict[str, Any]) -> tuple[Model, Data]:
-    """Train one row with one seed, or load it where that is done."""
+    """Train one row with one seed, or load it where that is done; first the row that it starts from (`init_from`)."""
     config = resolve(None, None, path, settings, seed=seed)
+    if config.init_from:
+        first = config.init_from
+        run_row(study, first, rows(study)[first], seed, folder, settings)
+        config = config.model_copy(update={"init_from": str(folder / f"{first}-{seed}")})
     out = folder / f"{row}-{seed}"
     if (out / "config.json").exists() and _same(read_run(out), config):
         return load(out), open_data(config.data, config.preprocess)
@@ -104,6 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="rows; default: all")
     parser.add_argument("--steps", type=int, help="instead of those of the rows, for a trial")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--split", choices=["test", "validation"], default="test")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -126,11 +132,13 @@ def run_study(chosen: argparse.Namespace) -> None:
     if recorded and (commit() or "-dirty").endswith("-dirty"):
         raise ConfigError("Results are recorded by committed code only: commit the changes under src, then run this.")
     path = chosen.results / f"{chosen.study}.json"
-    settings = {} if chosen.steps is None else {"training.steps": chosen.steps}
+    settings = {} if chosen.device == "auto" else {"training.device": chosen.device}
+    settings |= {} if chosen.steps is None else {"training.steps": chosen.steps}
     for seed in chosen.seeds:
         for row in chosen.only or available:
             command = f"python -m diled.studies.table {chosen.study} --only {row} --seeds {seed}"
             command += "" if chosen.split == "test" else f" --split {chosen.split}"
+            command += "" if chosen.device == "auto" else f" --device {chosen.device}"
             if recorded and any(r.command == command for r in read(path)):
                 print(f"{row}, seed {seed}: recorded")
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +31,23 @@ def steps_within(seconds: float, stages: list[Stage], values: Tensor, spec: Data
         for stage in stages
         if stage.share
     )
+    if not mean:
+        return config.steps  # nothing is trained step by step
     left = max(seconds - START_UP * len(stages), 0.5 * seconds)
     return max(10, int(left / mean))
 
 
 def seconds_per_step(
-    stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, *, steps: int = 20, at_least: float = 0.0
+    stage: Stage,
+    values: Tensor,
+    spec: DataSpec,
+    config: TrainingConfig,
+    *,
+    steps: int = 20,
+    at_least: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Mean seconds of one optimiser step of a stage, measured over `steps` of them and `at_least` so many seconds.
+    """Mean seconds of one optimiser step of a stage by `clock`, measured over `steps` of them and `at_least` so long.
 
     Weights, gradients and random state are as before afterwards.
     """
@@ -47,13 +57,13 @@ def seconds_per_step(
     with torch.random.fork_rng(devices=[]), stage.training():
         parameters = [p for p in stage.density.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-        batches, done, start = Batches(values, config.batch_size, seed=0), 0, time.perf_counter()
-        while done < WARM_UP + steps or time.perf_counter() - start < at_least:
+        batches, done, start = Batches(values, config.batch_size, seed=0), 0, clock()
+        while done < WARM_UP + steps or clock() - start < at_least:
             if done == WARM_UP:
-                start = time.perf_counter()
+                start = clock()
             _step(stage, optimizer, parameters, batches, done, spec, config, device)
             done += 1
-        took = time.perf_counter() - start
+        took = clock() - start
     stage.density.to("cpu").load_state_dict(kept)
     for p in stage.density.parameters():
         p.grad = None

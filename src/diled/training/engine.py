@@ -82,7 +82,9 @@ def fit(
         if stage.prepare is not None and state is None:
             prepare(stage, values, spec, config, index)
         if stage.share == 0:
-            kept.finish(model, index + 1, spent)
+            if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):
+                kept.folder.mkdir(parents=True, exist_ok=True)
+                kept.finish(model, index + 1, spent)
             continue
         steps = max(1, round(config.steps * stage.share / shares))
         module = _Module(stage, index, steps, spec, config)

@@ -1,0 +1,134 @@
+"""What the configurations of models share: a row of the family table, and defaults that depend on the data. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from diled.config import Config, DataSpec, validated
+from diled.errors import ConfigError
+from diled.parts import DataDiffusionConfig, NetworkConfig, refuse
+
+__all__ = ["AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "WarmupConfig", "default_code"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's row of the family table."""
+
+    title: str
+    encoder: str
+    decoder: str
+    prior: str
+    training: str
+    bound: str
+    citation: str
+
+
+class ModelConfig(Config):
+    """What all models share: a row of the family table, and defaults that depend on the data."""
+
+    row: ClassVar[Row]
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """What this type fills in for these data, by key.
+
+        Raises:
+            ConfigError: a choice does not fit the data.
+        """
+        diffusions = {key: getattr(self, key) for key in type(self).model_fields}
+        return {
+            key: d.resolved(data, f"model.{key}") for key, d in diffusions.items() if isinstance(d, DataDiffusionConfig)
+        }
+
+    def code_size(self, data: DataSpec) -> int | None:
+        """D, the size of a code; None where there are no codes."""
+        return None
+
+    def resolved(self, data: DataSpec) -> ModelConfig:
+        """The same with every `auto` and None that depends on the data filled in.
+
+        Raises:
+            ConfigError: a choice does not fit the data.
+        """
+        given = {key: getattr(self, key) for key in self.model_fields_set}
+        return validated(type(self), given | self.choices(data), "model")
+
+
+def default_code(data: DataSpec) -> int:
+    """Size of a code where none is given: a quarter of the dimensions, within limits."""
+    return max(2, min(data.numel // 4, 32 if data.numel <= 1024 else 128))
+
+
+class CodeConfig(ModelConfig):
+    """A model with an encoder network and vector codes."""
+
+    latent_dim: int | None = Field(None, ge=1)
+    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions)."""
+    network: NetworkConfig = NetworkConfig()
+    """Encoder and decoder networks."""
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """The size of the code and the kind of the network."""
+        n, dim = data.numel, self.latent_dim or default_code(data)
+        kind = self.network.kind
+        if kind == "auto":
+            big = data.kind == "signal" or (data.kind == "image" and (n > 1024 or data.shape[0] > 1))
+            kind = "conv" if big and min(data.shape[1:], default=0) >= 8 else "mlp"
+        if kind == "conv" and (data.kind == "vector" or min(data.shape[1:]) < 8):
+            raise ConfigError(
+                f"network.kind 'conv' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
+            )
+        network = {key: getattr(self.network, key) for key in self.network.model_fields_set}
+        return super().choices(data) | {"latent_dim": dim, "network": network | {"kind": kind}}
+
+    def code_size(self, data: DataSpec) -> int | None:
+        """The size of the latent code."""
+        return self.latent_dim
+
+
+class AutoencoderConfig(CodeConfig):
+    """A model whose decoder's network gives the parameters of a likelihood."""
+
+    likelihood: Literal["auto", "bernoulli", "gaussian", "logistic", "logistic_mixture"] = "auto"
+    """p(x | z). `auto`: Bernoulli for two grey values, logistic for more, Gaussian for continuous data. On a grid of grey
+    values `gaussian` and `logistic` are discretised, so that the bound is a probability."""
+    std: float | None = Field(None, gt=0)
+    """A fixed standard deviation for `gaussian`, in units of the range [-1, 1]; None: learned."""
+    components: int = Field(5, ge=1)
+    """Components of `logistic_mixture`."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> AutoencoderConfig:
+        if self.likelihood not in ("auto", "gaussian"):
+            refuse(self, {"std"}, f"likelihood is '{self.likelihood}'")
+        if self.likelihood not in ("auto", "logistic_mixture"):
+            refuse(self, {"components"}, f"likelihood is '{self.likelihood}'")
+        return self
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """The likelihood that fits the data's measure."""
+        likelihood = self.likelihood
+        if likelihood == "auto":
+            likelihood = {None: "gaussian", 2: "bernoulli"}.get(data.levels, "logistic")  # type: ignore[assignment]
+        if likelihood == "bernoulli" and data.levels != 2:
+            raise ConfigError(
+                "likelihood 'bernoulli' is for two grey values: of others it is no probability, so there would be no bound. "
+                "Binarise the data (--preprocess.binarize dynamic or threshold), or use 'logistic'."
+            )
+        if likelihood == "logistic_mixture" and (data.levels is None or data.kind == "vector"):
+            raise ConfigError(
+                "likelihood 'logistic_mixture' is for images or signals with a known number of grey values."
+            )
+        if likelihood == "logistic" and data.levels is None:
+            raise ConfigError("likelihood 'logistic' is for data with a known number of grey values; use 'gaussian'.")
+        return super().choices(data) | {"likelihood": likelihood}
+
+
+class WarmupConfig(AutoencoderConfig):
+    """A model whose rate is warmed up."""
+
+    rate_warmup: float = Field(0.5, ge=0, le=1)
+    """Share of the training over which the rate's weight in the encoder's gradient rises from 0."""

@@ -1,0 +1,151 @@
+"""The layout of the paper's image table: generation, reconstruction and interpolation at several numbers of sampler steps.
+
+    python -m diled.studies.images images-table --seeds 0 [--steps-of-sampler 10 20 50]
+
+For the rows of a study (models that decode or sample by a diffusion) and T steps of every diffusion inside:
+
+    frechet_samples/T=..                     samples
+    frechet_reconstructions/random/T=..      from the code alone, with fresh x_T
+    frechet_reconstructions/inverted/T=..    with the x_T that DDIM inversion finds
+    frechet_midpoints/0.2/T=.., 0.4          between the codes of random pairs, each with one fresh x_T; where the code is x_T
+                                             itself, on the sphere between the two
+    frechet_floor                            training images in the same number
+
+Reference: Liu et al. 2024, section 4.2; Preechakul et al. 2022, Table 1. Figures go to `results/<study>.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diled.data import Data
+from diled.draws import BlockNoise, seeded
+from diled.errors import ConfigError, DiledError
+from diled.evaluation.feature_nets import extract
+from diled.evaluation.images import frechet
+from diled.evaluation.measure import Measured, bounds, features_for, reconstruction
+from diled.latent.interpolate import at
+from diled.model import Model
+from diled.models.sampling import BATCH, described, sample_batches, sampled_with
+from diled.runs import commit
+from diled.space import raw_tensor, to_space
+from diled.studies.records import add, read
+from diled.studies.table import record_row, rows, run_row, studies
+
+__all__ = ["image_figures", "main"]
+
+FEW_STEPS = (1, 2)
+"""Further steps at which a consistency model is sampled."""
+
+
+def image_figures(model: Model, data: Data, steps: list[int], *, n: int = 2000, seed: int = 0) -> dict[str, Measured]:
+    """All distances of one model on n test images, and its bound where there is one.
+
+    Raises:
+        ConfigError: the data are no images.
+    """
+    net = features_for(data)
+    if net is None:
+        raise ConfigError(f"{data.name} holds no images: there are no features to compare them in.")
+    net = net.to(model.device)
+    test = data.test.subset(np.arange(min(n, len(data.test))))
+    train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[: len(test)])
+    x, other = (to_space(raw_tensor(split.values), data.spec, draw=False) for split in (test, train))
+    real = extract(net, x)
+    found = bounds(model.density, test, data.spec, repeats=4, seed=seed)
+    found["frechet_floor"] = Measured(frechet(extract(net, other), real), n=len(x), note=net.name)
+    if model.density.has_codes:
+        found |= reconstruction(model.density, test, data.spec, seed=seed)
+    wanted = [*FEW_STEPS, *steps] if model.name == "consistency" else steps
+    for count in wanted:
+        with sampled_with(model.density, steps=count):
+            note = f"{net.name}; {described(model.density)}"
+            for metric, pictures in _pictures(model, x, seed):
+                found[f"{metric}/T={count}"] = Measured(
+                    frechet(extract(net, pictures), real), n=len(pictures), note=note
+                )
+    return found
+
+
+@torch.no_grad()
+def _pictures(model: Model, x: Tensor, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Metric and pictures, as many as there are test images x."""
+    density = model.density
+    yield "frechet_samples", torch.cat(list(sample_batches(density, len(x), seed=seed)))
+    if not density.has_codes:
+        return
+    if hasattr(density, "encoder"):
+        yield "frechet_reconstructions/random", _mapped(model, x, lambda x, noise: density.reconstruct(x, noise=noise))
+    inverted = _mapped(model, x, lambda x, noise: density.reconstruct(x, invert=True))
+    yield "frechet_reconstructions/inverted", inverted
+    codes = _mapped(model, x, lambda x, noise: density.encode(x).flatten(1))
+    with seeded(seed, 4):
+        order = torch.randperm(len(x))
+    for share in (0.2, 0.4):
+        mixed = torch.from_numpy(at(codes.numpy(), codes[order].numpy(), share, density.path))
+        yield f"frechet_midpoints/{share}", _mapped(model, mixed, lambda z, noise: density.decode(z, noise=noise))
+
+
+def _mapped(model: Model, values: Tensor, function) -> Tensor:  # type: ignore[no-untyped-def]
+    """function(batch, noise) of all values, batch by batch, on the CPU."""
+    out = []
+    for start in range(0, len(values), BATCH):
+        noise = BlockNoise(1, start, device=model.device)
+        out.append(function(values[start : start + BATCH].to(model.device), noise).cpu())
+    return torch.cat(out)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train and measure from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m diled.studies.images", description=__doc__.split("\n")[0])
+    parser.add_argument("study", help=f"one of: {', '.join(studies())}")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", help="rows; default: all")
+    parser.add_argument("--sampler-steps", type=int, nargs="+", default=[10, 20, 50], help="T")
+    parser.add_argument("--examples", type=int, default=2000, help="test images")
+    parser.add_argument("--steps", type=int, help="training steps instead of those of the rows, for a trial")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    chosen = parser.parse_args(argv)
+    try:
+        _run(chosen)
+    except DiledError as error:
+        print(f"diled: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    recorded = chosen.steps is None
+    if recorded and (commit() or "-dirty").endswith("-dirty"):
+        raise ConfigError("Results are recorded by committed code only: commit the changes under src, then run this.")
+    path, available = chosen.results / f"{chosen.study}.json", rows(chosen.study)
+    settings = {} if chosen.device == "auto" else {"training.device": chosen.device}
+    settings |= {} if chosen.steps is None else {"training.steps": chosen.steps}
+    for seed in chosen.seeds:
+        for row in chosen.only or available:
+            if row not in available:
+                raise ConfigError(f"The study has no row '{row}'. Rows: {', '.join(available)}.")
+            command = f"python -m diled.studies.images {chosen.study} --only {row} --seeds {seed}"
+            command += "" if chosen.device == "auto" else f" --device {chosen.device}"
+            if recorded and any(r.command == command for r in read(path)):
+                print(f"{row}, seed {seed}: recorded")
+                continue
+            model, data = run_row(chosen.study, row, available[row], seed, chosen.runs / chosen.study, settings)
+            found = image_figures(model, data, chosen.sampler_steps, n=chosen.examples, seed=0)
+            said = "  ".join(f"{k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
+            print(f"{row}, seed {seed}: {said}", flush=True)
+            if recorded:
+                add(path, record_row(chosen.study, row, seed, model, data, found, command))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
