@@ -21,7 +21,10 @@ from pydantic.fields import FieldInfo
 from diled.config import Config, PreprocessConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
-from diled.studies.render import ablations, comparison, cost, provenance_line, speed
+from diled.studies.records import read
+from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
+from diled.studies.render_images import images, latent_scale
+from diled.studies.render_targets import targets
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "diled"
@@ -122,27 +125,66 @@ def tree() -> str:
     return table(["file", "what it holds"], rows)
 
 
+FIGURES = {"bound_nats": "bound", "frechet_samples": "samples", "frechet_reconstructions": "reconstructions"}
+"""Measured columns of the README's family table: metric -> heading."""
+
+
 def short_family() -> str:
-    """The family table for the README."""
+    """The family table for the README, with what is measured of it on grey digits."""
     keys = ["encoder", "decoder", "prior", "training", "bound"]
     rows = [[f"`{row['name']}`", *(row[key] for key in keys)] for row in family_table()]
-    return table(["model", "encoder", "decoder", "prior", "training", "a bound?"], rows)
+    head = ["model", "encoder", "decoder", "prior", "training", "a bound?"]
+    path = RESULTS / "digits-family.json"
+    records = read(path)
+    if not records:
+        return table(head, rows)
+    found = family_figures(path, list(FIGURES))
+    rows = [[*row, *found[row[0].strip("`")]] for row in rows]
+    real = dict(zip(FIGURES, found["*real data*"], strict=True))["frechet_samples"]
+    seeds = len({r.seed for r in records})
+    steps = max(r.steps or 0 for r in records)
+    said = (
+        f"Measured on the grey digits of scikit-learn after {steps:,} steps each, mean over "
+        f"{'one seed' if seeds == 1 else f'up to {seeds} seeds'}: the bound in nats, and Frechet distances of samples and of "
+        f"reconstructions (lower is better; {f'real images reach {real} where samples are compared; ' if real else ''}"
+        "empty: no bound, no codes, or not recorded)."
+    )
+    return f"{table([*head, *FIGURES.values()], rows)}\n\n{said}\n\n{provenance_line(path)}"
 
 
-def measured(study: str, columns: tuple[str, ...] | None = None) -> str:
-    """A study's table and where it comes from."""
+RENDERERS: dict[str, Callable[[Path], str]] = {
+    "speed": speed,
+    "cost": cost,
+    "ablations": ablations,
+    "images-table": images,
+    "latent-scale": latent_scale,
+}
+"""Studies with a layout of their own."""
+
+
+def with_provenance(study: str, shown: str) -> str:
+    """What is rendered from a study, and the records behind it once there are any."""
     path = RESULTS / f"{study}.json"
-    if study in ("speed", "cost"):
-        shown = {"speed": speed, "cost": cost}[study](path)
-    else:
-        shown = comparison(path, columns) if columns else comparison(path)
     return f"{shown}\n\n{provenance_line(path)}" if path.exists() else shown
 
 
-def ablated() -> str:
-    """The tables of the ablations, and where they come from once there are any."""
-    path = RESULTS / "ablations.json"
-    return f"{ablations(path)}\n\n{provenance_line(path)}" if path.exists() else ablations(path)
+def measured(study: str) -> str:
+    """A study's tables and where they come from."""
+    path = RESULTS / f"{study}.json"
+    if study in RENDERERS:
+        return with_provenance(study, RENDERERS[study](path))
+    more = samples(path)
+    return with_provenance(study, comparison(path) + (f"\n\n**More on samples**\n\n{more}" if more else ""))
+
+
+def compared(study: str) -> str:
+    """DiLED against the VAE and the best LDM of a table."""
+    return targets(RESULTS / f"{study}.json")
+
+
+def measured_in_short(study: str) -> str:
+    """A study's table for the README."""
+    return with_provenance(study, comparison(RESULTS / f"{study}.json", README_COLUMNS, variants=False))
 
 
 README_COLUMNS = (
@@ -154,6 +196,19 @@ README_COLUMNS = (
     "cpu_seconds",
 )
 
+STUDIES = (
+    "mnist-table",
+    "mnist-table-20k",
+    "ldm-selection",
+    "digits-table",
+    "digits-family",
+    "images-table",
+    "ablations",
+    "speed",
+    "cost",
+)
+"""Studies that the page of results shows."""
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "family.md": {"family": family, "options": model_options, "priors": prior_defaults},
     "your-own-data.md": {
@@ -163,16 +218,14 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "tree": tree,
         "training": training,
     },
+    "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {
-        "ablations": ablated,
-        **{
-            study: partial(measured, study)
-            for study in ("mnist-table", "ldm-selection", "digits-table", "speed", "cost")
-        },
+        **{study: partial(measured, study) for study in STUDIES},
+        **{f"{study}-targets": partial(compared, study) for study in ("mnist-table", "mnist-table-20k")},
     },
     "../README.md": {
         "family": short_family,
-        "mnist-table": partial(measured, "mnist-table", README_COLUMNS),
+        "mnist-table": partial(measured_in_short, "mnist-table"),
     },
 }
 """Page -> name of a part -> what writes it."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from diled.data import open_data
@@ -18,6 +19,8 @@ from diled.models.zoo import build
 from diled.runs import resolve
 from diled.studies import render
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
+from diled.studies.render_images import images
+from diled.studies.render_targets import interval, targets
 from diled.studies.table import main, rows, studies
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +83,133 @@ def test_the_comparison_shows_means_spreads_and_floors(tmp_path: Path) -> None:
     assert lines[0] == "| system | seeds | bound | samples | CPU s |"
     assert lines[2] == "| DiLED (EDDPM), default | 1 | 90.3 | – | 1 |"  # the order of the family, not of the alphabet
     assert lines[3] == "| VAE | 2 | 100.0 ± 1.4 | – | 1 |"
-    assert lines[4] == "| *real data; mixed pixels* |  |  | 0.7 |  |"
+    assert lines[4] == "| *real data* |  |  | 0.7 |  |"
+
+
+def test_samples_have_a_table_of_their_own_and_columns_without_records_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    assert render.comparison(path) == "Nothing is recorded yet."
+    assert render.samples(path) == ""
+    values = {"bound_nats": 100.0, "frechet_samples": 30.0, "frechet_midpoints/0.2": 12.0, "frechet_floor": 0.7}
+    add(path, [replace(RECORD, metric=m, value=v) for m, v in values.items()])
+    assert render.samples(path) == "", "nothing beyond what the first table has"
+    more = {
+        "frechet_samples/draws": 40.0,
+        "kid_samples": 110.12,
+        "kid_floor": 0.31,
+        "precision": 0.804,
+        "precision_floor": 0.875,
+    }
+    add(path, [replace(RECORD, metric=m, value=v) for m, v in more.items()])
+    assert render.comparison(path).splitlines() == [
+        "| system | seeds | bound | samples | midpoints 0.2 | CPU s |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| VAE | 1 | 100.0 | 30.0 | 12.0 | 1 |",
+        "| *real data* |  |  | 0.7 |  |  |",
+    ]
+    assert render.samples(path).splitlines() == [
+        "| system | seeds | samples | samples, drawn | KID | precision |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| VAE | 1 | 30.0 | 40.0 | 110.1 | 0.80 |",
+        "| *real data* |  | 0.7 |  | 0.3 | 0.88 |",
+    ]
+
+
+def test_cpu_time_is_shown_of_a_system_without_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    add(path, [replace(RECORD, system="ae", metric=m, value=2.0) for m in ("frechet_samples", "reconstruction_mse")])
+    assert render.comparison(path).splitlines()[2] == "| AE | 1 | 2.0 | 2.0000 | 1 |"
+
+
+def test_of_the_variants_the_short_table_shows_those_with_twice_the_steps(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    add(path, [replace(RECORD, system=s) for s in ("vae", "vae/2N", "ldm/kl=1", "ldm/kl=1,2N")])
+    lines = render.comparison(path, ("bound_nats",), variants=False).splitlines()[2:]
+    assert lines == ["| VAE | 1 | 100.0 |", "| VAE, 2N | 1 | 100.0 |", "| LDM, kl=1,2N | 1 | 100.0 |"]
+
+
+def test_the_family_table_has_means_and_leaves_out_what_is_not_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    records = [replace(RECORD, seed=s, value=v) for s, v in enumerate((99.0, 102.0))]
+    records += [replace(RECORD, system="consistency/scratch"), replace(RECORD, system="ae", metric="frechet_samples")]
+    records += [replace(RECORD, metric="frechet_floor", value=0.7)]
+    add(path, records)
+    found = render.family_figures(path, ("bound_nats", "frechet_samples"))
+    assert found["vae"] == ["100.5", ""]
+    assert found["ae"] == ["", "100.0"]
+    assert found["consistency"] == ["", ""], "a variant is not the model of the table"
+    assert found["*real data*"] == ["", "0.7"]
+
+
+def test_the_image_table_has_a_row_for_each_system_and_number_of_steps(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    assert images(path) == "Nothing is recorded yet."
+    values = {
+        ("diffae", "frechet_samples/T=20"): 20.0,
+        ("diffae", "frechet_samples/T=10"): 25.0,
+        ("diffae", "frechet_reconstructions/random/T=10"): 5.0,
+        ("diffae", "frechet_reconstructions/inverted/T=10"): 1.5,
+        ("diffae", "frechet_midpoints/0.2/T=10"): 9.0,
+        ("diffae", "frechet_midpoints/0.4/T=10"): 19.0,
+        ("diffae", "frechet_floor"): 0.7,
+        ("edm", "frechet_samples/T=10"): 30.0,
+        ("edm", "bound_nats"): 700.0,
+    }
+    add(path, [replace(RECORD, system=s, metric=m, value=v) for (s, m), v in values.items()])
+    add(path, [replace(RECORD, seed=1, system="edm", metric="frechet_samples/T=10", value=32.0)])
+    pictures, rest = (part.splitlines() for part in images(path).split("\n\n"))
+    assert [line.split(" | ")[:2] for line in pictures[2:]] == [
+        ["| EDM", "10"],
+        ["| DiffAE", "10"],
+        ["| DiffAE", "20"],
+        ["| *real data*", ""],
+    ]
+    assert pictures[2].startswith("| EDM | 10 | 31.0 ± 1.4 | – |")
+    assert pictures[3] == "| DiffAE | 10 | 25.0 | 5.0 | 1.5 | 9.0 | 19.0 |"
+    assert pictures[4] == "| DiffAE | 20 | 20.0 | – | – | – | – |"
+    assert pictures[5] == "| *real data* |  | 0.7 |  |  |  |  |"
+    assert rest[2].startswith("| EDM | 2 | 700.0 | – |")
+    assert rest[3].startswith("| DiffAE | 1 | – |")
+
+
+def test_targets_compare_within_seeds_and_choose_the_best_ldm(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    assert targets(path) == "Nothing is recorded yet."
+    values = {
+        ("diled", "bound_nats"): (99.0, 100.0, 101.0),
+        ("vae", "bound_nats"): (104.0, 106.0, 108.0),  # differences 5, 6, 7
+        ("vae/2N", "bound_nats"): (99.5,),
+        ("diled", "frechet_samples"): (20.0, 20.0, 20.0),
+        ("vae", "frechet_samples"): (40.0, 40.0, 40.0),
+        ("ldm", "frechet_samples"): (80.0, 80.0, 80.0),
+        ("ldm/kl=1", "frechet_samples"): (50.0, 50.0, 50.0),
+        ("ldm/kl=1,2N", "frechet_samples"): (25.0, 25.0, 25.0),
+    }
+    add(
+        path,
+        [
+            replace(RECORD, system=s, metric=m, seed=k, value=v, cpu_seconds=2.0 if s.endswith("2N") else 1.0)
+            for (s, m), many in values.items()
+            for k, v in enumerate(many)
+        ],
+    )
+    assert targets(path).splitlines()[2:] == [
+        "| VAE | bound, nats | 100.0 | 106.0 | +6.00 | +3.52 to +8.48 | 3 |",  # 6 +- 4.303 / sqrt 3
+        "| VAE | samples | 20.0 | 40.0 | 0.500 | 0.500 to 0.500 | 3 |",
+        "| VAE | CPU time, s | 1.0 | 1.0 | 1.000 | 1.000 to 1.000 | 3 |",
+        "| best LDM | samples | 20.0 | 50.0 (LDM, kl=1) | 0.400 | 0.400 to 0.400 | 3 |",
+        "| VAE, twice the steps | bound, nats | 99.0 | 99.5 | +0.50 | – | 1 |",
+        "| VAE, twice the steps | CPU time, s | 1.0 | 2.0 | 0.500 | – | 1 |",
+        "| best LDM, twice the steps | samples | 20.0 | 25.0 (LDM, kl=1,2N) | 0.800 | 0.800 to 0.800 | 3 |",
+    ]
+
+
+def test_a_t_interval_covers_as_often_as_it_says() -> None:
+    assert interval([1.0]) is None
+    draws = np.random.default_rng(0).normal(3.0, 2.0, (2000, 3))
+    found = [interval(list(three)) for three in draws]
+    covered = sum(low < 3.0 < high for low, high in filter(None, found)) / len(found)
+    assert covered == pytest.approx(0.95, abs=0.02)  # 4 standard errors
 
 
 def test_the_cost_shows_samplers_epochs_and_sizes(tmp_path: Path) -> None:

@@ -224,10 +224,10 @@ class DAAEConfig(AEConfig):
         "DAAE", "deterministic, of corrupted x", "likelihood", "adversarial; Gaussian mixture, fitted afterwards",
         "reconstruction and a critic", "no", "Makhzani et al. 2015; Creswell & Bharath 2018; Shen et al. 2020",
     )  # fmt: skip
-    corruption: float = Field(0.3, ge=0, lt=1)
+    corruption: float = Field(0.1, ge=0, lt=1)
     """Share of the input's values that are hidden from the encoder while training."""
-    critic_weight: float = Field(10.0, gt=0)
-    """Weight of the critic's say in the encoder's gradient."""
+    critic_weight: float = Field(1.0, gt=0)
+    """Weight of the critic's say in the encoder's gradient; 1 reconstructed best on validation images of digits."""
     critic_width: int = Field(256, ge=1)
     """Hidden width of the critic."""
     critic_pace: float = Field(0.5, gt=0)

@@ -9,7 +9,19 @@ from pathlib import Path
 from diled.family import FAMILY
 from diled.studies.records import Record, mean_and_spread, read
 
-__all__ = ["ablations", "comparison", "cost", "provenance_line", "speed"]
+__all__ = [
+    "ablations",
+    "by_family",
+    "cell",
+    "comparison",
+    "cost",
+    "family_figures",
+    "markdown",
+    "provenance_line",
+    "samples",
+    "speed",
+    "title",
+]
 
 COLUMNS = {
     "bound_nats": "bound",
@@ -17,12 +29,31 @@ COLUMNS = {
     "distortion_nats": "distortion",
     "frechet_samples": "samples",
     "frechet_reconstructions": "reconstructions",
-    "frechet_midpoints/0.4": "midpoints",
+    "frechet_midpoints/0.2": "midpoints 0.2",
+    "frechet_midpoints/0.4": "midpoints 0.4",
     "reconstruction_mse": "MSE",
     "probe_accuracy": "probe",
     "cpu_seconds": "CPU s",
 }
 """Metric -> heading; `cpu_seconds` is a field of every record."""
+
+SAMPLES = {
+    "frechet_samples": "samples",
+    "frechet_samples/draws": "samples, drawn",
+    "kid_samples": "KID",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""Metric -> heading: more on samples, a table of its own."""
+
+FLOORS = {
+    "frechet_samples": "frechet_floor",
+    "kid_samples": "kid_floor",
+    "precision": "precision_floor",
+    "recall": "recall_floor",
+    "frechet_midpoints/0.4": "frechet_pixel_midpoints/0.4",
+}
+"""Metric -> what real data reach in it, and mixed pixels in the place of midpoints."""
 
 FIELDS = ("cpu_seconds", "parameters")
 """What is no metric, but a field of every record."""
@@ -30,6 +61,10 @@ FIELDS = ("cpu_seconds", "parameters")
 DIGITS = {
     "reconstruction_mse": 4,
     "probe_accuracy": 3,
+    "precision": 2,
+    "precision_floor": 2,
+    "recall": 2,
+    "recall_floor": 2,
     "code_shift": 2,
     "code_shift_noise": 2,
     "cpu_seconds": 0,
@@ -139,24 +174,54 @@ TARGETS = {"mnist/mlp": 1.3, "mnist/conv": 1.15}
 """What an epoch of DiLED should cost at most, relative to the VAE's."""
 
 
-def comparison(path: Path, columns: Sequence[str] = tuple(COLUMNS)) -> str:
-    """Systems by metrics, mean ± standard deviation over seeds, with a row of floors."""
-    records = read(path)
-    systems = sorted({r.system for r in records}, key=_order)
-    head = ["system", "seeds", *(COLUMNS[c] for c in columns)]
+def comparison(path: Path, columns: Sequence[str] | None = None, *, variants: bool = True) -> str:
+    """Systems by metrics, mean ± standard deviation over seeds, with a row of floors.
+
+    Args:
+        path: a file of records.
+        columns: metrics; None: all those of `COLUMNS` that are recorded.
+        variants: false: of the variants of a system only those that had twice the steps.
+    """
+    records = [r for r in read(path) if variants or "/" not in r.system or r.system.endswith("2N")]
+    if not records:
+        return "Nothing is recorded yet."
+    there = {r.metric for r in records} | set(FIELDS)
+    return _against_floors(records, columns or [column for column in COLUMNS if column in there])
+
+
+def samples(path: Path) -> str:
+    """More on samples: draws from p(x | z), the kernel distance, precision and recall; nothing where none is recorded."""
+    records = [r for r in read(path) if r.metric in {*SAMPLES, *FLOORS.values()}]
+    columns = [column for column in SAMPLES if any(r.metric == column for r in records)]
+    return _against_floors(records, columns) if set(columns) - {"frechet_samples"} else ""
+
+
+def _against_floors(records: list[Record], columns: Sequence[str]) -> str:
+    names = COLUMNS | SAMPLES
     lines = []
-    for system in systems:
+    for system in sorted({r.system for r in records}, key=by_family):
         mine = [r for r in records if r.system == system]
         seeds = len({r.seed for r in mine})
-        lines.append([_title(system), str(seeds), *(_cell(mine, column) for column in columns)])
-    floor = {r.seed: r for r in records if r.metric == "frechet_floor"}
-    ceiling = {r.seed: r for r in records if r.metric == "frechet_pixel_midpoints/0.4"}
-    if floor:
-        row = dict.fromkeys(columns, "")
-        row["frechet_samples"] = _cell(list(floor.values()), "frechet_floor")
-        row["frechet_midpoints/0.4"] = _cell(list(ceiling.values()), "frechet_pixel_midpoints/0.4")
-        lines.append(["*real data; mixed pixels*", "", *(row[c] for c in columns)])
-    return _markdown(head, lines)
+        lines.append([title(system), str(seeds), *(cell(mine, column) for column in columns)])
+    floors = {name: list({r.seed: r for r in records if r.metric == name}.values()) for name in FLOORS.values()}
+    if floors["frechet_floor"]:
+        mixed = "; mixed pixels" if "frechet_midpoints/0.4" in columns else ""
+        shown = [cell(floors[FLOORS[c]], FLOORS[c]) if floors.get(FLOORS.get(c, "")) else "" for c in columns]
+        lines.append([f"*real data{mixed}*", "", *shown])
+    return markdown(["system", "seeds", *(names[c] for c in columns)], lines)
+
+
+def family_figures(path: Path, columns: Sequence[str]) -> dict[str, list[str]]:
+    """Name of a model -> its mean over seeds in each column, empty where nothing is recorded; floors under `*real data*`."""
+    records = read(path)
+    rows = {name: [r for r in records if r.system == name] for name in FAMILY}
+    found = {name: [_mean(mine, column) for column in columns] for name, mine in rows.items()}
+    return found | {"*real data*": [_mean(records, FLOORS.get(column, "")) for column in columns]}
+
+
+def _mean(records: list[Record], metric: str) -> str:
+    values = [r for r in records if r.metric == metric]
+    return f"{mean_and_spread(values)[0]:.1f}" if values else ""
 
 
 def ablations(path: Path) -> str:
@@ -182,8 +247,8 @@ def _question(systems: dict[str, str], by_system: dict[str, list[Record]]) -> st
     if not there.keys() - {"diled", "vae"}:
         return ""
     columns = (*BRIEF, *(["parameters"] if any("width" in s for s in systems) else []))
-    lines = [[words, *(_cell(by_system[s], column) for column in columns)] for s, words in there.items()]
-    return _markdown(["", *(COLUMNS.get(c, c) for c in columns)], lines)
+    lines = [[words, *(cell(by_system[s], column) for column in columns)] for s, words in there.items()]
+    return markdown(["", *(COLUMNS.get(c, c) for c in columns)], lines)
 
 
 def _sweep(by_system: dict[str, list[Record]]) -> str:
@@ -197,7 +262,7 @@ def _sweep(by_system: dict[str, list[Record]]) -> str:
     head = ["weight"]
     for family in SWEEPS:
         head += [f"{family}: {COLUMNS[columns[0]]}", *(COLUMNS[c] for c in columns[1:])]
-    return _markdown(head, [[w, *(_cell(by_system.get(n, []), c) for n in names[w] for c in columns)] for w in WEIGHTS])
+    return markdown(head, [[w, *(cell(by_system.get(n, []), c) for n in names[w] for c in columns)] for w in WEIGHTS])
 
 
 def _levels(by_system: dict[str, list[Record]]) -> str:
@@ -212,8 +277,8 @@ def _levels(by_system: dict[str, list[Record]]) -> str:
     for system, words in QUESTIONS["Number of learned levels"].items():
         mine = by_system.get(system, [])
         for i in sorted({int(found[1]) for r in mine if (found := re.search(r"/level=(\d+)$", r.metric))}):
-            lines.append([words, str(i), *(_cell(mine, f"{c}/level={i}") for c in columns)])
-    return _markdown(["", "level", *columns.values()], lines) if lines else ""
+            lines.append([words, str(i), *(cell(mine, f"{c}/level={i}") for c in columns)])
+    return markdown(["", "level", *columns.values()], lines) if lines else ""
 
 
 def _convergence(by_system: dict[str, list[Record]]) -> str:
@@ -227,15 +292,15 @@ def _convergence(by_system: dict[str, list[Record]]) -> str:
     order = sorted(goals, key=lambda goal: (not goal.startswith("own"), float(goal.removeprefix("own+")) * -1))
     head = ["system", "last", *(goal.replace("own+", "own last + ") for goal in order)]
     lines = []
-    for system in sorted(timed, key=_order):
+    for system in sorted(timed, key=by_family):
         mine, cells = by_system[system], []
         for goal in order:
-            steps, seconds = (_cell(mine, f"{name}_to/{goal}") for name in ("steps", "cpu_seconds"))
+            steps, seconds = (cell(mine, f"{name}_to/{goal}") for name in ("steps", "cpu_seconds"))
             came, of = (sum(r.metric == m for r in mine) for m in (f"steps_to/{goal}", "validation_bound_nats"))
             some = "" if came == of else f", {came} of {of} seeds"
             cells.append(steps if steps == "–" else f"{steps} ({seconds} s{some})")
-        lines.append([_title(system), _cell(mine, "validation_bound_nats"), *cells])
-    return _markdown(head, lines)
+        lines.append([title(system), cell(mine, "validation_bound_nats"), *cells])
+    return markdown(head, lines)
 
 
 def _moves(records: list[Record]) -> str:
@@ -247,8 +312,8 @@ def _moves(records: list[Record]) -> str:
         what = r.metric.removeprefix("frechet_moves/")
         floor = floors.get((r.system, r.seed, "frechet_moves_floor/" + what.split("/")[-1]))
         value = f"{r.value:.1f}" + ("" if r.stderr is None else f" ± {r.stderr:.1f}")
-        lines.append([_title(r.system), what.replace("/", ", "), value, "" if floor is None else f"{floor.value:.1f}"])
-    return _markdown(["system", "changed", "Frechet", "real data"], lines) if lines else ""
+        lines.append([title(r.system), what.replace("/", ", "), value, "" if floor is None else f"{floor.value:.1f}"])
+    return markdown(["system", "changed", "Frechet", "real data"], lines) if lines else ""
 
 
 def speed(path: Path) -> str:
@@ -264,7 +329,7 @@ def speed(path: Path) -> str:
         [names[r.metric], "" if r.data == "none" else r.data, f"{r.value:.0f}" if r.value > 10 else f"{r.value:.3f}"]
         for r in sorted(read(path), key=lambda r: (list(names).index(r.metric), r.data != "mnist"))
     ]
-    return _markdown(["what", "data", "value"], lines)
+    return markdown(["what", "data", "value"], lines)
 
 
 def cost(path: Path) -> str:
@@ -295,7 +360,7 @@ def _samplers(records: list[Record]) -> str:
     floor = found.get(("frechet_floor", "frechet_floor"))
     lines += [["*real data*", "", f"{floor:.1f}", "", ""]] if floor is not None else []
     against = f"DDIM, {_steps(slowest):,} steps"
-    return _markdown(["sampler", "steps", "samples", f"relative to {against}", "CPU time, relative to the same"], lines)
+    return markdown(["sampler", "steps", "samples", f"relative to {against}", "CPU time, relative to the same"], lines)
 
 
 def _epochs(records: list[Record]) -> str:
@@ -310,7 +375,7 @@ def _epochs(records: list[Record]) -> str:
                 said = "" if system == "vae" else f"{target}, {'met' if values[0] <= target else 'missed'}"
                 lines.append([data.rpartition("/")[2], title, shown[0], said, *shown[1:]])
     head = ["backbone", "model", "an epoch, relative to the VAE's", "target", "its floor", "matrix products alone"]
-    return _markdown(head, lines) if lines else ""
+    return markdown(head, lines) if lines else ""
 
 
 def _scaling(records: list[Record]) -> str:
@@ -325,7 +390,7 @@ def _scaling(records: list[Record]) -> str:
         for name, title in SCALED.items()
         if name in rows
     ]
-    return _markdown(["what changes", "a training step, relative to the default's"], lines) if lines else ""
+    return markdown(["what changes", "a training step, relative to the default's"], lines) if lines else ""
 
 
 def _steps(name: str) -> int:
@@ -340,29 +405,35 @@ def provenance_line(path: Path) -> str:
     return f"`results/{path.name}`: {len(records)} records, commit {commits}, {machines}."
 
 
-def _cell(records: list[Record], metric: str) -> str:
-    chosen = [r for r in records if r.metric == ("bound_nats" if metric in FIELDS else metric)]
+def cell(records: list[Record], metric: str) -> str:
+    """Mean ± standard deviation over seeds; a dash where nothing is recorded."""
+    if metric in FIELDS:
+        with_bound = [r for r in records if r.metric == "bound_nats"]
+        chosen = with_bound or list({r.seed: r for r in records}.values())
+        values = [value for r in chosen if (value := getattr(r, metric)) is not None]
+        return f"{sum(values) / len(values):,.0f}" if values else "–"
+    chosen = [r for r in records if r.metric == metric]
     if not chosen:
         return "–"
     decimals = DIGITS.get(metric.split("/")[0], 1)
-    if metric in FIELDS:
-        values = [value for r in chosen if (value := getattr(r, metric)) is not None]
-        return f"{sum(values) / len(values):,.0f}" if values else "–"
     mean, spread, _ = mean_and_spread(chosen)
     return f"{mean:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
 
 
-def _order(system: str) -> tuple[int, str]:
+def by_family(system: str) -> tuple[int, str]:
+    """A key that sorts systems in the order of the family."""
     name = system.split("/")[0]
     return (list(FAMILY).index(name) if name in FAMILY else len(FAMILY), system)
 
 
-def _title(system: str) -> str:
+def title(system: str) -> str:
+    """A system's name in tables: its model's title and the variant."""
     name, _, variant = system.partition("/")
     title = FAMILY[name].row.title if name in FAMILY else name
     return f"{title}, {variant}" if variant else title
 
 
-def _markdown(head: list[str], lines: list[list[str]]) -> str:
+def markdown(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
     rows = [head, ["---"] * len(head), *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)

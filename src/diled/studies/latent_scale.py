@@ -1,0 +1,98 @@
+"""What a diffusion prior does to the scale of the codes, with the best possible denoiser: no training, a minute.
+
+    python -m diled.studies.latent_scale [--draws 400]
+
+64 codes in R^8 of unit variance times a scale; the encoder's noise is the first step of a constant beta of 0.008 in 1,000
+steps (Liu et al. 2024). Records, for each scale:
+
+    unweighted_error/scale=S   mean over t and dimensions of (e - e_hat)^2: the noise error of the paper's objective
+    path_nats/scale=S          the same at the bound's weights
+    terminal_nats/scale=S      KL(q(z_1 | x) || N(0, I))
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from diled.diffusion import Diffusion, Objective, constant_beta, simple
+from diled.diffusion.schedule import alpha, like, sigma
+from diled.distributions import Normal
+from diled.draws import seeded
+from diled.errors import DiledError
+from diled.runs import commit, hardware
+from diled.studies.records import Record, add
+
+__all__ = ["SCALES", "main"]
+
+BETA, CODES, DIMS = 0.008, 64, 8
+SCALES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+class _Nearest(nn.Module):
+    """E[x | z_t] for x drawn from a list of codes."""
+
+    def __init__(self, codes: Tensor) -> None:
+        super().__init__()
+        self.codes = codes
+
+    def forward(self, z_t: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The mean of the codes, each by its probability given z_t."""
+        a, s = like(alpha(-log_snr), z_t), like(sigma(-log_snr), z_t)
+        squares = torch.cdist(z_t / a, self.codes) ** 2
+        return torch.softmax(-squares * (a / s) ** 2 / 2, 1) @ self.codes
+
+
+def figures(scale: float, draws: int) -> dict[str, Tensor]:
+    """Metric -> one number for each draw of each code."""
+    x = torch.randn(CODES, DIMS, generator=torch.Generator().manual_seed(0)).double()
+    codes = scale * (x - x.mean()) / x.std()
+    mean = math.sqrt(1 - BETA) * codes.repeat(draws, 1)
+    q = Normal(mean, torch.full_like(mean, math.log(BETA)))
+    model = Diffusion(_Nearest(codes), constant_beta(1000, BETA), (DIMS,), timesteps=999,
+                      objective=Objective(simple(mean=True), terminal=False)).double()  # fmt: skip
+    path, terminal = (model.terms(q, exact=True)[name] for name in ("diffusion", "terminal"))
+    gamma = model.schedule.gamma(torch.randint(1, 1000, (len(mean),)).double() / 999)
+    at_t = model.process.marginal(q, model.schedule.ends[0], gamma)
+    e = torch.randn_like(mean)
+    z_t = at_t.mean + (0.5 * at_t.log_var).exp() * e
+    a, s = like(alpha(gamma), z_t), like(sigma(gamma), z_t)
+    e_hat = (z_t - a * model.denoiser(z_t, -gamma)) / s
+    return {"unweighted_error": ((e - e_hat) ** 2).mean(1), "path_nats": path, "terminal_nats": terminal}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compute and record from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m diled.studies.latent_scale", description=__doc__.split("\n")[0])
+    parser.add_argument("--draws", type=int, default=400, help="of each code")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--trial", action="store_true", help="print, and record nothing")
+    chosen = parser.parse_args(argv)
+    records = []
+    for scale in SCALES:
+        with seeded(0), torch.no_grad():
+            found = figures(scale, chosen.draws)
+        for metric, values in found.items():
+            error = float(values.std()) / math.sqrt(len(values))
+            records.append(
+                Record("latent-scale", "none", "diled_paper", 0, f"{metric}/scale={scale:g}", float(values.mean()), error,
+                       len(values), None, None, None, None, hardware(), commit() or "",
+                       "python -m diled.studies.latent_scale")
+            )  # fmt: skip
+        print(f"{scale:>6g}  " + "  ".join(f"{name} {float(v.mean()):.4f}" for name, v in found.items()), flush=True)
+    if not chosen.trial:
+        try:
+            add(chosen.results / "latent-scale.json", records)
+        except DiledError as error:
+            print(f"diled: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
