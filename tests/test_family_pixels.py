@@ -19,7 +19,7 @@ RECIPE = {"training.batch_size": 64, "training.steps": 700, "training.learning_r
         ),
         ("edm", {"model.diffusion": UNET}, "bm"),
         ("ndm", {"model.diffusion": UNET}, "b"),
-        ("diled_diffusion_decoder", {"model.decoder": UNET, "model.rate_weight": 0.03}, "bm"),
+        ("diled_diffusion_decoder", {"model.decoder": UNET}, "bm"),
         ("diffae", {"model.decoder": UNET}, "m"),
         ("consistency", {"model.diffusion": UNET}, ""),
         ("consistency", {"model.diffusion": UNET, "model.teacher": False, "training.steps": 1200}, ""),
