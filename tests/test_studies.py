@@ -21,7 +21,7 @@ from diled.studies import render
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
 from diled.studies.render_targets import interval, targets
-from diled.studies.table import main, rows, studies
+from diled.studies.table import main, rows, run_row, studies
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -355,3 +355,13 @@ def test_committed_results_are_complete_records() -> None:
             assert record.command.startswith("python ")
             assert record.value == record.value
             assert set(asdict(record)) >= {"hardware", "seed", "steps", "cpu_seconds"}
+
+
+def test_a_finished_run_of_other_settings_is_not_taken_for_the_row_s(tmp_path: Path) -> None:
+    path = rows("digits-table")["vae"]
+    few = {"training.steps": 2, "model.network.width": 8}
+    first, _ = run_row("digits-table", "vae", path, 0, tmp_path, few)
+    again, _ = run_row("digits-table", "vae", path, 0, tmp_path, few)
+    assert again.parameters == first.parameters
+    with pytest.raises(ConfigError, match="other settings"):
+        run_row("digits-table", "vae", path, 0, tmp_path, few | {"model.latent_dim": 4})

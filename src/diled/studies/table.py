@@ -55,15 +55,19 @@ def run_row(study: str, row: str, path: Path, seed: int, folder: Path, settings:
         run_row(study, first, rows(study)[first], seed, folder, settings)
         config = config.model_copy(update={"init_from": str(folder / f"{first}-{seed}")})
     out = folder / f"{row}-{seed}"
-    if (out / "config.json").exists() and _same(read_run(out), config):
-        return load(out), open_data(config.data, config.preprocess)
+    if (out / "config.json").exists():
+        model, done = load(out), read_run(out)
+        if (done.training, done.preprocess, done.name, done.model) != _resolved(config, model):
+            raise ConfigError(f"{out} was trained with other settings than the row '{row}' has now: move it away.")
+        return model, open_data(config.data, config.preprocess)
     unfinished = (out / "run.json").exists() and not (out / "config.json").exists()
     session = Session(config, out=out, going_on=unfinished)
     return session.run(), session.data
 
 
-def _same(done: RunConfig, wanted: RunConfig) -> bool:
-    return (done.training, done.preprocess, done.name) == (wanted.training, wanted.preprocess, wanted.name)
+def _resolved(config: RunConfig, model: Model) -> tuple[Any, ...]:
+    """What a finished run must agree in with its row."""
+    return config.training, config.preprocess, config.name, config.model.resolved(model.spec)
 
 
 def record_row(
