@@ -101,8 +101,8 @@ class DiledDiffusionDecoderConfig(CodeConfig):
         "joint, warm-up", "yes (the decoder's VLB + the rate)", "Liu et al. 2024, section 4.2",
     )  # fmt: skip
     rate_weight: float = Field(0.01, ge=0)
-    """How much of the rate's gradient the encoder feels. A diffusion decoder is a density itself and needs no code at 1; on
-    validation images of digits 0.01 reconstructs and has the better bound than 0.1."""
+    """How much of the rate's gradient the encoder feels. A diffusion decoder is a density itself, so at 1 it needs no
+    code; at 0.01 it keeps one."""
     rate_warmup: float = Field(0.5, ge=0, le=1)
     """Share of the training over which the rate's weight in the encoder's gradient rises from 0."""
     decoder: DataDiffusionConfig = DataDiffusionConfig()
