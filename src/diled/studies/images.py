@@ -1,6 +1,6 @@
 """The layout of the paper's image table: generation, reconstruction and interpolation at several numbers of sampler steps.
 
-    python -m diled.studies.images images-table --seeds 0 [--steps-of-sampler 10 20 50]
+    python -m diled.studies.images images-table --seeds 0 [--sampler-steps 10 20 50]
 
 For the rows of a study (models that decode or sample by a diffusion) and T steps of every diffusion inside:
 
@@ -16,10 +16,8 @@ Reference: Liu et al. 2024, section 4.2; Preechakul et al. 2022, Table 1. Figure
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,17 +25,15 @@ from torch import Tensor
 
 from diled.data import Data
 from diled.draws import BlockNoise, seeded
-from diled.errors import ConfigError, DiledError
+from diled.errors import ConfigError
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet
 from diled.evaluation.measure import Measured, bounds, features_for, reconstruction
 from diled.latent.interpolate import at
 from diled.model import Model
 from diled.models.sampling import BATCH, described, sample_batches, sampled_with
-from diled.runs import commit
 from diled.space import raw_tensor, to_space
-from diled.studies.records import add, read
-from diled.studies.table import record_row, rows, run_row, studies
+from diled.studies.table import arguments, run_study
 
 __all__ = ["image_figures", "main"]
 
@@ -104,47 +100,13 @@ def _mapped(model: Model, values: Tensor, function) -> Tensor:  # type: ignore[n
 
 def main(argv: list[str] | None = None) -> int:
     """Train and measure from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m diled.studies.images", description=__doc__.split("\n")[0])
-    parser.add_argument("study", help=f"one of: {', '.join(studies())}")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", nargs="+", help="rows; default: all")
+    parser = arguments("images", "Train and measure the image table.")
     parser.add_argument("--sampler-steps", type=int, nargs="+", default=[10, 20, 50], help="T")
     parser.add_argument("--examples", type=int, default=2000, help="test images")
-    parser.add_argument("--steps", type=int, help="training steps instead of those of the rows, for a trial")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--results", type=Path, default=Path("results"))
     chosen = parser.parse_args(argv)
-    try:
-        _run(chosen)
-    except DiledError as error:
-        print(f"diled: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _run(chosen: argparse.Namespace) -> None:
-    recorded = chosen.steps is None
-    if recorded and (commit() or "-dirty").endswith("-dirty"):
-        raise ConfigError("Results are recorded by committed code only: commit the changes under src, then run this.")
-    path, available = chosen.results / f"{chosen.study}.json", rows(chosen.study)
-    settings = {} if chosen.device == "auto" else {"training.device": chosen.device}
-    settings |= {} if chosen.steps is None else {"training.steps": chosen.steps}
-    for seed in chosen.seeds:
-        for row in chosen.only or available:
-            if row not in available:
-                raise ConfigError(f"The study has no row '{row}'. Rows: {', '.join(available)}.")
-            command = f"python -m diled.studies.images {chosen.study} --only {row} --seeds {seed}"
-            command += "" if chosen.device == "auto" else f" --device {chosen.device}"
-            if recorded and any(r.command == command for r in read(path)):
-                print(f"{row}, seed {seed}: recorded")
-                continue
-            model, data = run_row(chosen.study, row, available[row], seed, chosen.runs / chosen.study, settings)
-            found = image_figures(model, data, chosen.sampler_steps, n=chosen.examples, seed=0)
-            said = "  ".join(f"{k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
-            print(f"{row}, seed {seed}: {said}", flush=True)
-            if recorded:
-                add(path, record_row(chosen.study, row, seed, model, data, found, command))
+    return run_study(
+        "images", chosen, lambda model, data: image_figures(model, data, chosen.sampler_steps, n=chosen.examples)
+    )
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from diled.data import Data, open_data
 from diled.errors import ConfigError, DiledError, did_you_mean
@@ -27,7 +28,10 @@ from diled.runs import RunConfig, commit, hardware, read_run, resolve
 from diled.session import Session
 from diled.studies.records import Record, add, read
 
-__all__ = ["main", "rows", "run_row", "studies"]
+__all__ = ["arguments", "main", "rows", "run_row", "run_study", "studies"]
+
+Measuring: TypeAlias = Callable[[Model, Data], dict[str, Measured]]
+"""What measures a trained row."""
 
 
 def studies() -> list[str]:
@@ -106,9 +110,9 @@ def data_key(data: Data) -> str:
     return data.name
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a study from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m diled.studies.table", description="Train and measure a table.")
+def arguments(program: str, description: str) -> argparse.ArgumentParser:
+    """The arguments of every command that trains and measures the rows of a study."""
+    parser = argparse.ArgumentParser(prog=f"python -m diled.studies.{program}", description=description)
     parser.add_argument("study", help=f"one of: {', '.join(studies())}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="rows; default: all")
@@ -117,17 +121,31 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=["test", "validation"], default="test")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=Path("results"))
-    chosen = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a study from the command line."""
+    return run_study("table", arguments("table", "Train and measure a table.").parse_args(argv), figures)
+
+
+def run_study(program: str, chosen: argparse.Namespace, measured: Measuring) -> int:
+    """Every row with every seed; figures are recorded after each. The exit code.
+
+    Args:
+        program: the module that is run, for the command in the records.
+        chosen: its `arguments`.
+        measured: (model, data) -> the figures.
+    """
     try:
-        run_study(chosen)
+        _run_rows(program, chosen, measured)
     except DiledError as error:
         print(f"diled: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run_study(chosen: argparse.Namespace) -> None:
-    """Every row with every seed; figures are recorded after each."""
+def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> None:
     available = rows(chosen.study)
     unknown = set(chosen.only or ()) - set(available)
     if unknown:
@@ -140,7 +158,7 @@ def run_study(chosen: argparse.Namespace) -> None:
     settings |= {} if chosen.steps is None else {"training.steps": chosen.steps}
     for seed in chosen.seeds:
         for row in chosen.only or available:
-            command = f"python -m diled.studies.table {chosen.study} --only {row} --seeds {seed}"
+            command = f"python -m diled.studies.{program} {chosen.study} --only {row} --seeds {seed}"
             command += "" if chosen.split == "test" else f" --split {chosen.split}"
             command += "" if chosen.device == "auto" else f" --device {chosen.device}"
             if recorded and any(r.command == command for r in read(path)):
@@ -150,7 +168,7 @@ def run_study(chosen: argparse.Namespace) -> None:
                 raise ConfigError(f"{path} holds figures of the other split; a study is measured on one of them.")
             model, data = run_row(chosen.study, row, available[row], seed, chosen.runs / chosen.study, settings)
             place = data if chosen.split == "test" else replace(data, test=data.validation)
-            found = figures(model, place)
+            found = measured(model, place)
             said = "  ".join(f"{k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
             print(f"{row}, seed {seed}, {chosen.split}: {said}", flush=True)
             if recorded:
