@@ -30,7 +30,7 @@ from diled.studies.table import rows
 
 def test_rows_differ_from_the_reference_in_what_they_are_about():
     """The same data, networks and training for all; rows that start from another cost as much as the reference in all."""
-    configs = {name: resolve(None, None, path) for name, path in rows("ablations").items()}
+    configs = {name: row.config() for name, row in rows("ablations").items()}
     plain = configs["diled"]
     for name, config in configs.items():
         assert (config.data, config.preprocess) == (plain.data, plain.preprocess)

@@ -16,7 +16,6 @@ from diled.errors import ConfigError
 from diled.family import model_config
 from diled.model import Model
 from diled.models.zoo import build
-from diled.runs import resolve
 from diled.studies import render
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
@@ -311,8 +310,8 @@ def test_the_benchmark_of_cost_needs_a_trained_run(
 def test_every_row_of_every_study_is_a_valid_configuration() -> None:
     assert {"mnist-table", "digits-table"} <= set(studies())
     for study in studies():
-        for name, path in rows(study).items():
-            config = resolve(None, None, path)
+        for name, row in rows(study).items():
+            config = row.config()
             assert config.name == name.split("@")[0]
             assert config.model == model_config(config.name, config.model.model_dump(exclude_unset=True))
 
@@ -320,7 +319,7 @@ def test_every_row_of_every_study_is_a_valid_configuration() -> None:
 def test_rows_of_a_table_differ_in_the_model_alone() -> None:
     for study in ("mnist-table", "digits-table"):
         trivial = ("ppca", "independent")  # in closed form: without networks and steps
-        configs = [resolve(None, None, path) for name, path in rows(study).items() if name not in trivial]
+        configs = [row.config() for name, row in rows(study).items() if name not in trivial]
         shared = {
             (
                 str(c.training.model_copy(update={"steps": 0})),
@@ -332,8 +331,20 @@ def test_rows_of_a_table_differ_in_the_model_alone() -> None:
             for c in configs
         }
         assert len(shared) == 1, "comparisons are on equal terms"
-        longer = {name for name, path in rows(study).items() if resolve(None, None, path).training.steps != 2500}
+        longer = {name for name, row in rows(study).items() if row.config().training.steps != 2500}
         assert all(name.endswith("2N") for name in longer), "a row with more steps says so"
+
+
+def test_a_study_of_another_study_s_rows_changes_what_it_says_and_no_more() -> None:
+    ours, theirs = rows("mnist-conv"), rows("mnist-table")
+    assert {"diled", "vae", "lsgm"} < set(ours) < set(theirs)
+    for name, row in ours.items():
+        changed, config = row.config(seed=3), theirs[name].config(seed=3)
+        assert changed.model.network.kind == "conv"
+        assert changed.training == config.training
+        assert changed.model.model_copy(update={"network": config.model.network}) == config.model
+    assert {row.config().training.steps for row in rows("mnist-table-20k").values()} == {20_000}
+    assert {row.config().preprocess.binarize for row in rows("mnist-grey").values()} == {"none"}
 
 
 def test_unknown_studies_and_rows_are_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -358,10 +369,9 @@ def test_committed_results_are_complete_records() -> None:
 
 
 def test_a_finished_run_of_other_settings_is_not_taken_for_the_row_s(tmp_path: Path) -> None:
-    path = rows("digits-table")["vae"]
     few = {"training.steps": 2, "model.network.width": 8}
-    first, _ = run_row("digits-table", "vae", path, 0, tmp_path, few)
-    again, _ = run_row("digits-table", "vae", path, 0, tmp_path, few)
+    first, _ = run_row("digits-table", "vae", 0, tmp_path, few)
+    again, _ = run_row("digits-table", "vae", 0, tmp_path, few)
     assert again.parameters == first.parameters
     with pytest.raises(ConfigError, match="other settings"):
-        run_row("digits-table", "vae", path, 0, tmp_path, few | {"model.latent_dim": 4})
+        run_row("digits-table", "vae", 0, tmp_path, few | {"model.latent_dim": 4})

@@ -3,8 +3,9 @@
     python -m diled.studies.table mnist-table --seeds 0 1 2
     python -m diled.studies.table ldm-selection --split validation        # to choose, never on test data
 
-A study is a folder of configurations under `configs`, one file per row, values only. A row may start from another row of the
-study and the same seed (`init_from: ROW`). Each row is trained in `runs/<study>/<row>-<seed>` (a finished run is not trained
+A study is a folder of configurations under `configs`, one file per row, values only; or the one file `study.yaml`, which takes
+rows of another study and changes values (`rows_of`, `only`, `set`). A row may start from another row of the study and the same
+seed (`init_from: ROW`). Each row is trained in `runs/<study>/<row>-<seed>` (a finished run is not trained
 again) and measured on the test split; the figures go to `results/<study>.json`. A study that is measured on the validation
 split says so in every record's note.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,11 +25,14 @@ from diled.errors import ConfigError, DiledError, did_you_mean
 from diled.evaluation.measure import Measured
 from diled.model import Model, load
 from diled.reporting import figures
-from diled.runs import RunConfig, commit, hardware, read_run, resolve
+from diled.runs import RunConfig, commit, hardware, read_run, read_settings, resolve
 from diled.session import Session
 from diled.studies.records import Record, add, read
 
-__all__ = ["arguments", "main", "rows", "run_row", "run_study", "studies"]
+__all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "studies"]
+
+WHOLE = "study.yaml"
+"""The file of a study that takes rows of another one."""
 
 Measuring: TypeAlias = Callable[[Model, Data], dict[str, Measured]]
 """What measures a trained row."""
@@ -39,24 +43,45 @@ def studies() -> list[str]:
     return sorted(p.name for p in _configs().iterdir() if p.is_dir())
 
 
-def rows(study: str) -> dict[str, Path]:
-    """Row name -> its configuration file.
+@dataclass(frozen=True)
+class Row:
+    """A row of a study: a configuration file and what the study changes in it."""
+
+    path: Path
+    changed: dict[str, Any] = field(default_factory=dict)
+    """Dotted key -> value."""
+
+    def config(self, settings: dict[str, Any] | None = None, seed: int | None = None) -> RunConfig:
+        """The configuration of a run: the file, then what the study changes, then `settings`."""
+        return resolve(None, None, self.path, {**self.changed, **(settings or {})}, seed=seed)
+
+
+def rows(study: str) -> dict[str, Row]:
+    """Row name -> its configuration.
 
     Raises:
-        ConfigError: no such study.
+        ConfigError: no such study; its `study.yaml` names a row that the other study lacks.
     """
     folder = _configs() / study
     if not folder.is_dir():
         raise ConfigError(f"There is no study '{study}'.{did_you_mean(study, studies())}")
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if not (folder / WHOLE).exists():
+        return {path.stem: Row(path) for path in sorted(folder.glob("*.yaml"))}
+    whole = read_settings(folder / WHOLE)
+    source, changed = rows(whole["rows_of"]), whole["set"]
+    unknown = set(whole.get("only", ())) - set(source)
+    if unknown:
+        name = sorted(unknown)[0]
+        raise ConfigError(f"{study}: '{whole['rows_of']}' has no row '{name}'.{did_you_mean(name, source)}")
+    return {name: Row(source[name].path, source[name].changed | changed) for name in whole.get("only", source)}
 
 
-def run_row(study: str, row: str, path: Path, seed: int, folder: Path, settings: dict[str, Any]) -> tuple[Model, Data]:
+def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, Any]) -> tuple[Model, Data]:
     """Train one row with one seed, or load it where that is done; first the row that it starts from (`init_from`)."""
-    config = resolve(None, None, path, settings, seed=seed)
+    config = rows(study)[row].config(settings, seed)
     if config.init_from:
         first = config.init_from
-        run_row(study, first, rows(study)[first], seed, folder, settings)
+        run_row(study, first, seed, folder, settings)
         config = config.model_copy(update={"init_from": str(folder / f"{first}-{seed}")})
     out = folder / f"{row}-{seed}"
     if (out / "config.json").exists():
@@ -166,7 +191,7 @@ def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> 
                 continue
             if recorded and any(r.note.startswith("validation") != (chosen.split == "validation") for r in read(path)):
                 raise ConfigError(f"{path} holds figures of the other split; a study is measured on one of them.")
-            model, data = run_row(chosen.study, row, available[row], seed, chosen.runs / chosen.study, settings)
+            model, data = run_row(chosen.study, row, seed, chosen.runs / chosen.study, settings)
             place = data if chosen.split == "test" else replace(data, test=data.validation)
             found = measured(model, place)
             said = "  ".join(f"{k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
