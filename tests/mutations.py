@@ -7,6 +7,7 @@ changes one line of a copy of the package and forks; the child imports the chang
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import shutil
@@ -17,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mutations_family import FAMILY
-
 TESTS = Path(__file__).resolve().parent
+MORE = [importlib.import_module(path.stem).MUTATIONS for path in sorted(TESTS.glob("mutations_*.py"))]
+"""Lists of their own: file -> (a piece that occurs once, what it becomes, what this breaks, the test that notices)."""
 
 
 @dataclass(frozen=True)
@@ -453,8 +454,12 @@ MUTATIONS = [
         "the decoders of the levels below are passed by",
         (f"{STEPS}::test_decoding_goes_through_all_levels",),
     ),
-    # and what came with the whole family
-    *(Mutation(file, old, new, breaks, (test,)) for file, found in FAMILY.items() for old, new, breaks, test in found),
+    *(
+        Mutation(file, old, new, breaks, (test,))
+        for more in MORE
+        for file, found in more.items()
+        for old, new, breaks, test in found
+    ),
 ]
 
 

@@ -66,7 +66,7 @@ PACES = f"{MODELS}::test_parts_with_a_pace_of_their_own_are_groups_apart"
 LSGM = f"{MODELS}::test_lsgm_of_the_family_trains_prior_and_encoder_apart"
 DIALS = f"{MODELS}::test_the_dials_of_levels"
 
-FAMILY: dict[str, list[tuple[str, str, str, str]]] = {
+MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "distributions.py": [
         ("-0.5 * (gap / self.std) ** 2", "-((gap / self.std) ** 2)", "a factor 1/2 of the noise", BAYES),
         ("- self._exponent(self.observed - x)", "+ self._exponent(self.observed - x)", "sign of x's own term", BAYES),
