@@ -1,4 +1,4 @@
-"""The command line: parses, calls the function of the same name in `verbs.py`, prints what it returns.
+"""The command line: parses, calls the function of the same name in `verbs`, prints what it returns.
 
 Options are made from the verb's own signature and from the configuration types, so that names, defaults and help have one
 home. Values of a configuration stay text here: the types check them, as they check those of a file.
@@ -174,7 +174,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.ArgumentParser:
-    """The parser of one verb: names, defaults and help are those of its function in `verbs.py`."""
+    """The parser of one verb: names, defaults and help are those of its function in `verbs`."""
     from docstring_parser import parse as parse_docstring
 
     from diled.config import PreprocessConfig, TrainingConfig

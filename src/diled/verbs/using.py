@@ -1,39 +1,20 @@
-"""One function for each verb: what notebooks call and what the command line calls. The composition root.
-
-Names and arguments are those of the command line: `diled train digits --model vae` is `diled.train("digits", model="vae")`.
-Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports happen inside, so that importing is cheap.
-"""
+"""Verbs that train and use one model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
+
+from diled.verbs.types import Device, Run
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from diled.data import Data
-    from diled.evaluation.measure import Measured
     from diled.model import Model
 
-__all__ = [
-    "compare",
-    "data",
-    "demo",
-    "edit",
-    "encode",
-    "evaluate",
-    "interpolate",
-    "models",
-    "reconstruct",
-    "sample",
-    "search",
-    "train",
-]
 
-Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-Run: TypeAlias = "str | Path | Model"
+__all__ = ["edit", "encode", "interpolate", "reconstruct", "sample", "search", "train"]
 
 
 def train(
@@ -341,160 +322,3 @@ def search(
         [(ids[i], float(d)) for i, d in zip(row, distances, strict=True)]
         for row, distances in zip(found, distance, strict=True)
     ]
-
-
-def evaluate(
-    run: Run,
-    *,
-    data: str | Path | None = None,
-    by: str | None = None,
-    samples: int | None = None,
-    repeats: int = 8,
-    steps: int | None = None,
-    sampler: str | None = None,
-    seed: int = 0,
-    device: Device = "auto",
-    out: str | Path | None = None,
-) -> dict[str, Any]:
-    """Measure a model on held-out data: bound, rate, distortion, Frechet distances, reconstruction, probe.
-
-    Args:
-        run: of a trained model.
-        data: default: the data that the run was trained on (its test split).
-        by: a label column: bound, error and share of samples for each of its groups.
-        samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
-        repeats: Monte-Carlo passes for the bound.
-        steps: of the samplers inside.
-        sampler: ancestral, ddim, heun or dpm_solver.
-        seed: of all draws.
-        device: where to compute.
-        out: a .json file for the figures.
-
-    Returns:
-        Metric -> `Measured`; with `by`, group -> metric -> `Measured`.
-    """
-    from diled.arguments import at_least_one, data_of, model_of
-    from diled.editing import by_group
-    from diled.evaluation.report import table_text
-    from diled.output import check_out
-    from diled.reporting import figures, table_of, write_figures
-
-    model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
-    check_out(out, None)
-    at_least_one(samples=samples, repeats=repeats)
-    place = data_of(run, data, model)
-    count = samples or min(10_000, max(2_000, len(place.test)))
-    found: dict[str, Any]
-    if by is not None:
-        found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
-        rows = found
-    else:
-        found = figures(model, place, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
-        rows = {model.name or "model": found}
-    table, better = table_of(rows)
-    print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
-    if out is not None:
-        write_figures(Path(out), found)
-    return found
-
-
-def compare(
-    *sources: Run,
-    models: Sequence[str] = ("diled", "vae", "ldm"),
-    data: str | Path | None = None,
-    minutes: float | None = None,
-    config: str | Path | None = None,
-    samples: int | None = None,
-    seed: int = 0,
-    device: Device = "auto",
-    out: str | Path | None = None,
-    settings: dict[str, Any] | None = None,
-) -> dict[str, dict[str, Measured]]:
-    """Compare finished runs, or train several models on one data set for equal time and compare them; say which to take.
-
-    Args:
-        sources: runs (or loaded models); or one data set, to answer "which model for my data?".
-        models: to train on the data set.
-        data: for runs: what to measure on; default: what the first was trained on.
-        minutes: to train all models, in equal shares; default: each model's default number of steps.
-        config: a YAML file of settings for all models (without their own values).
-        samples: for the Frechet distance.
-        seed: of training and draws.
-        device: where to compute.
-        out: folder of the runs and the report. Default: runs/DATA-compared.
-        settings: other values for all models, {"training.batch_size": 64}.
-
-    Returns:
-        Model -> metric -> `Measured`.
-    """
-    from diled.arguments import at_least_one, data_of, is_run, model_of
-    from diled.errors import ConfigError
-    from diled.reporting import READING, compare_models
-    from diled.runs import new_folder
-    from diled.session import check_same_data
-    from diled.several import train_several
-
-    at_least_one(samples=samples)
-    if not sources:
-        raise ConfigError("Name runs to compare, or a data set to train on.")
-    trained: dict[str, tuple[Model, Path | None]] = {}
-    if len(sources) == 1 and not is_run(sources[0]):
-        source = str(sources[0])
-        folder = new_folder(out, source, "compared")
-        place, trained = train_several(
-            source, models, folder, minutes=minutes, config=config, settings=settings, seed=seed, device=device
-        )
-    else:
-        loaded = [(model_of(source, device), source) for source in sources]
-        place = data_of(sources[0], data, loaded[0][0])
-        for model, run in loaded:
-            check_same_data(place, model.spec, str(run))
-            title = model.config.row.title if model.config is not None else str(run)
-            title = title if title not in trained else f"{title} ({run})"
-            trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)
-        folder = new_folder(out, place.name, "compared")
-    folder.mkdir(parents=True, exist_ok=True)
-    title = f"{len(trained)} models on {place.name}"
-    return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed)
-
-
-def models() -> list[dict[str, str]]:
-    """List the family: every model, its parts, how it is trained, and whether it has a bound."""
-    from diled.family import family_table
-
-    return family_table()
-
-
-def data(
-    source: str | Path | None = None, *, settings: dict[str, Any] | None = None
-) -> list[tuple[str, str, str]] | Data:
-    """List the known data sets, or say what was found in a folder or file.
-
-    Args:
-        source: a name or path; without it, the known sets.
-        settings: of the preprocessing, {"preprocess.size": 32}.
-    """
-    from diled.data import known_sets, open_data
-
-    if source is None:
-        return known_sets()
-    from diled.config import PreprocessConfig, validated
-    from diled.runs import nested
-
-    return open_data(source, validated(PreprocessConfig, nested(settings or {}).get("preprocess", {}), "preprocess"))
-
-
-def demo(
-    *, out: str | Path = "demo", steps: int = 1200, seed: int = 0, device: Device = "auto"
-) -> dict[str, dict[str, Measured]]:
-    """Train DiLED, a VAE and an LDM on the 1,797 digits that scikit-learn bundles, and write a report.
-
-    Args:
-        out: folder of the three runs and the report; an earlier demo there is replaced.
-        steps: optimiser steps for each model.
-        seed: of everything random.
-        device: where to compute.
-    """
-    from diled.demonstration import run_demo
-
-    return run_demo(Path(out), steps=steps, seed=seed, device=device)

@@ -1,0 +1,24 @@
+"""One function for each verb: what notebooks call and what the command line calls. The composition root.
+
+Names and arguments are those of the command line: `diled train digits --model vae` is `diled.train("digits", model="vae")`.
+Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports happen inside, so that importing is cheap.
+"""
+
+from diled.verbs.listing import data, demo, models
+from diled.verbs.measuring import compare, evaluate
+from diled.verbs.using import edit, encode, interpolate, reconstruct, sample, search, train
+
+__all__ = [
+    "compare",
+    "data",
+    "demo",
+    "edit",
+    "encode",
+    "evaluate",
+    "interpolate",
+    "models",
+    "reconstruct",
+    "sample",
+    "search",
+    "train",
+]

@@ -1,0 +1,131 @@
+"""Verbs that measure models and compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diled.verbs.types import Device, Run
+
+if TYPE_CHECKING:
+    from diled.evaluation.measure import Measured
+    from diled.model import Model
+
+
+__all__ = ["compare", "evaluate"]
+
+
+def evaluate(
+    run: Run,
+    *,
+    data: str | Path | None = None,
+    by: str | None = None,
+    samples: int | None = None,
+    repeats: int = 8,
+    steps: int | None = None,
+    sampler: str | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Measure a model on held-out data: bound, rate, distortion, Frechet distances, reconstruction, probe.
+
+    Args:
+        run: of a trained model.
+        data: default: the data that the run was trained on (its test split).
+        by: a label column: bound, error and share of samples for each of its groups.
+        samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
+        repeats: Monte-Carlo passes for the bound.
+        steps: of the samplers inside.
+        sampler: ancestral, ddim, heun or dpm_solver.
+        seed: of all draws.
+        device: where to compute.
+        out: a .json file for the figures.
+
+    Returns:
+        Metric -> `Measured`; with `by`, group -> metric -> `Measured`.
+    """
+    from diled.arguments import at_least_one, data_of, model_of
+    from diled.editing import by_group
+    from diled.evaluation.report import table_text
+    from diled.output import check_out
+    from diled.reporting import figures, table_of, write_figures
+
+    model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
+    check_out(out, None)
+    at_least_one(samples=samples, repeats=repeats)
+    place = data_of(run, data, model)
+    count = samples or min(10_000, max(2_000, len(place.test)))
+    found: dict[str, Any]
+    if by is not None:
+        found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
+        rows = found
+    else:
+        found = figures(model, place, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
+        rows = {model.name or "model": found}
+    table, better = table_of(rows)
+    print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
+    if out is not None:
+        write_figures(Path(out), found)
+    return found
+
+
+def compare(
+    *sources: Run,
+    models: Sequence[str] = ("diled", "vae", "ldm"),
+    data: str | Path | None = None,
+    minutes: float | None = None,
+    config: str | Path | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
+) -> dict[str, dict[str, Measured]]:
+    """Compare finished runs, or train several models on one data set for equal time and compare them; say which to take.
+
+    Args:
+        sources: runs (or loaded models); or one data set, to answer "which model for my data?".
+        models: to train on the data set.
+        data: for runs: what to measure on; default: what the first was trained on.
+        minutes: to train all models, in equal shares; default: each model's default number of steps.
+        config: a YAML file of settings for all models (without their own values).
+        samples: for the Frechet distance.
+        seed: of training and draws.
+        device: where to compute.
+        out: folder of the runs and the report. Default: runs/DATA-compared.
+        settings: other values for all models, {"training.batch_size": 64}.
+
+    Returns:
+        Model -> metric -> `Measured`.
+    """
+    from diled.arguments import at_least_one, data_of, is_run, model_of
+    from diled.errors import ConfigError
+    from diled.reporting import READING, compare_models
+    from diled.runs import new_folder
+    from diled.session import check_same_data
+    from diled.several import train_several
+
+    at_least_one(samples=samples)
+    if not sources:
+        raise ConfigError("Name runs to compare, or a data set to train on.")
+    trained: dict[str, tuple[Model, Path | None]] = {}
+    if len(sources) == 1 and not is_run(sources[0]):
+        source = str(sources[0])
+        folder = new_folder(out, source, "compared")
+        place, trained = train_several(
+            source, models, folder, minutes=minutes, config=config, settings=settings, seed=seed, device=device
+        )
+    else:
+        loaded = [(model_of(source, device), source) for source in sources]
+        place = data_of(sources[0], data, loaded[0][0])
+        for model, run in loaded:
+            check_same_data(place, model.spec, str(run))
+            title = model.config.row.title if model.config is not None else str(run)
+            title = title if title not in trained else f"{title} ({run})"
+            trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)
+        folder = new_folder(out, place.name, "compared")
+    folder.mkdir(parents=True, exist_ok=True)
+    title = f"{len(trained)} models on {place.name}"
+    return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed)
