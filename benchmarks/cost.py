@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
 from diled.data import Data, Split, open_data
-from diled.errors import ConfigError, DiledError
+from diled.errors import ConfigError
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet
 from diled.evaluation.measure import features_for
@@ -48,8 +48,9 @@ from diled.family import model_config
 from diled.model import Model, load
 from diled.models.sampling import BATCH, sample_batches
 from diled.models.zoo import build
-from diled.runs import commit, hardware, read_run
+from diled.runs import read_run
 from diled.space import raw_tensor, to_space
+from diled.studies.commands import exit_code, made_here, record_options, refuse_uncommitted, training_of
 from diled.studies.records import Record, add
 from diled.training.budget import ENGINE, seconds_per_step
 
@@ -272,8 +273,7 @@ def measured(part: str, run: Path | None) -> list[Record]:
         remark = f"; trained at commit {made.get('commit')}"
     else:
         found = epochs() if part == "epochs" else scaling()
-    shared: dict[str, Any] = {key: made.get(key) for key in ("steps", "train_seconds", "cpu_seconds", "parameters")}
-    shared |= {"seed": made.get("seed", 0), "hardware": hardware(), "commit": commit() or "", "command": command}
+    shared = training_of(made) | made_here() | {"seed": made.get("seed", 0), "command": command}
     return [
         Record(
             study="cost",
@@ -296,24 +296,22 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--what", nargs="+", choices=parts, default=parts)
     parser.add_argument("--run", type=Path, help="a trained DiLED, for the samplers")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--trial", action="store_true", help="print, and record nothing")
+    record_options(parser)
     chosen = parser.parse_args(argv)
     torch.set_num_threads(1)
-    try:
-        if not chosen.trial and (commit() or "-dirty").endswith("-dirty"):
-            raise ConfigError("Results are recorded by committed code only: commit the changes, or add --trial.")
-        for part in chosen.what:
-            records = measured(part, chosen.run)
-            for r in records:
-                spread = "" if r.stderr is None else f" ± {r.stderr:.3f}"
-                print(f"{r.data}, {r.system}: {r.metric} {r.value:.3f}{spread}", flush=True)
-            if not chosen.trial:
-                add(chosen.results / "cost.json", records)
-    except DiledError as error:
-        print(f"cost: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(chosen), "cost")
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    if not chosen.trial:
+        refuse_uncommitted()
+    for part in chosen.what:
+        records = measured(part, chosen.run)
+        for r in records:
+            spread = "" if r.stderr is None else f" ± {r.stderr:.3f}"
+            print(f"{r.data}, {r.system}: {r.metric} {r.value:.3f}{spread}", flush=True)
+        if not chosen.trial:
+            add(chosen.results / "cost.json", records)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from diled.config import Config, PreprocessConfig, TrainingConfig
+from diled.config import Config, PoolConfig, PreprocessConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 from diled.studies.records import read
 from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
+from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
 from diled.studies.render_targets import targets
 
@@ -209,6 +210,15 @@ STUDIES = (
 )
 """Studies that the page of results shows."""
 
+ARMS = (("dmaapx-mnist", "mini"), ("dmaapx-fashion", "mini"), ("dmaapx-pool-size", "mini"))
+"""Studies of DMaaPx, and their scales, that the page on the audit shows."""
+
+
+def dmaapx(study: str, scale: str) -> str:
+    """A table of DMaaPx beside the paper's numbers."""
+    return beside_the_paper(RESULTS / "dmaapx.json", study, scale)
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "family.md": {"family": family, "options": model_options, "priors": prior_defaults},
     "your-own-data.md": {
@@ -217,6 +227,10 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "design.md": {
         "tree": tree,
         "training": training,
+    },
+    "audit.md": {
+        "pool": lambda: table(["option", "default", "meaning"], options(PoolConfig, "pool")),
+        **{f"{study}-{scale}": partial(dmaapx, study, scale) for study, scale in ARMS},
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {

@@ -22,6 +22,7 @@ SILENT_EDM = f"{DISTRIBUTIONS}::test_a_silent_edm_is_the_exact_denoiser_of_a_gau
 EDM_IS_V = f"{DISTRIBUTIONS}::test_edm_of_unit_data_is_v_with_the_other_sign"
 ONE_ESTIMATE = f"{DISTRIBUTIONS}::test_parameterisations_of_one_function_give_one_estimate"
 MIXED = f"{DISTRIBUTIONS}::test_mixed_score_is_the_mixture_of_two_noise_estimates"
+REACHED = f"{SCHEDULES}::test_ends_out_of_reach_are_refused_and_others_are_followed_in_single_precision"
 TRUNCATED = f"{SCHEDULES}::test_noise_levels_of_edm_are_a_truncated_log_normal"
 EDM_WEIGHTS = f"{OBJECTIVES}::test_edm_weights_are_the_published_ones"
 EDM_LOSS = f"{OBJECTIVES}::test_edm_trains_on_its_published_loss"
@@ -29,6 +30,7 @@ CYCLES = f"{OBJECTIVES}::test_cycles_are_ramps_in_turn"
 KARRAS = f"{SAMPLERS}::test_karras_levels_are_the_published_ones"
 OWN_LEVELS = f"{SAMPLERS}::test_heun_takes_levels_of_its_own_for_each_example"
 AS_IT_SAYS = f"{SAMPLERS}::test_a_diffusion_is_sampled_as_it_says"
+OF_POINTS = f"{RATE}::test_learned_variance_set_to_the_first_noise_is_the_fixed_noise_encoder"
 ENDS = f"{RATE}::test_the_bound_depends_on_the_ends_of_the_schedule_only"
 CONTINUOUS = f"{RATE}::test_continuous_rate_is_the_limit_of_the_path"
 NEURAL = f"{RATE}::test_a_step_of_a_neural_diffusion_costs_what_is_published"
@@ -43,6 +45,8 @@ GRID_BOUND = f"{DATA}::test_bound_of_grid_data_with_the_exact_posterior_mean"
 OFF_GRID = f"{DATA}::test_grid_data_off_the_grid_have_no_bound"
 CODES = f"{DATA}::test_codes_are_the_ends_of_the_ode_and_lead_back"
 CONDITION = f"{DATA}::test_bound_given_a_condition_is_that_of_the_shifted_gaussian"
+UNWEIGHTED = f"{DATA}::test_training_weights_stay_out_of_the_bound_of_a_decoder_and_of_its_gradient"
+IGNORED = f"{DATA}::test_a_condition_with_a_distribution_over_x_is_refused_and_not_ignored"
 SHOWN = f"{DATA}::test_what_a_conditional_shows"
 BOUNDARY = f"{CONSISTENCY}::test_the_boundary_is_the_identity"
 SKIP_AND_OUT = f"{CONSISTENCY}::test_skip_and_out_are_the_published_ones"
@@ -80,9 +84,15 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "diffusion/schedule.py": [
         ("(2 * (self.mean + self.std", "((self.mean + self.std", "gamma is log s^2, not log s", TRUNCATED),
         ("(self.mean + self.std * self._score", "(self.mean - self.std * self._score", "its direction", TRUNCATED),
-        ("(2 * self.std * (self.high", "(self.std * (self.high", "a factor 2 of its slope", TRUNCATED),
+        ("(2 * self.std * self.share", "(self.std * self.share", "a factor 2 of its slope", TRUNCATED),
         ("torch.exp(-0.5 * self._score", "torch.exp(-1.0 * self._score", "the density in its slope", TRUNCATED),
         ("(0.5 * ends - mean) / std", "(ends - mean) / std", "where it is cut", TRUNCATED),
+        ("_normal_cdf(-cuts)", "1 - _normal_cdf(cuts)", "precision far out, at the noise end", TRUNCATED),
+        ("above[0] - above[1])", "below[1] - below[0])", "precision between two ends far out", TRUNCATED),
+        ("(u < rest, 1, -1)", "(u < rest, 1, 1)", "levels above the middle are reflected", TRUNCATED),
+        ("self.share * (1 - t)", "self.share * t", "how much lies above a level", TRUNCATED),
+        ("REACH = (-80.0, 20.0)", "REACH = (-80.0, 40.0)", "ends that single precision does not reach", REACHED),
+        ("DEVIATIONS = 12", "DEVIATIONS = 20", "an infinite slope", REACHED),
         ("(0.5 * _wide(gamma) - self.mean)", "(0.5 * _wide(gamma) + self.mean)", "its inverse", TRUNCATED),
         ("torch.special.log_ndtr(x).exp()", "torch.special.ndtr(x)", "precision far out", TRUNCATED),
         ("mean: float = -1.2", "mean: float = 1.2", "the published mean of log s", EDM_LOSS),
@@ -143,7 +153,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             NEURAL,
         ),
     ],
-    "diffusion/data.py": [
+    "diffusion/last_step.py": [
         ("Normal(alpha(gamma_0) * x,", "Normal(x,", "the alpha of the first noise", LAST_STEP),
         ("read, std = z_0 / alpha(gamma_0)", "read, std = z_0", "x out of z_0", LAST_STEP),
         ("sigma(gamma_0) / alpha(gamma_0)", "sigma(gamma_0)", "the noise in units of x", LAST_STEP),
@@ -151,6 +161,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("(2 * torch.log(std))", "torch.log(std)", "variance and deviation", LAST_STEP),
         ("0.5 * (LOG_2PI + 1 + torch.log", "0.5 * (LOG_2PI + torch.log", "half a nat for each dimension", DISTORTION),
         ("- torch.log(alpha(gamma_0))", "+ torch.log(alpha(gamma_0))", "units of x", DISTORTION),
+        ("Normal(alpha(gamma_0) * x,", "Normal(x,", "a point is not scaled by alpha_0", OF_POINTS),
+        ("- torch.log(alpha(gamma_0))", "", "units of x in a diffusion of points", OF_POINTS),
+        ("0.5 * (LOG_2PI + 1 + torch.log", "(LOG_2PI + 1 + torch.log", "a factor 1/2 of the last step", OF_POINTS),
         ("math.ceil(8 * math.exp", "math.ceil(3 * math.exp", "possible values are left out", REACH),
         ("math.exp(0.5 * float", "math.exp(float", "variance and deviation in the window", REACH),
         ("(levels - 1) / 2) + 1", "(levels - 1)) + 1", "a window twice as wide", REACH),
@@ -160,10 +173,15 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             "a learned noise is accepted on a grid",
             LEARNED_NOISE,
         ),
-        ("self.last.given(z_0).check(q)", "pass", "no refusal off the grid", OFF_GRID),
-        ("path = self.prior.terms(posterior,", "path = self.prior.terms(z_0,", "a sample instead of q", BY_HAND),
+    ],
+    "diffusion/data.py": [
+        ("            self.check(q)", "            pass", "no refusal off the grid", OFF_GRID),
+        ("self.prior.terms(posterior, exact", "self.prior.terms(posterior.sample(), exact", "a sample for q", BY_HAND),
         ('{"distortion": distortion,', '{"distortion": 0.9 * distortion,', "10 % of the distortion", GRID_BOUND),
         ("z_0 = self.last.first_noise(x).mean", "z_0 = x", "the alpha of a code's start", CODES),
+        ("exact=not self.density.training", "exact=False", "training weights in a decoder's gradient", UNWEIGHTED),
+        ("exact=not self.density.training", "exact=True", "a decoder trains without its weights", UNWEIGHTED),
+        ("            if condition is not None:", "            if False:", "a condition is ignored", IGNORED),
         ("ends[1]).expand(len(z))", "ends[0]).expand(len(z))", "the mean is told that there is no noise", SHOWN),
     ],
     "diffusion/consistency.py": [

@@ -20,7 +20,7 @@ from diled.model import load
 from diled.models.sampling import sample_batches
 from diled.runs import resolve
 from diled.session import Session
-from diled.studies import ablations, render
+from diled.studies import ablations, commands, render
 from diled.studies.ablations import convergence, frechet_moves, looks, main, runs_in, shrunk, time_to
 from diled.studies.records import add, read
 from diled.studies.table import rows
@@ -222,14 +222,14 @@ def test_a_trial_prints_and_records_nothing(trained, tmp_path, capsys, monkeypat
     assert main([*words, "--trial"]) == 0
     assert "probe_accuracy/level=1" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(ablations, "commit", lambda: "0123456789ab-dirty")
+    monkeypatch.setattr(commands, "commit", lambda: "0123456789ab-dirty")
     assert main(words) == 2
     assert "committed code only" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 def test_records_name_the_code_that_measured_and_the_code_that_trained(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablations, "commit", lambda: "0123456789ab")
+    monkeypatch.setattr(commands, "commit", lambda: "0123456789ab")
     words = ["convergence", "--runs", str(trained), "--results", str(tmp_path), "--only", "diled"]
     made = json.loads((trained / "diled-0" / "provenance.json").read_text())
     for commit, code in (("fedcba987654-dirty", 2), ("fedcba987654", 0)):

@@ -13,7 +13,7 @@ from tiny import diled, train, weights
 
 import diled as package
 from diled import cli, verbs
-from diled.config import Config, PreprocessConfig, TrainingConfig
+from diled.config import AugmentConfig, Config, PoolConfig, PreprocessConfig, TrainingConfig
 from diled.errors import DiledError
 from diled.family import FAMILY
 from diled.runs import model_named_in, nested, rank, read_run, resolve
@@ -101,9 +101,10 @@ def test_the_help_of_train_shows_the_values_of_the_model(model, capsys):
 
 def test_every_value_of_the_configuration_is_documented(capsys):
     said = help_of(capsys, "train")
-    for group, kind in (("training", TrainingConfig), ("preprocess", PreprocessConfig)):
-        for key in kind.model_fields:
-            if (group, key) not in (("training", "seed"), ("training", "device")):
+    groups = {"training": TrainingConfig, "preprocess": PreprocessConfig, "pool": PoolConfig}
+    for group, kind in (groups | {"training.augment_values": AugmentConfig}).items():
+        for key, field in kind.model_fields.items():
+            if not isinstance(field.default, Config) and f"{group}.{key}" not in ("training.seed", "training.device"):
                 assert re.search(rf"--{group}.{key} \S+ \w", said)
     assert "--training.seed" not in said  # it is --seed
 

@@ -74,12 +74,12 @@ def test_links_within_the_project_lead_somewhere(page):
             assert anchor in anchors(found), f"{name_of(page)} links to {target}"
 
 
-OPTION = re.compile(r"--(model|training|preprocess)\.([a-z_.]+)")
+OPTION = re.compile(r"--(model|training|preprocess|pool)\.([a-z_.]+)")
 
 
 def test_options_that_are_named_exist():
-    """Every `--model.x`, `--training.x` and `--preprocess.x` in the documents is an option of some configuration."""
-    from diled.config import Config, PreprocessConfig, TrainingConfig
+    """Every `--model.x`, `--training.x`, `--preprocess.x` and `--pool.x` in the documents is an option somewhere."""
+    from diled.config import Config, PoolConfig, PreprocessConfig, TrainingConfig
     from diled.family import FAMILY
 
     def names(kind: type[Config], prefix: str = "") -> set[str]:
@@ -94,6 +94,7 @@ def test_options_that_are_named_exist():
         "model": set().union(*(names(kind) for kind in FAMILY.values())) | {"prior_components"},  # of add-a-model.md
         "training": names(TrainingConfig),
         "preprocess": names(PreprocessConfig),
+        "pool": names(PoolConfig),
     }
     for page in PAGES:
         for group, name in OPTION.findall(page.read_text(encoding="utf-8")):

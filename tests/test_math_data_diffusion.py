@@ -36,7 +36,7 @@ from diled.diffusion import (
     Objective,
     simple,
 )
-from diled.diffusion.data import LastStep
+from diled.diffusion.last_step import LastStep
 from diled.distributions import NoisyGrid, Normal
 from diled.errors import ConfigError
 from diled.models.autoencoder import Autoencoder, FixedNoiseEncoder
@@ -322,6 +322,52 @@ def test_bound_given_a_condition_is_that_of_the_shifted_gaussian(exact):
         torch.testing.assert_close(first, total(model.terms(x, condition=c)))
     for i in range(3):
         assert_mean(got[i::3], float(shifted_bound(x[:1], c[i])))
+
+
+def slope_in_code(model: DataDiffusion, x: torch.Tensor, c: torch.Tensor, **options) -> tuple[torch.Tensor, ...]:
+    """nll of x given c, and its gradient by c; with `options`, of the terms instead."""
+    c = c.clone().requires_grad_()
+    torch.manual_seed(1)
+    nll = total(model.terms(x, condition=c, **options)) if options else model.given(c).nll(x)
+    return nll.detach(), torch.autograd.grad(nll.sum(), c)[0]
+
+
+@pytest.mark.parametrize("steps", [None, 7])
+def test_training_weights_stay_out_of_the_bound_of_a_decoder_and_of_its_gradient(steps):
+    """A weighted decoder in evaluation mode is the unweighted one; in training mode its gradient is the objective's."""
+    weighted = data_diffusion(Shifted(), objective=Objective(simple(), terminal=False), timesteps=steps)
+    plain = data_diffusion(Shifted(), timesteps=steps)
+    x, c = gaussian(50), torch.randn(50, 1).double()
+    exact = slope_in_code(plain, x, c, exact=True)
+    for got, want in zip(slope_in_code(weighted.eval(), x, c), exact, strict=True):
+        torch.testing.assert_close(got, want)
+    trained = slope_in_code(weighted.train(), x, c)
+    for got, want in zip(trained, slope_in_code(weighted, x, c, exact=False), strict=True):
+        torch.testing.assert_close(got, want)
+    assert float((trained[1] - exact[1]).norm()) > 0.5 * float(exact[1].norm())
+
+    def by_mean(decoder: DataDiffusion) -> torch.Tensor:
+        mean = (0.3 * x[:, :1]).requires_grad_()
+        encoder = lambda x: Normal(mean, torch.full_like(mean, -1.0))  # noqa: E731
+        model = Autoencoder(encoder, DiffusionDecoder(decoder), StandardNormal((1,))).eval()
+        torch.manual_seed(2)
+        return torch.autograd.grad(model.bound(x).sum(), mean)[0]
+
+    torch.testing.assert_close(by_mean(weighted), by_mean(plain))
+
+
+def test_an_nll_off_the_grid_is_a_number_and_no_bound():
+    model = data_diffusion(lambda z, log_snr, c: wrong_denoiser(z, log_snr), levels=4).eval()
+    off, c = torch.zeros(3, 2).double(), torch.zeros(3, 1).double()
+    assert bool(torch.isfinite(model.given(c).nll(off)).all())
+    with pytest.raises(NoBound, match="off that grid"):
+        model.terms(off, exact=True, condition=c)
+
+
+def test_a_condition_with_a_distribution_over_x_is_refused_and_not_ignored():
+    q, c = Normal(torch.zeros(3, 2).double(), torch.zeros(3, 2).double()), torch.zeros(3, 1).double()
+    with pytest.raises(ConfigError, match="not with a distribution over x"):
+        data_diffusion().terms(q, condition=c)
 
 
 def test_what_a_conditional_shows():

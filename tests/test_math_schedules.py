@@ -23,8 +23,10 @@ from diled.diffusion import (
     ddpm_beta,
     simple,
 )
+from diled.diffusion.samplers import karras_levels, levels
 from diled.diffusion.schedule import alpha, like, sigma, sigma2
 from diled.distributions import Normal
+from diled.errors import ConfigError
 from diled.models.autoencoder import Autoencoder, FixedNoiseEncoder
 
 SHAPES = [LinearLogSNR, LearnedLogSNR, Cosine, Linear, LogNormal]
@@ -60,6 +62,27 @@ def test_ends_are_what_was_asked_for(shape, ends):
 def test_ends_in_the_wrong_order_are_refused(shape):
     with pytest.raises(ValueError, match="below"):
         shape(3.0, -3.0)
+
+
+REACH = {Cosine: (-80.0, 20.0), Linear: (-80.0, 20.0), LogNormal: (2 * (-1.2 - 12 * 1.2), 2 * (-1.2 + 12 * 1.2))}
+
+
+@pytest.mark.parametrize("shape", REACH)
+def test_ends_out_of_reach_are_refused_and_others_are_followed_in_single_precision(shape):
+    """Noise levels and their slope are finite and in order, and what a sampler visits has the ends that were asked for."""
+    low, high = REACH[shape]
+    for name, ends in (("gamma_min", (low - 0.1, 5.0)), ("gamma_max", (-5.0, high + 0.1))):
+        with pytest.raises(ConfigError, match=rf"^{name} = .* out of the reach .* choose an end between"):
+            shape(*ends)
+        LinearLogSNR(*ends)
+    t = torch.linspace(0, 1, 1001)
+    for ends in ((-8.0, high), (low, 5.0), (low, high)):
+        schedule = shape(*ends)
+        for values in (schedule.gamma(t), schedule.slope(t), schedule.time(schedule.gamma(t))):
+            assert bool(torch.isfinite(values).all())
+        assert bool((schedule.gamma(t).diff() > 0).all())
+        for gammas in (levels(schedule, 20), karras_levels(schedule, 20)):
+            torch.testing.assert_close(gammas[[-1, 0]], torch.tensor(ends), rtol=0, atol=2e-3)
 
 
 def test_slope_is_the_derivative_and_positive():
@@ -106,9 +129,17 @@ def test_noise_levels_of_edm_are_a_truncated_log_normal(mean, std):
     torch.testing.assert_close(schedule.time(torch.tensor(want.ppf(TIMES.numpy()))), TIMES)
     edges = torch.tensor([0.0, 1.0]).double()
     torch.testing.assert_close(schedule.gamma(edges), torch.tensor([-7.0, 3.0]).double())
-    far = LogNormal(-24.95, 3.0, mean=mean, std=std).double()  # the clean end of 16-bit images, 20 deviations out
-    torch.testing.assert_close(far.gamma(edges), torch.tensor([-24.95, 3.0]).double())
+    # beyond 8.3 deviations float64 has no u between 0 and 1 left; the clean end of 16-bit images lies 9.4 out
+    low, high = 2 * (mean - 12 * std), 2 * (mean + 12 * std)
+    far = LogNormal(low, high, mean=mean, std=std).double()
+    torch.testing.assert_close(far.gamma(edges), torch.tensor([low, high]).double())
     torch.testing.assert_close(far.time(far.gamma(TIMES)), TIMES)
+    torch.testing.assert_close(far.gamma(TIMES), torch.tensor(scipy.stats.norm.ppf(TIMES, 2 * mean, 2 * std)))
+    widest = math.sqrt(2 * math.pi) * 2 * std * math.exp(12**2 / 2)
+    torch.testing.assert_close(far.slope(edges), torch.full((2,), widest).double())
+    one_side = LogNormal(2 * (mean + 9 * std), high, mean=mean, std=std).double()
+    want = scipy.stats.norm.isf(scipy.stats.norm.sf(9) * (1 - TIMES) + scipy.stats.norm.sf(12) * TIMES)
+    torch.testing.assert_close(one_side.gamma(TIMES), torch.tensor(2 * (mean + std * want)))
     torch.testing.assert_close(torch.stack(schedule.ends), torch.tensor([-7.0, 3.0]).double())
 
 

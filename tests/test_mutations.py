@@ -30,7 +30,7 @@ def findings(tmp_path_factory) -> list[dict]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=3000,
     )
     assert worker.returncode == 0, worker.stderr
     return [json.loads(line) for line in results.read_text().splitlines()]

@@ -13,10 +13,11 @@ import pytest
 
 from diled.data import open_data
 from diled.errors import ConfigError
+from diled.evaluation.measure import Measured
 from diled.family import model_config
 from diled.model import Model
 from diled.models.zoo import build
-from diled.studies import render
+from diled.studies import commands, latent_scale, render
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
 from diled.studies.render_targets import interval, targets
@@ -305,6 +306,56 @@ def test_the_benchmark_of_cost_needs_a_trained_run(
 ) -> None:
     assert benchmark_of_cost.main(["--trial", "--what", "samplers"]) == 2
     assert "--run" in capsys.readouterr().err
+
+
+def test_figures_become_records_and_those_without_a_value_are_left_out() -> None:
+    made = {"steps": 5, "cpu_seconds": 1.5, "commit": "not of the training's cost"}
+    assert commands.training_of(made) == {"steps": 5, "train_seconds": None, "cpu_seconds": 1.5, "parameters": None}
+    found = {"bound_nats": Measured(98.5, 0.25, 8, "a remark"), "rate_nats": Measured(None)}
+    shared = {f: getattr(RECORD, f) for f in asdict(RECORD) if f not in ("metric", "value", "stderr", "n", "note")}
+    want = replace(RECORD, metric="bound_nats", value=98.5, stderr=0.25, n=8, note="a remark")
+    assert commands.as_records(found, **shared) == [want]
+
+
+def test_every_command_refuses_to_record_what_uncommitted_code_measures(
+    benchmark_of_cost: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is measured; `test_ablations.py` has the same of that command."""
+    results = ["--results", str(tmp_path / "results")]
+    for commit in ("0123456789ab-dirty", None):
+        monkeypatch.setattr(commands, "commit", lambda commit=commit: commit)
+        for command, words in (
+            (main, ["digits-table"]),
+            (latent_scale.main, []),
+            (benchmark_of_cost.main, ["--what", "epochs"]),
+        ):
+            assert command([*words, *results]) == 2
+            said = capsys.readouterr()
+            assert "committed code only" in said.err
+            assert not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_scale_of_codes_is_recorded_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same metrics, system and command as in the committed results, and for codes that coincide the same numbers."""
+    monkeypatch.setattr(latent_scale, "SCALES", (0.0, 1.0))
+    assert latent_scale.main(["--draws", "2", "--trial", "--results", str(tmp_path)]) == 0
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(commands, "commit", lambda: "0123456789ab")
+    assert latent_scale.main(["--draws", "2", "--results", str(tmp_path)]) == 0
+    found = {r.metric: r for r in read(tmp_path / "latent-scale.json")}
+    before = {r.metric: r for r in read(ROOT / "results" / "latent-scale.json")}
+    assert set(found) == {m for m in before if m.endswith(("scale=0", "scale=1"))}
+    for metric, record in found.items():
+        changed = {"value": 0.0, "stderr": 0.0, "n": 0, "commit": "", "hardware": ""}
+        assert replace(record, **changed) == replace(before[metric], **changed)
+        assert record.n == 128
+        assert record.commit == "0123456789ab"
+        if metric.endswith("scale=0"):
+            assert record.value == pytest.approx(before[metric].value, abs=1e-3)
 
 
 def test_every_row_of_every_study_is_a_valid_configuration() -> None:

@@ -48,11 +48,11 @@ def test_ranks_share_the_examples_of_one_large_batch():
     whole = Batches(values, 15, seed=1)
     shares = [Batches(values, 5, seed=1, rank=rank, ranks=3) for rank in range(3)]
     for step in range(20):
-        assert torch.cat([share.indices(step) for share in shares]).tolist() == whole.indices(step).tolist()
+        assert torch.cat([share.batch(step) for share in shares]).tolist() == whole.batch(step).tolist()
 
 
 def test_a_batch_may_be_larger_than_the_data():
-    batch = Batches(torch.arange(4), 10, seed=0).indices(0)
+    batch = Batches(torch.arange(4), 10, seed=0).batch(0)
     assert len(batch) == 10
     assert sorted(batch[:4].tolist()) == sorted(batch[4:8].tolist()) == list(range(4))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diled.models.autoencoder import Autoencoder
     from diled.models.check import check_model
     from diled.verbs import (
+        audit,
         compare,
         data,
         demo,
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
         interpolate,
         models,
         reconstruct,
+        reproduce,
         sample,
         search,
+        synthesize,
         train,
     )
 
@@ -58,6 +61,7 @@ __all__ = [
     "Model",
     "NoBound",
     "__version__",
+    "audit",
     "check_model",
     "compare",
     "data",
@@ -69,8 +73,10 @@ __all__ = [
     "load",
     "models",
     "reconstruct",
+    "reproduce",
     "sample",
     "search",
+    "synthesize",
     "train",
 ]
 

@@ -38,7 +38,10 @@ Generate, reconstruct and represent with one diffusion autoencoder.
   edit RUN INPUT          change an attribute, by a direction fitted to training data
   search RUN QUERY        find the nearest examples in the latent space
   evaluate RUN            bound, rate, distortion, Frechet distances, reconstruction, probe
+  audit MODEL ...         generalization, amortization and robustness gaps, of anybody's autoencoder
   compare RUN RUN ...     measure several runs side by side, or: compare PATH --minutes 10
+  synthesize SOURCE       draw a training set from a model
+  reproduce STUDY         train and audit a paper's arms, and print the table beside the paper's
   models                  the family: every model and its parts
   data [PATH]             the known data sets, or what is found in a folder or file
   demo                    train three models on bundled digits and write a report
@@ -55,7 +58,10 @@ POSITIONAL = {
     "edit": ["run", "inputs"],
     "search": ["run", "query"],
     "evaluate": ["run"],
+    "audit": ["models"],
     "compare": ["sources"],
+    "synthesize": ["source"],
+    "reproduce": ["study"],
     "models": [],
     "data": ["source"],
     "demo": [],
@@ -122,7 +128,7 @@ def _run(verb: str, argv: list[str]) -> int:
     if verb in OUT and "out" not in options:
         options["out"] = _place(verb, Path(options["run"]))
     positional = [options.pop(key) for key in POSITIONAL[verb] if key in options]
-    if verb == "compare":
+    if verb in ("audit", "compare"):
         positional = positional[0]
     _show(verb, function(*(_alone(value) for value in positional), **options), options.get("out"))
     return 0
@@ -177,7 +183,7 @@ def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.Arg
     """The parser of one verb: names, defaults and help are those of its function in `verbs`."""
     from docstring_parser import parse as parse_docstring
 
-    from diled.config import PreprocessConfig, TrainingConfig
+    from diled.config import PoolConfig, PreprocessConfig, TrainingConfig
     from diled.errors import ConfigError, did_you_mean
     from diled.family import FAMILY
 
@@ -200,6 +206,8 @@ def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.Arg
         _add_group(parser, "training", "training", TrainingConfig, skip={"seed", "device"})
     if verb in ("train", "compare", "data"):
         _add_group(parser, "preprocessing", "preprocess", PreprocessConfig)
+    if verb in ("train", "compare"):
+        _add_group(parser, "synthetic examples", "pool", PoolConfig)
     words = [a.dest.upper() for a in parser._actions if not a.option_strings]
     parser.usage = " ".join([parser.prog, *words, "[options]"])
     return parser
@@ -221,6 +229,7 @@ TYPES: dict[str, Any] = {
     "Literal['linear', 'spherical']": Literal["linear", "spherical"],
     "Literal['vector', 'classifier']": Literal["vector", "classifier"],
     "Literal['euclidean', 'cosine']": Literal["euclidean", "cosine"],
+    "Literal['fp32', 'bf16']": Literal["fp32", "bf16"],
 }
 """What the annotations of the verbs mean on a command line, where it is not text."""
 
@@ -238,7 +247,7 @@ def _add(parser: argparse.ArgumentParser, verb: str, parameter: inspect.Paramete
     required = default is inspect.Parameter.empty
     options: dict[str, Any] = {"help": text, "required": required, "default": None}
     if default not in (None, "", ()) and not required and default is not False:
-        options["help"] += f" (default: {' '.join(default) if isinstance(default, tuple) else default})"
+        options["help"] += f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
     if annotation == "bool" and default is False:
         options |= {"action": "store_true"}
         del options["default"]
@@ -338,6 +347,8 @@ def _show(verb: str, result: Any, out: str | None) -> None:
         )
         for column, names in spec.labels.items():
             print(f"label '{column}': {', '.join(names[:12]) if names else 'real numbers'}")
+    elif verb == "reproduce":
+        print(result)
     elif verb == "search":
         for row in result:
             print("  ".join(f"{name} ({distance:.3g})" for name, distance in row))

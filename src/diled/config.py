@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from diled.errors import ConfigError, did_you_mean
 
-__all__ = ["Config", "DataSpec", "PreprocessConfig", "TrainingConfig", "validated"]
+__all__ = ["AugmentConfig", "Config", "DataSpec", "PoolConfig", "PreprocessConfig", "TrainingConfig", "validated"]
 
 
 class Config(BaseModel):
@@ -58,7 +58,7 @@ class DataSpec(Config):
     mode: str | None = None
     """For images, Pillow's mode of the stored values: `L`, `RGB`, `RGBA`, `I;16`, `F`; None where there is no such mode
     (other numbers of channels, or a grey scale of its own such as 0 to 16)."""
-    size_policy: Literal["exact", "crop", "pad", "stretch"] = "exact"
+    size_policy: Literal["exact", "crop", "pad", "border", "stretch"] = "exact"
     """How images of another size are brought to `shape`; `exact` refuses them."""
     labels: dict[str, list[str]] = Field(default_factory=dict)
     """Label columns, the chosen one first, and the names of their classes (empty list: real numbers)."""
@@ -77,9 +77,9 @@ class PreprocessConfig(Config):
 
     size: int | tuple[int, int] | None = None
     """Height and width of the images; None keeps the size found (and asks where a folder has several)."""
-    size_policy: Literal["exact", "crop", "pad", "stretch"] = "crop"
+    size_policy: Literal["exact", "crop", "pad", "border", "stretch"] = "crop"
     """Where `size` is given: `crop` resizes the shorter side and cuts the centre, `pad` fits inside and fills with zeros,
-    `stretch` resizes each side, `exact` refuses images of another size."""
+    `border` puts zeros around without resizing, `stretch` resizes each side, `exact` refuses images of another size."""
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
     """`auto` keeps what the files have, and refuses a mixture."""
     binarize: Literal["none", "dynamic", "threshold"] = "none"
@@ -110,11 +110,93 @@ class PreprocessConfig(Config):
         return size
 
 
+class PoolConfig(Config):
+    """What is trained on in place of, or beside, the real training examples; validation and test data stay the real ones.
+
+    Reference: Xiao et al. 2024 (arXiv 2310.19653), Algorithm 2.
+    """
+
+    source: str | None = None
+    """Folder of a synthetic training set, as `diled synthesize` writes it."""
+    fresh: str | None = None
+    """A run whose model draws new examples while this one trains, without end."""
+    folds: int | None = Field(None, ge=1)
+    """k: only the first k N examples of `source`, where N is the number of real training examples; None: all of them."""
+    real: float = Field(0.0, ge=0, lt=1)
+    """Share of each batch that is real."""
+    keep: bool = False
+    """Train on the union of the real and the synthetic examples."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> PoolConfig:
+        if self.source is not None and self.fresh is not None:
+            raise ValueError("'source' is a pool that exists and 'fresh' draws a new one: give one of them")
+        if self.source is None:
+            for key in ("folds", "keep"):
+                if getattr(self, key):
+                    raise ValueError(f"'{key}' has no effect without 'source', the folder of a synthetic set")
+            if self.real and self.fresh is None:
+                raise ValueError("'real' has no effect without 'source' or 'fresh': all examples are real")
+        if self.keep and self.real:
+            raise ValueError("'keep' takes each example equally often and 'real' sets the share: give one of them")
+        return self
+
+
+Flip = Literal["off", "on", "always"]
+
+
+class AugmentConfig(Config):
+    """Random changes of training images, each with a probability of its own; None: as `training.augment` has it.
+
+    Reference: Xiao et al. 2024 (arXiv 2310.19653), appendix E; Karras et al. 2020 (arXiv 2006.06676), appendix B.
+    """
+
+    probability: float = Field(0.1, gt=0, le=1)
+    """With which each change is made, independently of the others."""
+    border: Literal["auto", "reflection", "zeros"] = "auto"
+    """What comes in from outside. `auto`: zeros (black) for one channel, else the mirrored image."""
+    horizontal_flip: Flip | None = None
+    """`on`: with that probability a coin decides; `always`: it decides for every image."""
+    vertical_flip: Flip | None = None
+    """Upside down, likewise."""
+    translation: int | None = Field(None, ge=0)
+    """Largest shift along x and along y, in whole pixels."""
+    scale: float | None = Field(None, ge=0)
+    """s: sizes from 2^-s to 2^s."""
+    rotation: float | None = Field(None, ge=0, le=360)
+    """Largest angle, in degrees."""
+    stretch: float | None = Field(None, ge=0)
+    """s: width by up to 2^s and height by its inverse, or the other way round."""
+    stretch_turned: float | None = Field(None, ge=0, le=1)
+    """Share of the stretches that are along another axis than x and y."""
+    brightness: float | None = Field(None, ge=0)
+    """Largest shift of the values, in units of the range [-1, 1]."""
+    contrast: float | None = Field(None, ge=0)
+    """s: distances from middle grey times 2^-s to 2^s."""
+    hue: float | None = Field(None, ge=0, le=360)
+    """Largest turn of the colours about the grey axis, in degrees."""
+    saturation: float | None = Field(None, ge=0)
+    """s: distances from the grey axis times 2^-s to 2^s."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> AugmentConfig:
+        if self.stretch == 0 and self.stretch_turned:
+            raise ValueError("'stretch_turned' has no effect, since stretch is 0")
+        return self
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The changes that are named here."""
+        return {k: v for k, v in self.model_dump(exclude={"probability", "border"}).items() if v is not None}
+
+
 class TrainingConfig(Config):
     """How a density is trained. The same for every model, so that comparisons are on equal terms."""
 
     steps: int = Field(2500, ge=1)
     """Optimiser steps in all, over all stages."""
+    epochs: float | None = Field(None, gt=0)
+    """In place of `steps`: so many times as many examples are seen as there are real training examples."""
     batch_size: int = Field(128, ge=1)
     """Examples per optimiser step and device."""
     accumulate: int = Field(1, ge=1)
@@ -122,7 +204,9 @@ class TrainingConfig(Config):
     learning_rate: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW."""
     warmup_steps: int = Field(200, ge=0)
-    """Linear learning-rate warm-up (at most a tenth of a stage); a cosine to zero follows."""
+    """Linear learning-rate warm-up (at most a tenth of a stage)."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """The learning rate after its warm-up: half a cosine to zero, or constant."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
@@ -131,6 +215,22 @@ class TrainingConfig(Config):
     """Largest gradient norm (of the batch mean, in nats); None leaves gradients alone."""
     ema: float = Field(0.999, ge=0, lt=1)
     """Decay of the averaged weights that sampling and evaluation use, with a ramp (1 + n) / (10 + n); 0 turns it off."""
+    keep: Literal["last", "best"] = "last"
+    """Which (averaged) weights each stage ends on: the `last`, or those of the look at validation data with the `best`
+    bound (early stopping), every `monitor_every` steps."""
+    augment: Literal["none", "naive", "tuned"] = "none"
+    """Random changes of the training images: `naive` is every kind at once, `tuned` suits the data (shifts, small turns and
+    scales for grey images; flips, scales and all turns for colour)."""
+    augment_values: AugmentConfig = AugmentConfig()
+    """Changes of that policy; with `none`, exactly those that are named here."""
+    mollify: float = Field(0.0, ge=0, le=1)
+    """Standard deviation of noise on the training data, in units of the range [-1, 1], at the start; it falls to 0 over the
+    first half of the training. 1 is pure noise at first, as published."""
+    input_noise: float = Field(0.0, ge=0)
+    """Standard deviation of noise on what the encoder sees while it trains, in units of the range [-1, 1]; the decoder
+    learns the clean x."""
+    half_asleep: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps, at the end, in which only the encoder trains, on samples of the model itself (RHA)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs networks under autocast; the bounds are always computed in fp32."""
     seed: int = Field(0, ge=0)
@@ -149,6 +249,17 @@ class TrainingConfig(Config):
     """Steps between two looks at validation data and at the signs of collapse and explosion."""
     tensorboard: bool = False
     """Also write TensorBoard event files (needs the `track` extra)."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> TrainingConfig:
+        if self.epochs is not None and "steps" in self.model_fields_set:
+            raise ValueError("'epochs' sets the number of steps: leave out 'steps' or 'epochs'")
+        values = self.augment_values
+        if self.augment == "none" and not values.changes and values.model_fields_set:
+            key = sorted(values.model_fields_set)[0]
+            if getattr(values, key) != AugmentConfig.model_fields[key].default:
+                raise ValueError(f"'augment_values.{key}' has no effect: choose 'augment', or name a change")
+        return self
 
 
 def validated(kind: type[Config], values: dict[str, Any], where: str = "") -> Any:

@@ -243,6 +243,8 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         own = {"model.latent_dim": self.latent_dim, "training.steps": self.steps, "training.seed": seed,
                "training.batch_size": self.batch_size, "training.learning_rate": self.learning_rate,
                "training.device": self.device}  # fmt: skip
+        if settings.get("training.keep", "last") != "last":
+            raise ConfigError("'training.keep' chooses by held-out examples, and fit has none: leave it at 'last'.")
         choose_device(self.device)
         given = {key: value for key, value in own.items() if value is not None or key != "model.latent_dim"}
         return resolve("X", self.model, settings={**settings, **given})

@@ -62,11 +62,33 @@ def default_code(data: DataSpec) -> int:
     return max(2, min(data.numel // 4, 32 if data.numel <= 1024 else 128))
 
 
+def whole_channels(latent_dim: int | None, data: DataSpec) -> int:
+    """The size of a code that fills channels of the residual network's grid; None: one channel.
+
+    Raises:
+        ConfigError: the data are no images whose sides are divisible by 4, or a channel would be filled in part.
+    """
+    if data.kind != "image" or any(side % 4 for side in data.shape[1:]):
+        raise ConfigError(
+            f"network.kind 'residual' needs images whose sides are divisible by 4, not {data.shape}: bring them there "
+            "(--preprocess.size 32 --preprocess.size_policy border), or use 'conv' or 'mlp'."
+        )
+    cells = data.shape[1] * data.shape[2] // 16
+    dim = cells if latent_dim is None else latent_dim
+    if dim % cells:
+        raise ConfigError(
+            f"latent_dim = {dim} does not fill the grid of network.kind 'residual', which has {cells} cells for images of "
+            f"{data.shape[1]} x {data.shape[2]}: use a multiple, such as {max(1, round(dim / cells)) * cells}."
+        )
+    return dim
+
+
 class CodeConfig(ModelConfig):
     """A model with an encoder network and vector codes."""
 
     latent_dim: int | None = Field(None, ge=1)
-    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions)."""
+    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions); for the
+    network `residual` one channel of its grid, H W / 16."""
     network: NetworkConfig = NetworkConfig()
     """Encoder and decoder networks."""
 
@@ -81,6 +103,8 @@ class CodeConfig(ModelConfig):
             raise ConfigError(
                 f"network.kind 'conv' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
             )
+        if kind == "residual":
+            dim = whole_channels(self.latent_dim, data)
         network = {key: getattr(self.network, key) for key in self.network.model_fields_set}
         return super().choices(data) | {"latent_dim": dim, "network": network | {"kind": kind}}
 

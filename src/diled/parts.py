@@ -26,21 +26,38 @@ def refuse(config: Config, unused: set[str], why: str) -> None:
 class NetworkConfig(Config):
     """Encoder and decoder networks: one size dial for each kind."""
 
-    kind: Literal["auto", "mlp", "conv"] = "auto"
-    """`auto`: convolutions for images of more than 1,024 pixels or several channels and for signals, else an MLP."""
+    kind: Literal["auto", "mlp", "conv", "residual"] = "auto"
+    """`auto`: convolutions for images of more than 1,024 pixels or several channels and for signals, else an MLP. `residual`:
+    the convolutions with BatchNorm of Xiao et al. 2024, whose code is `latent_dim` / (H W / 16) channels of a grid, for images
+    whose sides are divisible by 4."""
     width: int = Field(400, ge=1)
     """Hidden width of the MLP."""
     depth: int = Field(2, ge=1)
     """Hidden layers of the MLP."""
-    channels: int = Field(32, ge=8, multiple_of=8)
-    """Channels of the first convolution; they double with each halving of the size, up to four-fold."""
+    activation: Literal["silu", "relu"] = "silu"
+    """Nonlinearity of the MLP."""
+    channels: int = Field(32, ge=1)
+    """`conv`: channels of the first convolution, a multiple of 8; they double with each halving of the size, up to four-fold.
+    `residual`: channels of every layer."""
     blocks: int = Field(1, ge=1)
     """Residual blocks at each size of the convolutional network."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the hidden values that are dropped while training, in encoder and decoder (not for `residual`)."""
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> NetworkConfig:
-        unused = {"mlp": {"channels", "blocks"}, "conv": {"width", "depth"}, "auto": set()}[self.kind]
+        of_mlp = {"width", "depth", "activation"}
+        unused = {
+            "mlp": {"channels", "blocks"},
+            "conv": of_mlp,
+            "residual": of_mlp | {"blocks", "dropout"},
+            "auto": set(),
+        }[self.kind]
         refuse(self, unused, f"network.kind is '{self.kind}'")
+        if self.kind != "residual" and self.channels % 8:
+            raise ValueError(
+                f"'channels' = {self.channels}: it must be a multiple of 8 unless network.kind is 'residual'"
+            )
         return self
 
 

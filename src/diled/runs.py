@@ -27,7 +27,7 @@ import yaml
 from pydantic import SerializeAsAny
 
 from diled._version import __version__
-from diled.config import Config, PreprocessConfig, TrainingConfig, validated
+from diled.config import Config, PoolConfig, PreprocessConfig, TrainingConfig, validated
 from diled.errors import ConfigError, did_you_mean
 from diled.family import FAMILY, ModelConfig, model_config
 from diled.keys import check_keys
@@ -58,6 +58,8 @@ class RunConfig(Config):
     """The recipe."""
     preprocess: PreprocessConfig = PreprocessConfig()
     """How raw examples become the model's input."""
+    pool: PoolConfig = PoolConfig()
+    """Synthetic training examples."""
     init_from: str | None = None
     """A run whose parts the model starts from."""
     init_parts: tuple[str, ...] = ()
@@ -66,7 +68,7 @@ class RunConfig(Config):
     """Parts that stay as they are: `encoder`, `decoder`, `prior`."""
 
 
-GROUPS: dict[str, type[Config]] = {"training": TrainingConfig, "preprocess": PreprocessConfig}
+GROUPS: dict[str, type[Config]] = {"training": TrainingConfig, "preprocess": PreprocessConfig, "pool": PoolConfig}
 
 
 def resolve(
@@ -85,7 +87,8 @@ def resolve(
     Args:
         data: name or path; may come from the file.
         model: name in the zoo; may come from the file, else `diled`.
-        config: a YAML or JSON file with the keys `data`, `model` (a name, or values with `name`), `training`, `preprocess`.
+        config: a YAML or JSON file with the keys `data`, `model` (a name, or values with `name`), `training`, `preprocess`,
+            `pool`.
         settings: values by dotted key, {"model.latent_dim": 64}, or nested dictionaries.
         seed, device: of the training; None and `auto` leave what the file says.
         init_from, freeze: see `RunConfig`.

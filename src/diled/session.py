@@ -6,30 +6,28 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from diled.api import Stage, total
-from diled.config import DataSpec
+from diled.config import DataSpec, TrainingConfig
 from diled.data import Data, open_data
-from diled.diffusion.schedule import Schedule
 from diled.errors import ConfigError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
-from diled.models.zoo import Recipe, build
+from diled.pools import source_for
+from diled.recipes import parts_of, recipe_of
 from diled.runs import RunConfig, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
+from diled.training.checkpoints import Checkpoints
+from diled.training.data import steps_for
+from diled.training.half_asleep import arrange
+from diled.training.inputs import Inputs
 
 __all__ = ["Session", "resume"]
-
-
-def parts_of(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
-    """The parts of a model that hold parameters, by name: encoder, decoder, prior and the like."""
-    return {name: part for name, part in model.named_children() if any(True for _ in part.parameters())}
 
 
 class Session:
@@ -65,8 +63,11 @@ class Session:
         for note in self.data.notes if data is None else ():
             self.say(note)
         self.config = config.model_copy(update={"model": config.model.resolved(self.data.spec)})
-        self.recipe = self._recipe()
+        started = going_on and Checkpoints(self.folder).weights.exists()
+        self.recipe = recipe_of(self.config, self.spec, self.say, started=started)
+        self.stages = self._stages()
         self.values = raw_tensor(self.data.train.values)
+        self.source = source_for(self.config, self.data, self.say)
         if minutes is not None:
             self._fit_budget(minutes)
 
@@ -74,6 +75,16 @@ class Session:
     def spec(self) -> DataSpec:
         """What is known of the data."""
         return self.data.spec
+
+    @property
+    def training(self) -> TrainingConfig:
+        """The recipe, with the number of steps that its epochs come to."""
+        config = self.config.training
+        if config.epochs is None:
+            return config
+        batch = config.batch_size * config.accumulate * config.devices * config.nodes
+        steps = steps_for(config.epochs, len(self.data.train), batch)
+        return config.model_copy(update={"steps": steps, "epochs": None})
 
     def run(self) -> Model:
         """Train, save, and return the model.
@@ -90,12 +101,13 @@ class Session:
                 done = fit(
                     self.recipe.model,
                     self.recipe.stages,
-                    self.values,
+                    self.source,
                     raw_tensor(self.data.validation.values),
                     self.spec,
-                    self.config.training,
+                    self.training,
                     self.folder,
                     resume=self.going_on,
+                    keep_start=self.config.init_from is not None,
                     progress=progress,
                     say=self.say,
                 )
@@ -123,6 +135,7 @@ class Session:
             cpu_seconds=round(done["cpu_seconds"], 2),
             parameters=sum(p.numel() for p in self.recipe.model.parameters()),
             warnings=done["warnings"],
+            **({"kept": done["kept"]} if "kept" in done else {}),
         )
         return Model(
             self.recipe.model,
@@ -136,7 +149,10 @@ class Session:
     def _write_configuration(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / "run.json", self.config.model_dump(mode="json"))
+            values = self.config.model_dump(mode="json")
+            if self.config.training.epochs is not None:  # which set the steps
+                del values["training"]["steps"]
+            write_json(self.folder / "run.json", values)
         except OSError as error:
             raise ConfigError(f"Could not write to {self.folder}: {error.strerror}. Choose another --out.") from None
 
@@ -145,23 +161,22 @@ class Session:
 
     def estimate(self) -> dict[str, Any]:
         """Parameters per part, memory and time of this training, measured with a few steps; prints them."""
-        model, config = self.recipe.model, self.config.training
+        model, config = self.recipe.model, self.training
         parts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts_of(model).items()}
         weights = 4 * sum(parts.values())
         memory = {
             "weights, gradients, optimiser and averages": weights * (5 if config.ema else 4),
-            "activations of one step": max((self._activations(s) for s in self.recipe.stages if s.share), default=0),
-            "data": self.values.numel() * self.values.element_size(),
+            "activations of one step": max((self._activations(s) for s in self.stages if s.share), default=0),
+            "data": self.source.nbytes,
         }
-        shares = sum(stage.share for stage in self.recipe.stages)
+        shares = sum(stage.share for stage in self.stages)
         seconds = sum(
-            config.steps * stage.share / shares * seconds_per_step(stage, self.values, self.spec, config)
-            for stage in self.recipe.stages
+            config.steps * stage.share / shares * seconds_per_step(stage, self.source, self.spec, config)
+            for stage in self.stages
             if stage.share
         )
-        self.say(
-            f"{self.config.model.row.title} on {self.data.name}: {len(self.values):,} examples of {self.spec.shape}"
-        )
+        count = f"{len(self.source):,}" if len(self.source) else "endless"
+        self.say(f"{self.config.model.row.title} on {self.data.name}: {count} examples of {self.spec.shape}")
         for name, n in parts.items():
             self.say(f"  {name:<10} {n:>12,} parameters")
         for name, n in memory.items():
@@ -184,37 +199,22 @@ class Session:
             return new_folder(out, config.data, config.name)
         return Path(out) if out is not None else Path("runs")  # reads and writes nothing there
 
-    def _recipe(self) -> Recipe:
-        recipe = build(self.config.name, self.config.model, self.spec, self.config.training.seed)
-        copied: list[str] = []
-        if self.config.init_from:
-            copied = copy_parts(Path(self.config.init_from), recipe, self.spec, self.say, self.config.init_parts)
-        elif self.config.init_parts:
-            raise ConfigError("init_parts has no effect without init_from.")
-        parts = parts_of(recipe.model)
-        unknown = set(self.config.freeze) - set(parts)
-        if unknown:
-            raise ConfigError(f"There is no part '{sorted(unknown)[0]}' to freeze. Parts: {', '.join(parts)}.")
-        fresh = [name for name in self.config.freeze if name not in copied]
-        if fresh:
-            why = (
-                f"{self.config.init_from} has none that fits"
-                if self.config.init_from
-                else "no --init-from gives it weights"
-            )
-            raise ConfigError(f"'{fresh[0]}' is to be frozen, but {why}: it would stay as it was drawn.")
-        if self.config.freeze:
-            frozen = tuple(parts[name] for name in self.config.freeze)
-            stages = [replace(stage, frozen=(*stage.frozen, *frozen)) for stage in recipe.stages]
-            recipe.stages = [stage for stage in stages if not stage.share or _trains(stage)]
-            if not any(stage.share for stage in recipe.stages):
-                raise ConfigError("With these parts frozen nothing is left to train.")
-        return recipe
+    def _stages(self) -> list[Stage]:
+        """The stages as the training will have them.
+
+        Raises:
+            ConfigError: an option of the training fits neither this model nor these data.
+        """
+        Inputs(self.spec, self.config.training)
+        x = to_space(raw_tensor(self.data.validation.values[:2]), self.spec, draw=False)
+        return arrange(self.recipe.model, self.recipe.stages, x, self.config.training)
 
     def _fit_budget(self, minutes: float) -> None:
         if minutes <= 0:
             raise ConfigError(f"minutes = {minutes}: give a positive budget.")
-        steps = steps_within(60 * minutes, self.recipe.stages, self.values, self.spec, self.config.training)
+        if self.config.training.epochs is not None:
+            raise ConfigError("--minutes and --training.epochs both set the number of steps: leave one out.")
+        steps = steps_within(60 * minutes, self.stages, self.source, self.spec, self.config.training)
         self.config = self.config.model_copy(
             update={"training": self.config.training.model_copy(update={"steps": steps})}
         )
@@ -229,7 +229,7 @@ class Session:
             seen += tensor.numel() * tensor.element_size()
             return tensor
 
-        x = to_space(self.values[: self.config.training.batch_size], self.spec)
+        x = to_space(self.source.take(0, self.config.training.batch_size, 0), self.spec)
         with stage.training(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             total(stage.density.terms(x)).mean()
         return seen
@@ -255,79 +255,6 @@ def resume(folder: Path, *, device: str = "auto", given: Mapping[str, Any] | Non
     if device != "auto":
         config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
     return Session(config, out=folder, going_on=True)
-
-
-def copy_parts(
-    source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str], None], wanted: tuple[str, ...] = ()
-) -> list[str]:
-    """Start a model's parts from those of another run, where they fit; only `wanted` ones where any are named.
-
-    A part fits where it consists of the same kinds of modules, of the same sizes, at the same noise levels.
-
-    Returns:
-        The names of the parts that were copied.
-
-    Raises:
-        ConfigError: the other run has other data, none of its parts fit, or a wanted one does not.
-    """
-    from diled.models.io import load_model
-
-    other, other_spec, _, _ = load_model(source)
-    if other_spec.shape != spec.shape:
-        raise ConfigError(f"{source} was trained on examples of shape {other_spec.shape}, these are {spec.shape}.")
-    copied, reasons = [], []
-    for part, mine in parts_of(recipe.model).items():
-        if wanted and part not in wanted:
-            continue
-        theirs = getattr(other, part, None)
-        if theirs is None:
-            continue
-        differs = difference(mine, theirs)
-        if differs is None:
-            mine.load_state_dict(theirs.state_dict())
-            copied.append(part)
-        else:
-            reasons.append(f"{part} differs in {differs}")
-    if not copied:
-        why = "; ".join(reasons) or f"it has {_named(other)}, this one {_named(recipe.model)}"
-        raise ConfigError(f"Nothing of {source} fits this model: {why}.")
-    missing = [part for part in wanted if part not in copied]
-    if missing:
-        raise ConfigError(f"{source} has no '{missing[0]}' that fits this model, as init_parts wants.")
-    rest = f"; the rest starts afresh: {'; '.join(reasons)}" if reasons else ""
-    say(f"Started {', '.join(copied)} from {source}{rest}")
-    return copied
-
-
-def difference(mine: torch.nn.Module, theirs: torch.nn.Module) -> str | None:
-    """The first thing in which two parts differ so that weights of one mean nothing in the other; None: they fit."""
-    kinds, others = ({name: type(m).__name__ for name, m in part.named_modules()} for part in (mine, theirs))
-    shapes, sizes = ({key: tuple(v.shape) for key, v in part.state_dict().items()} for part in (mine, theirs))
-    ends, limits = (
-        {name: tuple(round(float(end), 3) for end in m.ends) for name, m in part.named_modules() if _fixed(m)}
-        for part in (mine, theirs)
-    )
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [(shapes, sizes), (kinds, others), (ends, limits)]
-    for here, there in pairs:
-        name = next((name for name in [*here, *there] if here.get(name) != there.get(name)), None)
-        if name is not None:
-            said = f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
-            return f"{name or 'its kind'} ({said})"
-    return None
-
-
-def _fixed(module: torch.nn.Module) -> bool:
-    """Whether this is a noise schedule whose ends are not trained."""
-    return isinstance(module, Schedule) and not any(True for _ in module.parameters())
-
-
-def _named(model: torch.nn.Module) -> str:
-    return ", ".join(parts_of(model)) or "no parts with weights"
-
-
-def _trains(stage: Stage) -> bool:
-    frozen = {id(p) for module in stage.frozen for p in module.parameters()}
-    return any(id(p) not in frozen for p in stage.density.parameters())
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@
 | `scale.py` | the measure, and model space |
 | `examples.py` | what a user hands to a trained model |
 | `cache.py` | decoded arrays of the named sets |
+| `synthesis.py` `shards.py` `indexing.py` | synthetic training sets: manifest, Parquet shards, samples that exist already |
 """
 
 from diled._callable import make_callable

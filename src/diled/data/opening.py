@@ -136,7 +136,7 @@ def _size(sizes: Counter[tuple[int, int]], preprocess: PreprocessConfig, found: 
         if len(sizes) > 1:
             raise DataError(
                 f"The images of {found.name} differ in size: {shown}{more}. Choose one with --preprocess.size (and how, "
-                "with --preprocess.size_policy crop|pad|stretch)."
+                "with --preprocess.size_policy crop|pad|border|stretch)."
             )
         return next(iter(sizes))
     size = (preprocess.size, preprocess.size) if isinstance(preprocess.size, int) else preprocess.size
@@ -144,7 +144,7 @@ def _size(sizes: Counter[tuple[int, int]], preprocess: PreprocessConfig, found: 
         if preprocess.size_policy == "exact":
             raise DataError(
                 f"The images of {found.name} are not all {size_text(*size)}: {shown}{more}. Choose how they are to be "
-                "brought there with --preprocess.size_policy crop|pad|stretch."
+                "brought there with --preprocess.size_policy crop|pad|border|stretch."
             )
         found.notes.append(f"Brought to {size_text(*size)} ({preprocess.size_policy}): {shown}{more}.")
     return size

@@ -62,11 +62,11 @@ def as_depth(values: np.ndarray, dtype: str) -> np.ndarray:
 def fit(values: np.ndarray, size: tuple[int, int], policy: str, name: str = "an image") -> np.ndarray:
     """`values` (C, H, W) brought to `size` = (height, width), of the same type and within its own range.
 
-    `crop` fills the frame and cuts the centre, `pad` fits inside and fills with zeros, `stretch` scales each side, and
-    `exact` refuses another size.
+    `crop` fills the frame and cuts the centre, `pad` scales to fit inside and fills with zeros, `border` puts zeros around
+    without scaling, `stretch` scales each side, and `exact` refuses another size.
 
     Raises:
-        DataError: the size differs and `policy` is `exact`.
+        DataError: the size differs and `policy` is `exact`, or a side is larger and `policy` is `border`.
     """
     height, width = values.shape[-2:]
     h, w = size
@@ -74,6 +74,11 @@ def fit(values: np.ndarray, size: tuple[int, int], policy: str, name: str = "an 
         return values
     if policy == "exact":
         raise DataError(f"{name} is {size_text(height, width)}, where {size_text(h, w)} is wanted.")
+    if policy == "border" and (height > h or width > w):
+        raise DataError(
+            f"{name} is {size_text(height, width)}, too large for a border within {size_text(h, w)}: choose a larger size, "
+            "or the size policy 'pad'."
+        )
     if policy == "stretch":
         return _scaled(values, h, w)
     if policy == "crop":
@@ -81,7 +86,7 @@ def fit(values: np.ndarray, size: tuple[int, int], policy: str, name: str = "an 
         tall, wide = max(h, round(height * ratio)), max(w, round(width * ratio))
         top, left = (tall - h) // 2, (wide - w) // 2
         return _scaled(values, tall, wide)[:, top : top + h, left : left + w]
-    ratio = min(h / height, w / width)
+    ratio = 1.0 if policy == "border" else min(h / height, w / width)
     tall, wide = min(h, max(1, round(height * ratio))), min(w, max(1, round(width * ratio)))
     top, left = (h - tall) // 2, (w - wide) // 2
     framed = np.zeros((values.shape[0], h, w), values.dtype)

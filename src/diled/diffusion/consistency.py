@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims
-from diled.diffusion.data import LastStep
 from diled.diffusion.diffusion import Diffusion, stratified_times
+from diled.diffusion.last_step import LastStep
 from diled.diffusion.samplers import heun, karras_levels
 from diled.diffusion.schedule import LogNormal, Schedule, alpha, like
 from diled.errors import ConfigError

@@ -4,8 +4,7 @@ The code is x itself, seen through the chain's first noise, q(z_0 | x) = N(alpha
 
     -log p(x) <= E_q [ -log p(x | z_0) ] + KL(path)            distortion + rate (Ho et al. 2020, section 4.3)
 
-with a last step that reads x back from z_0 in the data's own measure: on a grid of grey values p(x | z_0) is proportional
-to q(z_0 | x) (Kingma et al. 2021, Eq. 8), for continuous data it is N(z_0 / alpha_0, sigma_0^2 / alpha_0^2).
+with a last step that reads x back from z_0 in the data's own measure (`last_step.py`).
 """
 
 from __future__ import annotations
@@ -16,49 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diled.api import Density, Distribution, NoBound, Noise, Posterior, Terms, sum_dims, total
+from diled.api import Density, Distribution, NoBound, Noise, Posterior, Terms, total
 from diled.diffusion.diffusion import Diffusion
-from diled.diffusion.schedule import Schedule, alpha, sigma, sigma2
-from diled.distributions import LOG_2PI, NoisyGrid, Normal
+from diled.diffusion.last_step import LastStep
 from diled.errors import ConfigError
 
-__all__ = ["Conditional", "DataDiffusion", "DiffusionDecoder", "LastStep"]
-
-
-class LastStep:
-    """Where data meet the chain: q(z_0 | x), and p(x | z_0) in the data's own measure.
-
-    Args:
-        schedule: its clean end is the first noise.
-        levels: number of grey values of x in [-1, 1]; None: continuous, so that p(x | z_0) is a density.
-    """
-
-    def __init__(self, schedule: Schedule, levels: int | None) -> None:
-        self.schedule, self.levels = schedule, levels
-        self.reach: int | None = None
-        self.learned = any(p.requires_grad for p in schedule.parameters())
-        if levels is not None and not self.learned:
-            self.reach = math.ceil(8 * math.exp(0.5 * float(schedule.ends[0])) * (levels - 1) / 2) + 1
-
-    def first_noise(self, x: Tensor) -> Normal:
-        """q(z_0 | x) = N(alpha_0 x, sigma_0^2)."""
-        gamma_0 = self.schedule.ends[0]
-        return Normal(alpha(gamma_0) * x, torch.log(sigma2(gamma_0)).expand_as(x))
-
-    def given(self, z_0: Tensor) -> Normal | NoisyGrid:
-        """p(x | z_0)."""
-        gamma_0 = self.schedule.ends[0]
-        read, std = z_0 / alpha(gamma_0), sigma(gamma_0) / alpha(gamma_0)
-        if self.levels is None:
-            return Normal(read, (2 * torch.log(std)).expand_as(read), self.learned)
-        return NoisyGrid(read, std, self.levels, self.reach)
-
-    def nll(self, x: Tensor, z_0: Tensor) -> Tensor:
-        """-log p(x | z_0), (B,), of a z_0 drawn from q(z_0 | x); of continuous data its expectation, in closed form."""
-        if self.levels is not None:
-            return self.given(z_0).nll(x)
-        gamma_0 = self.schedule.ends[0]
-        return sum_dims((0.5 * (LOG_2PI + 1 + torch.log(sigma2(gamma_0))) - torch.log(alpha(gamma_0))).expand_as(x))
+__all__ = ["Conditional", "DataDiffusion", "DiffusionDecoder"]
 
 
 class DataDiffusion(Density):
@@ -94,16 +56,35 @@ class DataDiffusion(Density):
         progress: Tensor | float = 1.0,
         condition: Tensor | None = None,
     ) -> Terms:
-        """`distortion` (the last step), and the path as `rate/...`."""
+        """`distortion` (the last step), and the path as `rate/...`.
+
+        Raises:
+            ConfigError: a condition is given with a distribution over x.
+            NoBound: `exact` is wanted, and `check` refuses these x.
+        """
         if not isinstance(q, Tensor):
+            if condition is not None:
+                raise ConfigError(
+                    "A data diffusion takes a condition with examples (a tensor x), not with a distribution over x: "
+                    "draw x from the distribution and pass the draws."
+                )
             return self.terms_of_sample(q, exact=exact, progress=progress)
-        posterior = self.last.first_noise(q)
-        z_0 = posterior.sample()
         if exact:
-            self.last.given(z_0).check(q)
-        distortion = self.last.nll(q, z_0)
+            self.check(q)
+        return self.unchecked_terms(q, exact=exact, progress=progress, condition=condition)
+
+    def unchecked_terms(
+        self, x: Tensor, *, exact: bool, progress: Tensor | float = 1.0, condition: Tensor | None
+    ) -> Terms:
+        """`terms` of a tensor, also where they are no bound."""
+        posterior = self.last.first_noise(x)
+        distortion = self.last.nll(x, posterior.sample())
         path = self.prior.terms(posterior, exact=exact, progress=progress, condition=condition)
         return {"distortion": distortion, **{f"rate/{name}": term for name, term in path.items()}}
+
+    def check(self, x: Tensor) -> None:
+        """Refuse x of which the terms are no bound: values off the grid, or on one where the noise is learned."""
+        self.last.given(self.last.first_noise(x).mean).check(x)
 
     def sample(self, n: int, *, noise: Noise | None = None, mean: bool = False, **options: Any) -> Tensor:
         """x, (n, *shape): a draw of the last step, or with `mean` its mean. `options` go to the diffusion."""
@@ -143,7 +124,11 @@ class DataDiffusion(Density):
 
 
 class Conditional:
-    """A data diffusion given a code, as a distribution p(x | z): its nll is the sum of its terms."""
+    """A data diffusion given a code, as a distribution p(x | z): its nll is the sum of its terms.
+
+    While the diffusion is in training mode, the gradient of the nll is that of the training objective; in evaluation mode it
+    is that of the bound, as every weight is one. The value is the bound's in both.
+    """
 
     implicit = True
     """Its pictures are draws: its mean is blurred, for want of a factorised likelihood."""
@@ -157,8 +142,9 @@ class Conditional:
         return "density" if self.density.levels is None else "counting"
 
     def nll(self, x: Tensor) -> Tensor:
-        """A bound on -log p(x | condition), (B,); its gradient is the objective's."""
-        return total(self.density.terms(x, condition=self.condition))
+        """A bound on -log p(x | condition), (B,), estimated from one draw."""
+        terms = self.density.unchecked_terms(x, exact=not self.density.training, condition=self.condition)
+        return total(terms)
 
     def sample(self, noise: Noise | None = None) -> Tensor:
         """A draw from fresh noise."""
@@ -198,8 +184,8 @@ class Conditional:
         raise NoBound("A diffusion decoder has no entropy in closed form.")
 
     def check(self, x: Tensor) -> None:
-        """Refuse values off the grid."""
-        self.density.last.given(self.density.last.first_noise(x).mean).check(x)
+        """Refuse x that the density refuses."""
+        self.density.check(x)
 
 
 class DiffusionDecoder(nn.Module):

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims, with_gradient_of
+from diled.diffusion.last_step import LastStep
 from diled.diffusion.objectives import Objective, vlb
 from diled.diffusion.process import GaussianProcess, Process, bridge
 from diled.diffusion.samplers import SAMPLERS, Denoise, Sampler, invert, levels
-from diled.diffusion.schedule import Schedule, alpha, sigma, sigma2
-from diled.distributions import LOG_2PI, Normal
+from diled.diffusion.schedule import Schedule, alpha, sigma
+from diled.distributions import Normal
 from diled.errors import ConfigError
 
 __all__ = ["Diffusion", "Spacing", "stratified_times"]
@@ -101,11 +102,9 @@ class Diffusion(Density):
         p(x | z_0) = N(z_0 / alpha_0, sigma_0^2 / alpha_0^2), the term `last_step`: a density per unit of x.
         """
         if isinstance(q, Tensor):
-            gamma_0 = self.schedule.ends[0]
-            log_var = torch.log(sigma2(gamma_0))
-            posterior = Normal(alpha(gamma_0) * q, log_var.expand_as(q))
-            last = sum_dims((0.5 * (LOG_2PI + 1 + log_var) - torch.log(alpha(gamma_0))).expand_as(q))
-            return {**self.terms(posterior, exact=exact, progress=progress, condition=condition), "last_step": last}
+            last = LastStep(self.schedule, levels=None)
+            terms = self.terms(last.first_noise(q), exact=exact, progress=progress, condition=condition)
+            return {**terms, "last_step": last.expected_nll(q)}
         if not isinstance(q, Normal):
             if exact:
                 q.entropy()  # raises NoBound where there is none

@@ -14,6 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from diled.errors import ConfigError
+
 __all__ = [
     "BetaTable",
     "Cosine",
@@ -29,6 +31,11 @@ __all__ = [
     "sigma",
     "sigma2",
 ]
+
+REACH = (-80.0, 20.0)
+"""Ends between which a schedule that is cut in u, not in gamma, has them right to 0.002: u is close to 1 at the noise end."""
+DEVIATIONS = 12
+"""How far out a normal distribution may be cut: its slope there, exp(12^2 / 2), is still a number in single precision."""
 
 
 def alpha(gamma: Tensor) -> Tensor:
@@ -135,7 +142,7 @@ class Cosine(Schedule):
 
     def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
         super().__init__()
-        _check_ends(gamma_min, gamma_max)
+        _check_ends(gamma_min, gamma_max, "cosine", REACH)
         self.register_buffer("cut", torch.stack([self._u(torch.tensor(float(g))) for g in (gamma_min, gamma_max)]))
 
     @staticmethod
@@ -165,7 +172,7 @@ class Linear(Schedule):
 
     def __init__(self, gamma_min: float = -8.0, gamma_max: float = 6.0) -> None:
         super().__init__()
-        _check_ends(gamma_min, gamma_max)
+        _check_ends(gamma_min, gamma_max, "linear", REACH)
         self.register_buffer("cut", torch.sigmoid(torch.tensor([0.5 * gamma_min, 0.5 * gamma_max])))
 
     def _at(self, t: Tensor) -> Tensor:
@@ -197,10 +204,13 @@ class LogNormal(Schedule):
         self, gamma_min: float = -12.0, gamma_max: float = 8.0, *, mean: float = -1.2, std: float = 1.2
     ) -> None:
         super().__init__()
-        _check_ends(gamma_min, gamma_max)
+        _check_ends(gamma_min, gamma_max, "edm", (2 * (mean - DEVIATIONS * std), 2 * (mean + DEVIATIONS * std)))
         self.mean, self.std = mean, std
         ends = torch.tensor([gamma_min, gamma_max], dtype=torch.float64)
-        self.low, self.high = _normal_cdf((0.5 * ends - mean) / std).tolist()
+        cuts = (0.5 * ends - mean) / std
+        below, above = _normal_cdf(cuts), _normal_cdf(-cuts)
+        self.below, self.above = float(below[0]), float(above[1])
+        self.share = float(below[1] - below[0] if cuts[0] < 0 else above[0] - above[1])
         self.register_buffer("_ends", ends.float())
 
     @property
@@ -209,7 +219,10 @@ class LogNormal(Schedule):
         return self._ends[0], self._ends[1]
 
     def _score(self, t: Tensor) -> Tensor:
-        return torch.special.ndtri(self.low + (self.high - self.low) * _wide(t))  # u is close to 1 at the noise end
+        """Phi^-1(u), from u or from 1 - u: the smaller of the two is the precise one."""
+        t = _wide(t)
+        u, rest = self.below + self.share * t, self.above + self.share * (1 - t)
+        return torch.where(u < rest, 1, -1) * torch.special.ndtri(torch.minimum(u, rest))
 
     def gamma(self, t: Tensor) -> Tensor:
         """2 (mean + std Phi^-1(u))."""
@@ -218,12 +231,12 @@ class LogNormal(Schedule):
     def slope(self, t: Tensor) -> Tensor:
         """2 std sqrt(2 pi) exp(Phi^-1(u)^2 / 2) du/dt: the inverse of the density of gamma."""
         density = torch.exp(-0.5 * self._score(t) ** 2) / math.sqrt(2 * math.pi)
-        return (2 * self.std * (self.high - self.low) / density).to(t.dtype)
+        return (2 * self.std * self.share / density).to(t.dtype)
 
     def time(self, gamma: Tensor) -> Tensor:
         """From u = Phi((gamma / 2 - mean) / std)."""
         u = _normal_cdf((0.5 * _wide(gamma) - self.mean) / self.std)
-        return ((u - self.low) / (self.high - self.low)).to(gamma.dtype)
+        return ((u - self.below) / self.share).to(gamma.dtype)
 
 
 class BetaTable(Schedule):
@@ -283,6 +296,15 @@ def _normal_cdf(x: Tensor) -> Tensor:
     return torch.special.log_ndtr(x).exp()
 
 
-def _check_ends(gamma_min: float, gamma_max: float) -> None:
+def _check_ends(
+    gamma_min: float, gamma_max: float, schedule: str = "", reach: tuple[float, float] | None = None
+) -> None:
+    """Refuse ends in the wrong order, and those where single precision can no longer follow a schedule's shape."""
     if not gamma_min < gamma_max:
         raise ValueError(f"gamma_min ({gamma_min}) must lie below gamma_max ({gamma_max})")
+    for name, end in (("gamma_min", gamma_min), ("gamma_max", gamma_max)):
+        if reach and not reach[0] <= end <= reach[1]:
+            raise ConfigError(
+                f"{name} = {end:g} is out of the reach of the schedule '{schedule}', which single precision follows from "
+                f"{reach[0]:.1f} to {reach[1]:.1f} only: choose an end between the two, or another schedule."
+            )

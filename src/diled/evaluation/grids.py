@@ -19,6 +19,7 @@ __all__ = [
     "best_columns",
     "enlargement",
     "grid",
+    "gutter_for",
     "heading",
     "interpolation_grid",
     "png",

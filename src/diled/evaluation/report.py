@@ -23,7 +23,19 @@ from diled.evaluation.tables import Cell, Table, table_html, table_markdown, tab
 if TYPE_CHECKING:
     from diled.config import DataSpec
 
-__all__ = ["Cell", "Shown", "table_markdown", "table_text", "write_report"]
+__all__ = [
+    "Cell",
+    "Shown",
+    "described",
+    "document",
+    "dot",
+    "figure_html",
+    "provenance_html",
+    "replace_file",
+    "table_markdown",
+    "table_text",
+    "write_report",
+]
 
 SWATCHES = 8  # as many as there are model colours in report.css and in plots.MODELS
 
@@ -67,16 +79,16 @@ def write_report(
     sections = [figures.model_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
     beside = figures.side_by_side(models, spec)
     page = _page(title, summary, spec, models, sections, beside, _results(models, table, better, reading, references),
-                 _usage(usage), _provenance(provenance))  # fmt: skip
+                 _usage(usage), provenance_html(provenance))  # fmt: skip
     pictures = [*(p for section in sections for p in section), *beside]
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for p in pictures:
-        _replace(folder / "figures" / p.file, p.light)
-    _replace(folder / "report.html", page.encode("utf-8"))
+        replace_file(folder / "figures" / p.file, p.light)
+    replace_file(folder / "report.html", page.encode("utf-8"))
     return folder / "report.html"
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that at any moment either the old or the new one is there, whole."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -107,17 +119,32 @@ def _page(
     if results:
         parts.append(("results", "Results", results))
     if beside:
-        parts.append(("beside", "Side by side", f'<div class="figures">{"".join(map(_figure, beside))}</div>'))
+        parts.append(("beside", "Side by side", f'<div class="figures">{"".join(map(figure_html, beside))}</div>'))
     for i, (model, pictures) in enumerate(zip(models, sections, strict=True)):
-        heading = (_dot(i) if len(models) > 1 else "") + escape(model.name)
-        body = _facts(model) + f'<div class="figures">{"".join(map(_figure, pictures))}</div>'
+        heading = (dot(i) if len(models) > 1 else "") + escape(model.name)
+        body = _facts(model) + f'<div class="figures">{"".join(map(figure_html, pictures))}</div>'
         parts.append((f"model-{i + 1}", heading, body))
     parts += [(name, heading, body) for name, heading, body in (
         ("usage", "Use it", usage), ("provenance", "How this was made", provenance)) if body]  # fmt: skip
-    contents = ""
-    if len(models) > 1:
+    return document(title, described(spec), summary, parts, contents=len(models) > 1)
+
+
+def document(
+    title: str, kind: str, summary: Sequence[str], parts: Sequence[tuple[str, str, str]], *, contents: bool = True
+) -> str:
+    """A whole HTML page that needs nothing beside it.
+
+    Args:
+        title: its heading.
+        kind: what it is about, above the heading.
+        summary: sentences that come first; the first one is set larger.
+        parts: sections as (id, heading as HTML, content as HTML).
+        contents: whether a list of the sections comes first.
+    """
+    listed = ""
+    if contents:
         links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, heading, _ in parts)
-        contents = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
+        listed = f'<nav aria-label="Contents"><ul>{links}</ul></nav>\n'
     body = "\n".join(f'<section id="{name}">\n<h2>{heading}</h2>\n{html}\n</section>' for name, heading, html in parts)
     lead = f'<p class="lead">{escape(summary[0])}</p>' if summary else ""
     rest = f"<p>{escape(' '.join(summary[1:]))}</p>" if len(summary) > 1 else ""
@@ -138,19 +165,19 @@ def _page(
 <body>
 <main>
 <header>
-<p class="kind">{escape(_data(spec))}</p>
+<p class="kind">{escape(kind)}</p>
 <h1>{escape(title)}</h1>
 {lead}
 {rest}
 </header>
-{contents}{body}
+{listed}{body}
 </main>
 </body>
 </html>
 """
 
 
-def _data(spec: DataSpec) -> str:
+def described(spec: DataSpec) -> str:
     """The data in words: `Images, 32 × 32, 3 channels, 256 levels`."""
     if spec.kind == "image":
         channels, height, width = spec.shape
@@ -177,7 +204,7 @@ def _results(
         def decorate(row: str) -> str:
             if len(models) < 2:
                 return escape(row)
-            return f'<span class="named">{_dot(place.get(row))}<span>{escape(row)}</span></span>'
+            return f'<span class="named">{dot(place.get(row))}<span>{escape(row)}</span></span>'
 
         html = table_html(table, better, references=references, decorate=decorate, key=True)
     if reading:
@@ -186,7 +213,7 @@ def _results(
     return html
 
 
-def _dot(i: int | None) -> str:
+def dot(i: int | None) -> str:
     """A model's colour, or as much empty space."""
     if i is None:
         return '<span class="dot nodot"></span>'
@@ -218,7 +245,7 @@ def _duration(seconds: float) -> str:
     return " ".join(w for w in words if w)
 
 
-def _figure(picture: Picture) -> str:
+def figure_html(picture: Picture) -> str:
     """A figure with its images inside the page. Titles come first, as figures of a row differ in height."""
     width, height = picture.size
     image = f'<img src="{_inline(picture.light)}" width="{width}" height="{height}" alt="{escape(picture.alt)}">'
@@ -240,6 +267,7 @@ def _usage(code: str) -> str:
     return f"<pre><code>{escape(code.strip())}</code></pre>" if code.strip() else ""
 
 
-def _provenance(facts: Mapping[str, str]) -> str:
+def provenance_html(facts: Mapping[str, str]) -> str:
+    """Facts as a list of names and values."""
     rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
     return f"<dl>{rows}</dl>" if rows else ""

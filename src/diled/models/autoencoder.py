@@ -267,6 +267,10 @@ class Likelihood(nn.Module):
         """P: numbers needed for each channel of x."""
         raise NotImplementedError
 
+    def parameters_per_pixel(self, channels: int) -> int:
+        """Numbers needed for all C channels of a pixel: C P, or fewer where P is rounded up."""
+        return channels * self.parameters_per_channel(channels)
+
     def forward(self, raw: Tensor) -> Distribution:
         """raw (B, C P, *S) -> the distribution of x (B, C, *S)."""
         raise NotImplementedError
@@ -276,7 +280,7 @@ class LikelihoodDecoder(nn.Module):
     """p(x | z): a network whose outputs are a likelihood's parameters.
 
     Args:
-        network: z -> (B, C P, *S), with P = `likelihood.parameters_per_channel(C)`.
+        network: z -> (B, C P, *S), with C P = `likelihood.parameters_per_pixel(C)`.
         likelihood: turns them into a distribution.
     """
 
@@ -382,13 +386,16 @@ class LogisticMixtureLikelihood(Likelihood):
 
     def parameters_per_channel(self, channels: int) -> int:
         """K weights per pixel, and for each channel K means, scales and (C - 1) / 2 coefficients, rounded up."""
-        per_pixel = self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
-        return -(-per_pixel // channels)
+        return -(-self.parameters_per_pixel(channels) // channels)
+
+    def parameters_per_pixel(self, channels: int) -> int:
+        """K (1 + 2 C + C (C - 1) / 2): 100 for ten components over RGB."""
+        return self.components * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def forward(self, raw: Tensor) -> LogisticMixture:
-        """raw (B, C P, *S); C is recovered from the number of parameters."""
+        """raw (B, C P, *S), or without what P is rounded up by; C is recovered from the number of parameters."""
         b, k, n = raw.shape[0], self.components, raw.shape[1]
-        c = next(c for c in range(1, n + 1) if c * self.parameters_per_channel(c) == n)
+        c = next(c for c in range(1, n + 1) if n in (self.parameters_per_pixel(c), c * self.parameters_per_channel(c)))
         pairs = c * (c - 1) // 2
         s = raw.shape[2:]
         weights, means, scales, coefficients, _ = raw.split(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import nn
 
@@ -42,8 +43,9 @@ from diled.models.autoencoder import (
 )
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.nn.latent import Flat, ResidualMLP
+from diled.nn.residual import ResidualDecoder, ResidualEncoder
 from diled.nn.unet import UNet
-from diled.parts import DataDiffusionConfig, DiffusionConfig, NoiseConfig
+from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 
 __all__ = [
     "data_diffusion",
@@ -68,19 +70,28 @@ def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
     """x (B, *shape) -> (B, out)."""
     net = config.network
     if net.kind == "conv":
-        return ConvEncoder(data.shape, out, channels=net.channels, blocks=net.blocks)
-    return MLPEncoder(data.shape, out, width=net.width, depth=net.depth)
+        return ConvEncoder(data.shape, out, **_dials(net))
+    if net.kind == "residual":
+        return ResidualEncoder(data.shape, out, channels=net.channels)
+    return MLPEncoder(data.shape, out, **_dials(net))
+
+
+def _dials(net: NetworkConfig) -> dict[str, Any]:
+    """What is set of an MLP or of convolutions."""
+    own = ("channels", "blocks") if net.kind == "conv" else ("width", "depth", "activation")
+    return {key: getattr(net, key) for key in (*own, "dropout")}
 
 
 def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
     """z (B, D) -> p(x | z)."""
     net, p = config.network, likelihood(config, data)
-    channels = data.shape[0]
-    out = (channels * p.parameters_per_channel(channels), *data.shape[1:])
+    out = (p.parameters_per_pixel(data.shape[0]), *data.shape[1:])
     dim = latent_dim(config)
     if net.kind == "conv":
-        return LikelihoodDecoder(ConvDecoder(dim, out, channels=net.channels, blocks=net.blocks), p)
-    return LikelihoodDecoder(MLPDecoder(dim, out, width=net.width, depth=net.depth), p)
+        return LikelihoodDecoder(ConvDecoder(dim, out, **_dials(net)), p)
+    if net.kind == "residual":
+        return LikelihoodDecoder(ResidualDecoder(dim, out, channels=net.channels), p)
+    return LikelihoodDecoder(MLPDecoder(dim, out, **_dials(net)), p)
 
 
 def likelihood(config: AutoencoderConfig, data: DataSpec) -> Likelihood:

@@ -7,15 +7,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GridFeatures", "LogSNREmbedding", "mlp", "zero_init"]
+__all__ = ["GridFeatures", "LogSNREmbedding", "dropping", "mlp", "zero_init"]
 
 
-def mlp(sizes: list[int], *, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
-    """Linear layers of the given sizes with an activation between."""
+def mlp(sizes: list[int], *, activation: type[nn.Module] = nn.SiLU, dropout: float = 0.0) -> nn.Sequential:
+    """Linear layers of the given sizes with an activation between, of which a share `dropout` is dropped in training."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
-        layers += [nn.Linear(n_in, n_out), activation()]
+        layers += [nn.Linear(n_in, n_out), dropping(activation(), dropout)]
     return nn.Sequential(*layers[:-1])
+
+
+def dropping(activation: nn.Module, share: float) -> nn.Module:
+    """The activation, followed by dropout where `share` is above 0; names of weights are the same either way.
+
+    Reference: Srivastava et al. 2014 (JMLR 15).
+    """
+    return nn.Sequential(activation, nn.Dropout(share)) if share else activation
 
 
 def zero_init(layer: nn.Module) -> nn.Module:

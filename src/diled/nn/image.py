@@ -6,9 +6,10 @@ import math
 
 from torch import Tensor, nn
 
-from diled.nn.blocks import mlp
+from diled.nn.blocks import dropping, mlp
 
 __all__ = [
+    "ACTIVATIONS",
     "ConvDecoder",
     "ConvEncoder",
     "MLPDecoder",
@@ -19,13 +20,25 @@ __all__ = [
     "padding",
 ]
 
+ACTIVATIONS: dict[str, type[nn.Module]] = {"silu": nn.SiLU, "relu": nn.ReLU}
+"""Nonlinearities of the MLPs."""
+
 
 class MLPEncoder(nn.Module):
     """x (B, *shape) -> (B, out): flatten, then `depth` hidden layers of `width`."""
 
-    def __init__(self, shape: tuple[int, ...], out: int, *, width: int = 400, depth: int = 2) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        out: int,
+        *,
+        width: int = 400,
+        depth: int = 2,
+        activation: str = "silu",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.net = mlp([math.prod(shape), *[width] * depth, out])
+        self.net = mlp([math.prod(shape), *[width] * depth, out], activation=ACTIVATIONS[activation], dropout=dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, out)."""
@@ -35,10 +48,20 @@ class MLPEncoder(nn.Module):
 class MLPDecoder(nn.Module):
     """z (B, D) -> (B, *out_shape)."""
 
-    def __init__(self, dim: int, out_shape: tuple[int, ...], *, width: int = 400, depth: int = 2) -> None:
+    def __init__(
+        self,
+        dim: int,
+        out_shape: tuple[int, ...],
+        *,
+        width: int = 400,
+        depth: int = 2,
+        activation: str = "silu",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.out_shape = tuple(out_shape)
-        self.net = mlp([dim, *[width] * depth, math.prod(out_shape)])
+        sizes = [dim, *[width] * depth, math.prod(out_shape)]
+        self.net = mlp(sizes, activation=ACTIVATIONS[activation], dropout=dropout)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, D) -> (B, *out_shape)."""
@@ -61,7 +84,9 @@ class ConvEncoder(nn.Module):
     Sizes that do not halve evenly are padded at the end by repetition; the decoder cuts the same part off.
     """
 
-    def __init__(self, shape: tuple[int, ...], out: int, *, channels: int = 32, blocks: int = 1) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], out: int, *, channels: int = 32, blocks: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         dims, levels = len(shape) - 1, conv_levels(shape[1:])
         conv = convolution(dims)
@@ -69,7 +94,7 @@ class ConvEncoder(nn.Module):
         self.padding, self.coarse = padding(shape[1:], levels)
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
-            layers += [conv(a, b, 4, stride=2, padding=1), *(_Residual(b, dims) for _ in range(blocks))]
+            layers += [conv(a, b, 4, stride=2, padding=1), *(_Residual(b, dims, dropout) for _ in range(blocks))]
         self.body = nn.Sequential(*layers)
         self.norm = nn.GroupNorm(8, widths[-1])
         self.head = nn.Linear(widths[-1] * math.prod(self.coarse), out)
@@ -83,7 +108,9 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """z (B, D) -> (B, *out_shape): the mirror image of `ConvEncoder`; each doubling is a convolution and a shuffle."""
 
-    def __init__(self, dim: int, out_shape: tuple[int, ...], *, channels: int = 32, blocks: int = 1) -> None:
+    def __init__(
+        self, dim: int, out_shape: tuple[int, ...], *, channels: int = 32, blocks: int = 1, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         dims, levels = len(out_shape) - 1, conv_levels(out_shape[1:])
         conv = convolution(dims)
@@ -92,7 +119,7 @@ class ConvDecoder(nn.Module):
         self.first = nn.Linear(dim, widths[0] * math.prod(self.coarse))
         layers: list[nn.Module] = []
         for a, b in zip(widths[:-1], widths[1:], strict=True):
-            layers += [_Residual(a, dims) for _ in range(blocks)]
+            layers += [_Residual(a, dims, dropout) for _ in range(blocks)]
             layers += [nn.GroupNorm(8, a), nn.SiLU(), conv(a, b * 2**dims, 3, padding=1), Shuffle(dims)]
         self.body = nn.Sequential(*layers)
         self.width = widths[0]
@@ -118,9 +145,9 @@ class Shuffle(nn.Module):
 
 
 class _Residual(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); the last convolution starts at zero."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))); the last convolution starts at zero, and dropout goes before it."""
 
-    def __init__(self, channels: int, dims: int) -> None:
+    def __init__(self, channels: int, dims: int, dropout: float = 0.0) -> None:
         super().__init__()
         conv = convolution(dims)
         self.net = nn.Sequential(
@@ -128,7 +155,7 @@ class _Residual(nn.Module):
             nn.SiLU(),
             conv(channels, channels, 3, padding=1),
             nn.GroupNorm(8, channels),
-            nn.SiLU(),
+            dropping(nn.SiLU(), dropout),
             conv(channels, channels, 3, padding=1),
         )
         last = self.net[-1]

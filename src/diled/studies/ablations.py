@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,26 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diled.data import Data, open_data
-from diled.errors import ConfigError, DiledError
+from diled.errors import ConfigError
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet, frechet_bootstrap
 from diled.evaluation.levels import held
 from diled.evaluation.measure import Measured, features_for
 from diled.model import Model, load
 from diled.models.sampling import described, sample_batches, samplers_in
-from diled.runs import commit, hardware, read_run
+from diled.runs import read_run
 from diled.space import raw_tensor, to_space
+from diled.studies.commands import (
+    as_records,
+    exit_code,
+    made_here,
+    record_options,
+    refuse_uncommitted,
+    training_of,
+    uncommitted,
+)
 from diled.studies.records import Record, add
-from diled.studies.table import data_key
+from diled.studies.table import data_key, system
 from diled.training.checkpoints import Log
 
 __all__ = ["COUNTS", "MARKS", "convergence", "frechet_moves", "looks", "main", "shrunk", "time_to"]
@@ -62,7 +71,7 @@ class Run:
     @property
     def system(self) -> str:
         """The row as records name it."""
-        return self.row.replace("@", "/")
+        return system(self.row)
 
 
 def runs_in(folder: Path, rows: list[str] | None = None, seeds: list[int] | None = None) -> list[Run]:
@@ -250,24 +259,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs") / STUDY, help="a folder of runs <row>-<seed>")
     parser.add_argument("--only", nargs="+", help="rows; default: all that fit (frechet: diled)")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: all (frechet: 0)")
-    parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--count", type=int, default=10_000, help="images on both sides of a Frechet distance")
-    parser.add_argument("--trial", action="store_true", help="print the figures and record nothing")
+    record_options(parser)
     chosen = parser.parse_args(argv)
-    try:
-        if not chosen.trial and (commit() or "-dirty").endswith("-dirty"):
-            raise ConfigError(
-                "Results are recorded by committed code only: commit the changes under src, or use --trial."
-            )
-        for run, data, found in _measured(chosen):
-            said = "\n".join(f"  {k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
-            print(f"{run.row}, seed {run.seed}:\n{said}", flush=True)
-            if not chosen.trial:
-                add(chosen.results / f"{STUDY}.json", records(run, data, found, chosen.what))
-    except DiledError as error:
-        print(f"diled: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run(chosen))
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    if not chosen.trial:
+        refuse_uncommitted()
+    for run, data, found in _measured(chosen):
+        said = "\n".join(f"  {k} {m.value:.4g}" for k, m in found.items() if m.value is not None)
+        print(f"{run.row}, seed {run.seed}:\n{said}", flush=True)
+        if not chosen.trial:
+            add(chosen.results / f"{STUDY}.json", records(run, data, found, chosen.what))
 
 
 def _measured(chosen: argparse.Namespace) -> Iterator[tuple[Run, Data, dict[str, Measured]]]:
@@ -298,31 +303,19 @@ def records(run: Run, data: Data, found: dict[str, Measured], what: str) -> list
         ConfigError: the run was trained by uncommitted code.
     """
     made = _provenance(run.folder)
-    trained = made.get("commit") or "-dirty"
-    if trained.endswith("-dirty"):
+    if uncommitted(made.get("commit")):
         raise ConfigError(f"{run.folder} was trained by uncommitted code: train it again, or use --trial.")
-    return [
-        Record(
-            study=STUDY,
-            data=data_key(data),
-            system=run.system,
-            seed=run.seed,
-            metric=metric,
-            value=m.value,
-            stderr=m.stderr,
-            n=m.n,
-            steps=made.get("steps"),
-            train_seconds=made.get("train_seconds"),
-            cpu_seconds=made.get("cpu_seconds"),
-            parameters=made.get("parameters"),
-            hardware=hardware(),
-            commit=commit() or "",
-            command=f"python -m diled.studies.ablations {what} --only {run.row} --seeds {run.seed}",
-            note="; ".join(part for part in (f"trained at {trained}", m.note) if part),
-        )
-        for metric, m in found.items()
-        if m.value is not None
-    ]
+    measured = as_records(
+        found,
+        study=STUDY,
+        data=data_key(data),
+        system=run.system,
+        seed=run.seed,
+        **training_of(made),
+        **made_here(),
+        command=f"python -m diled.studies.ablations {what} --only {run.row} --seeds {run.seed}",
+    )
+    return [replace(r, note="; ".join(filter(None, (f"trained at {made['commit']}", r.note)))) for r in measured]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +23,9 @@ from diled.diffusion import Diffusion, Objective, constant_beta, simple
 from diled.diffusion.schedule import alpha, like, sigma
 from diled.distributions import Normal
 from diled.draws import seeded
-from diled.errors import DiledError
-from diled.runs import commit, hardware
-from diled.studies.records import Record, add
+from diled.evaluation.measure import Measured
+from diled.studies.commands import as_records, exit_code, made_here, record_options, refuse_uncommitted, training_of
+from diled.studies.records import add
 
 __all__ = ["SCALES", "main"]
 
@@ -70,28 +69,34 @@ def main(argv: list[str] | None = None) -> int:
     """Compute and record from the command line."""
     parser = argparse.ArgumentParser(prog="python -m diled.studies.latent_scale", description=__doc__.split("\n")[0])
     parser.add_argument("--draws", type=int, default=400, help="of each code")
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--trial", action="store_true", help="print, and record nothing")
+    record_options(parser)
     chosen = parser.parse_args(argv)
-    records = []
+    return exit_code(lambda: _run(chosen))
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    if not chosen.trial:
+        refuse_uncommitted()
+    found: dict[str, Measured] = {}
     for scale in SCALES:
         with seeded(0), torch.no_grad():
-            found = figures(scale, chosen.draws)
-        for metric, values in found.items():
+            drawn = figures(scale, chosen.draws)
+        for metric, values in drawn.items():
             error = float(values.std()) / math.sqrt(len(values))
-            records.append(
-                Record("latent-scale", "none", "diled_paper", 0, f"{metric}/scale={scale:g}", float(values.mean()), error,
-                       len(values), None, None, None, None, hardware(), commit() or "",
-                       "python -m diled.studies.latent_scale")
-            )  # fmt: skip
-        print(f"{scale:>6g}  " + "  ".join(f"{name} {float(v.mean()):.4f}" for name, v in found.items()), flush=True)
+            found[f"{metric}/scale={scale:g}"] = Measured(float(values.mean()), error, len(values))
+        print(f"{scale:>6g}  " + "  ".join(f"{name} {float(v.mean()):.4f}" for name, v in drawn.items()), flush=True)
     if not chosen.trial:
-        try:
-            add(chosen.results / "latent-scale.json", records)
-        except DiledError as error:
-            print(f"diled: {error}", file=sys.stderr)
-            return 2
-    return 0
+        records = as_records(
+            found,
+            study="latent-scale",
+            data="none",
+            system="diled_paper",
+            seed=0,
+            **training_of({}),
+            **made_here(),
+            command="python -m diled.studies.latent_scale",
+        )
+        add(chosen.results / "latent-scale.json", records)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from diled.data import Data, open_data
-from diled.errors import ConfigError, DiledError, did_you_mean
+from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.measure import Measured
 from diled.model import Model, load
 from diled.reporting import figures
-from diled.runs import RunConfig, commit, hardware, read_run, read_settings, resolve
+from diled.runs import RunConfig, hardware, read_run, read_settings, resolve
 from diled.session import Session
+from diled.studies.commands import as_records, exit_code, refuse_uncommitted, training_of
 from diled.studies.records import Record, add, read
 
 __all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "studies"]
@@ -86,7 +87,7 @@ def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, A
     out = folder / f"{row}-{seed}"
     if (out / "config.json").exists():
         model, done = load(out), read_run(out)
-        if (done.training, done.preprocess, done.name, done.model) != _resolved(config, model):
+        if (done.training, done.preprocess, done.pool, done.name, done.model) != _resolved(config, model):
             raise ConfigError(f"{out} was trained with other settings than the row '{row}' has now: move it away.")
         return model, open_data(config.data, config.preprocess)
     unfinished = (out / "run.json").exists() and not (out / "config.json").exists()
@@ -96,7 +97,7 @@ def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, A
 
 def _resolved(config: RunConfig, model: Model) -> tuple[Any, ...]:
     """What a finished run must agree in with its row."""
-    return config.training, config.preprocess, config.name, config.model.resolved(model.spec)
+    return config.training, config.preprocess, config.pool, config.name, config.model.resolved(model.spec)
 
 
 def record_row(
@@ -104,28 +105,22 @@ def record_row(
 ) -> list[Record]:
     """The figures of one row as records."""
     made = model.provenance
-    return [
-        Record(
-            study=study,
-            data=data_key(data),
-            system=row.replace("@", "/"),
-            seed=seed,
-            metric=metric,
-            value=m.value,
-            stderr=m.stderr,
-            n=m.n,
-            steps=made.get("steps"),
-            train_seconds=made.get("train_seconds"),
-            cpu_seconds=made.get("cpu_seconds"),
-            parameters=model.parameters,
-            hardware=made.get("hardware") or hardware(),
-            commit=made.get("commit") or "",
-            command=command,
-            note=m.note,
-        )
-        for metric, m in found.items()
-        if m.value is not None
-    ]
+    return as_records(
+        found,
+        study=study,
+        data=data_key(data),
+        system=system(row),
+        seed=seed,
+        **training_of({**made, "parameters": model.parameters}),
+        hardware=made.get("hardware") or hardware(),
+        commit=made.get("commit") or "",
+        command=command,
+    )
+
+
+def system(row: str) -> str:
+    """The name under which a row is recorded."""
+    return row.replace("@", "/")
 
 
 def data_key(data: Data) -> str:
@@ -162,12 +157,7 @@ def run_study(program: str, chosen: argparse.Namespace, measured: Measuring) -> 
         chosen: its `arguments`.
         measured: (model, data) -> the figures.
     """
-    try:
-        _run_rows(program, chosen, measured)
-    except DiledError as error:
-        print(f"diled: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _run_rows(program, chosen, measured))
 
 
 def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> None:
@@ -176,8 +166,8 @@ def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> 
     if unknown:
         raise ConfigError(f"The study has no row '{sorted(unknown)[0]}'.{did_you_mean(sorted(unknown)[0], available)}")
     recorded = chosen.steps is None
-    if recorded and (commit() or "-dirty").endswith("-dirty"):
-        raise ConfigError("Results are recorded by committed code only: commit the changes under src, then run this.")
+    if recorded:
+        refuse_uncommitted("then run this")
     path = chosen.results / f"{chosen.study}.json"
     settings = {} if chosen.device == "auto" else {"training.device": chosen.device}
     settings |= {} if chosen.steps is None else {"training.steps": chosen.steps}

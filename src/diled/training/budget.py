@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
-from diled.space import to_space
-from diled.training.data import Batches
+from diled.training.data import Batches, Source
+from diled.training.inputs import Inputs
 
 __all__ = ["seconds_per_step", "steps_within"]
 
@@ -23,7 +23,9 @@ WARM_UP = 5
 """Steps that are not measured."""
 
 
-def steps_within(seconds: float, stages: list[Stage], values: Tensor, spec: DataSpec, config: TrainingConfig) -> int:
+def steps_within(
+    seconds: float, stages: list[Stage], values: Tensor | Source, spec: DataSpec, config: TrainingConfig
+) -> int:
     """Steps in all that fit into `seconds` of training, at the stages' shares; at least 10."""
     shares, at_least = sum(stage.share for stage in stages), min(3.0, 0.02 * seconds)
     mean = sum(
@@ -39,7 +41,7 @@ def steps_within(seconds: float, stages: list[Stage], values: Tensor, spec: Data
 
 def seconds_per_step(
     stage: Stage,
-    values: Tensor,
+    values: Tensor | Source,
     spec: DataSpec,
     config: TrainingConfig,
     *,
@@ -57,11 +59,12 @@ def seconds_per_step(
     with torch.random.fork_rng(devices=[]), stage.training():
         parameters = [p for p in stage.density.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
-        batches, done, start = Batches(values, config.batch_size, seed=0), 0, clock()
+        batches, inputs = Batches(values, config.batch_size, seed=0), Inputs(spec, config)
+        done, start = 0, clock()
         while done < WARM_UP + steps or clock() - start < at_least:
             if done == WARM_UP:
                 start = clock()
-            _step(stage, optimizer, parameters, batches, done, spec, config, device)
+            _step(stage, optimizer, parameters, batches, done, inputs, config, device)
             done += 1
         took = clock() - start
     stage.density.to("cpu").load_state_dict(kept)
@@ -76,13 +79,13 @@ def _step(
     parameters: list[nn.Parameter],
     batches: Batches,
     step: int,
-    spec: DataSpec,
+    inputs: Inputs,
     config: TrainingConfig,
     device: torch.device,
 ) -> None:
     """What the engine does in one optimiser step, without the engine."""
     for micro in range(config.accumulate):
-        x = to_space(batches.values[batches.indices(step * config.accumulate + micro)].to(device), spec)
+        x = inputs(batches.batch(step * config.accumulate + micro).to(device), 0.0)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss = total(stage.density.terms(x)).mean() / config.accumulate
         loss.backward()

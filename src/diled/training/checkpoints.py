@@ -2,7 +2,8 @@
 
     log.jsonl                      one line every `log_every` steps, and one for each look at the validation data
     checkpoints/last.ckpt          the running stage: weights, averages, optimiser, step, what the training has taken
-    checkpoints/model.safetensors  the weights after the last finished stage, and (in its header) which one that was
+    checkpoints/model.safetensors  the weights after the last finished stage, and (in its header) which one that was; before
+                                   the first, those that were taken from another run
 
 Both checkpoints are written beside the old ones and then moved into place, so at every moment one of them is whole.
 """
@@ -31,12 +32,20 @@ class NotFinite(TrainingError):
 
 
 class Spent:
-    """Seconds and warnings of a training, over all the sessions in which it ran."""
+    """Seconds, warnings and choices of a training, over all the sessions in which it ran."""
 
-    def __init__(self, seconds: float = 0.0, cpu_seconds: float = 0.0, warnings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        cpu_seconds: float = 0.0,
+        warnings: dict[str, str] | None = None,
+        kept: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
         self.seconds, self.cpu_seconds = seconds, cpu_seconds
         self.warnings = dict(warnings or {})
         """Sign -> what was said when it was first seen."""
+        self.kept = dict(kept or {})
+        """Stage -> the look whose weights it ended on, where the best ones are kept."""
         self.started = time.perf_counter(), time.process_time()
 
     def record(self) -> dict[str, Any]:
@@ -46,6 +55,7 @@ class Spent:
             "seconds": self.seconds + time.perf_counter() - wall,
             "cpu_seconds": self.cpu_seconds + time.process_time() - cpu,
             "warnings": dict(self.warnings),
+            **({"kept": dict(self.kept)} if self.kept else {}),
         }
 
 

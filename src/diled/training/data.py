@@ -1,58 +1,191 @@
-"""Batches whose content is a pure function of (seed, step), so that training resumes exactly where it was."""
+"""Training examples whose content is a pure function of (seed, step), so that training resumes exactly where it was.
+
+Example number i = 0, 1, 2, ... of a training comes from a source. Of N stored examples it is number i mod N of epoch
+floor(i / N), each epoch in an order of its own. Of a mixture with the share s of real ones it is real exactly where
+
+    floor((i + 1) s) > floor(i s),
+
+and then it is number floor(i s) of the real examples' own epochs, else number i - floor(i s) of the other source.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from diled.draws import seed_from
+from diled.space import raw_tensor
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "Fresh", "Mixed", "Shuffled", "Source", "source_of", "steps_for"]
 
 
-class Batches:
-    """An endless iterable of training batches: epoch after epoch, each in an order of its own.
+def steps_for(epochs: float, examples: int, batch: int) -> int:
+    """ceil(epochs x examples / batch): the steps in which `epochs` times as many examples are seen as there are."""
+    return max(1, math.ceil(Fraction(str(epochs)) * examples / batch))
+
+
+class Source(Protocol):
+    """Where the examples of a training come from."""
+
+    nbytes: int
+    """Memory that the stored examples take."""
+
+    def __len__(self) -> int:
+        """How many different examples there are; 0 where they are drawn anew."""
+        ...
+
+    def take(self, first: int, n: int, seed: int) -> Tensor:
+        """Raw examples number `first` to `first + n - 1` of a training, (n, *shape)."""
+        ...
+
+    def some(self, n: int) -> Tensor:
+        """About n raw examples (at most as many as there are), by torch's generator: to fit statistics to."""
+        ...
+
+
+class Shuffled:
+    """Stored examples, epoch after epoch, each in an order of its own.
 
     Args:
         values: all examples, (N, ...).
+    """
+
+    def __init__(self, values: Tensor) -> None:
+        self.values, self.nbytes = values, values.numel() * values.element_size()
+        self._key, self._order = (0, -1), torch.empty(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def take(self, first: int, n: int, seed: int) -> Tensor:
+        """A batch that would run past the end of an epoch goes on with the next epoch's order."""
+        parts = [torch.empty(0, dtype=torch.long)]
+        while n:
+            epoch, at = divmod(first, len(self.values))
+            parts.append(self.order(epoch, seed)[at : at + n])
+            first, n = first + len(parts[-1]), n - len(parts[-1])
+        return self.values[torch.cat(parts)]
+
+    def order(self, epoch: int, seed: int) -> Tensor:
+        """The permutation of an epoch."""
+        if self._key != (seed, epoch):
+            generator = torch.Generator().manual_seed(seed_from(seed, epoch))
+            self._key, self._order = (seed, epoch), torch.randperm(len(self.values), generator=generator)
+        return self._order
+
+    def some(self, n: int) -> Tensor:
+        """n of them, without repetition."""
+        return self.values[torch.randperm(len(self.values))[:n]]
+
+
+class Mixed:
+    """Real examples among synthetic ones, at a share that every batch keeps to within one example.
+
+    Args:
+        real: the real examples.
+        synthetic: the others.
+        share: s, of the real ones, in (0, 1); taken as the fraction that it is written as.
+    """
+
+    def __init__(self, real: Shuffled, synthetic: Source, share: float) -> None:
+        self.real, self.synthetic = real, synthetic
+        self.share = Fraction(str(share)).limit_denominator(1_000_000)
+        self.nbytes = real.nbytes + synthetic.nbytes
+
+    def __len__(self) -> int:
+        return len(self.real) + len(self.synthetic)
+
+    def is_real(self, first: int, n: int) -> Tensor:
+        """Which of these examples are real, (n,): those at which floor(i s) rises."""
+        i = torch.arange(first, first + n + 1)
+        return (i * self.share.numerator // self.share.denominator).diff() > 0
+
+    def take(self, first: int, n: int, seed: int) -> Tensor:
+        """Each of the two goes through its own examples in its own order."""
+        mask, before = self.is_real(first, n), first * self.share.numerator // self.share.denominator
+        count = int(mask.sum())
+        real = self.real.take(before, count, seed_from(seed, 1))
+        out = real.new_empty((n, *self.real.values.shape[1:]))
+        out[mask] = real
+        if isinstance(self.synthetic, Fresh):  # draws whole batches, of which the rows that are real go unused
+            out[~mask] = self.synthetic.take(first, n, seed)[~mask].to(out)
+        elif count < n:
+            out[~mask] = self.synthetic.take(first - before, n - count, seed_from(seed, 2)).to(out)
+        return out
+
+    def some(self, n: int) -> Tensor:
+        """Of both, at that share."""
+        count = round(n * self.share)
+        real = self.real.some(count)
+        return torch.cat([real, self.synthetic.some(n - count).to(real)])
+
+
+class Fresh:
+    """Examples that a model draws while another one trains; none is seen twice.
+
+    Args:
+        draw: (step, rank, ranks) -> the raw values of one batch, a function of these numbers alone.
+        batch: examples in each.
+    """
+
+    FEW = 2_000
+    """Drawn ones take time: so many are enough to fit statistics to."""
+
+    def __init__(self, draw: Callable[[int, int, int], Any], batch: int) -> None:
+        self.draw, self.batch, self.nbytes = draw, batch, 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def take(self, first: int, n: int, seed: int) -> Tensor:
+        """The batch that begins with example `first`, a multiple of its size."""
+        number, rest = divmod(first, self.batch)
+        assert n == self.batch, "batches are drawn whole"
+        assert rest == 0, "batches are drawn whole"
+        values = self.draw(number, 0, 1)
+        return values if isinstance(values, Tensor) else raw_tensor(values)
+
+    def some(self, n: int) -> Tensor:
+        """The first ones of the training."""
+        batches = -(-min(n, self.FEW) // self.batch)
+        return torch.cat([self.take(k * self.batch, self.batch, 0) for k in range(batches)])[:n]
+
+
+def source_of(values: Tensor | Source) -> Source:
+    """A tensor (N, ...) as a source; a source as it is."""
+    return Shuffled(values) if isinstance(values, Tensor) else values
+
+
+class Batches:
+    """An endless iterable of training batches, all of the same size.
+
+    Args:
+        values: all examples, (N, ...), or where they come from.
         batch_size: per rank.
-        seed: with the epoch's number it determines the order.
+        seed: of all orders.
         rank, ranks: this process takes every `ranks`-th batch.
         start: micro-steps to skip.
-
-    A batch that would run past the end of an epoch goes on with the next epoch's order, so every batch is full.
     """
 
     def __init__(
-        self, values: Tensor, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1, start: int = 0
+        self, values: Tensor | Source, batch_size: int, *, seed: int, rank: int = 0, ranks: int = 1, start: int = 0
     ) -> None:
-        self.values, self.batch_size, self.seed = values, batch_size, seed
+        self.source, self.batch_size, self.seed = source_of(values), batch_size, seed
         self.rank, self.ranks, self.start = rank, ranks, start
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
-    def indices(self, step: int) -> Tensor:
-        """The examples of one micro-step of this rank."""
+    def batch(self, step: int) -> Tensor:
+        """The raw examples of one micro-step of this rank."""
         first = (step * self.ranks + self.rank) * self.batch_size
-        parts, left = [], self.batch_size
-        while left:
-            epoch, at = divmod(first, len(self.values))
-            part = self.order(epoch)[at : at + left]
-            parts.append(part)
-            first, left = first + len(part), left - len(part)
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-    def order(self, epoch: int) -> Tensor:
-        """The permutation of an epoch."""
-        if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(seed_from(self.seed, epoch))
-            self._epoch, self._order = epoch, torch.randperm(len(self.values), generator=generator)
-        return self._order
+        return self.source.take(first, self.batch_size, self.seed)
 
     def __iter__(self) -> Iterator[Tensor]:
         """From `start` on, without end."""
         step = self.start
         while True:
-            yield self.values[self.indices(step)]
+            yield self.batch(step)
             step += 1

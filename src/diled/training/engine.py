@@ -27,8 +27,11 @@ from diled.config import DataSpec, TrainingConfig
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
 from diled.space import to_space
+from diled.training.best import Best, held_out_bound
 from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
-from diled.training.data import Batches
+from diled.training.data import Batches, Source
+from diled.training.half_asleep import arrange
+from diled.training.inputs import Inputs, noisy_input
 from diled.training.monitors import health
 from diled.training.signals import Signals
 from diled.training.stages import evaluating, learning_rate, parameter_groups, prepare
@@ -39,13 +42,14 @@ __all__ = ["fit"]
 def fit(
     model: nn.Module,
     stages: list[Stage],
-    values: Tensor,
+    values: Tensor | Source,
     validation: Tensor,
     spec: DataSpec,
     config: TrainingConfig,
     folder: Path,
     *,
     resume: bool = False,
+    keep_start: bool = False,
     progress: Callable[[str, int, int, float], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -54,24 +58,27 @@ def fit(
     Args:
         model: the module whose weights are kept between stages.
         stages: in order; their shares of `config.steps` are normalised.
-        values: raw training examples (N, *spec.shape).
-        validation: raw held-out examples, for the monitors.
+        values: raw training examples (N, *spec.shape), or where they come from.
+        validation: raw held-out examples, for the monitors and for early stopping.
         spec: how raw values become model space.
         config: the recipe.
         folder: of the run.
         resume: go on from the folder's checkpoint where there is one.
+        keep_start: also keep the weights that the training starts from, which came from elsewhere.
         progress: called as (stage, step, steps, nats) a few times a second.
         say: prints warnings of the monitors.
 
     Returns:
-        `steps`, and over all sessions `seconds`, `cpu_seconds` and the `warnings` that were raised.
+        `steps`, and over all sessions `seconds`, `cpu_seconds`, the `warnings` that were raised, and `kept`, stage -> `step`
+        and `bound` of the look that was chosen, where the best one is kept.
 
     Raises:
         TrainingError: a term is NaN or infinite (named; the last good checkpoint stays), the disk is full, or a
             checkpoint is damaged.
         Interrupted: on SIGINT or SIGTERM, after the state was saved.
     """
-    kept = Checkpoints(folder)
+    stages = arrange(model, stages, to_space(validation[:2], spec, draw=False), config)
+    kept, inputs = Checkpoints(folder), Inputs(spec, config)
     done, record = kept.finished(model) if resume else (0, {})
     spent = Spent(**record)
     shares = sum(stage.share for stage in stages)
@@ -87,23 +94,19 @@ def fit(
                 kept.finish(model, index + 1, spent)
             continue
         steps = max(1, round(config.steps * stage.share / shares))
-        module = _Module(stage, index, steps, spec, config)
+        before = sum(stage.share for stage in stages[:index]) / shares
+        module = _Module(stage, index, steps, inputs, config, (before, stage.share / shares))
         batches = Batches(values, config.batch_size, seed=seed_from(config.seed, index))
-        keeper = _Keeper(kept, batches, spent, fresh=not resume and index == 0)
+        fresh, best = not resume and index == 0, Best() if config.keep == "best" else None
+        keeper = _Keeper(kept, batches, spent, best, fresh=fresh, start=model if keep_start else None)
         if state is not None:
             keeper.restore(module, state)
         average = _Average(config.ema) if config.ema else None
-        writer = _Writer(Log(folder), validation[:1000], average, spent, progress, say)
-        with stage.training(), keeper.signals:
+        writer = _Writer(Log(folder), validation, average, spent, best, progress, say)
+        with stage.training(), noisy_input(stage.density, config.input_noise), keeper.signals:
             trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
-            path = None if state is None else str(kept.last)
-            try:
-                trainer.fit(module, batches, ckpt_path=path, weights_only=True)
-                check_finite(model, f"the end of stage '{stage.name}'")
-            except NotFinite as error:
-                raise TrainingError(
-                    f"{error} {keeper.left()} Start again with a lower --training.learning_rate or --training.clip."
-                ) from None
+            _run(trainer, module, batches, keeper, None if state is None else str(kept.last))
+        writer.choose(trainer, module)
         if trainer.is_global_zero:
             kept.finish(model, index + 1, spent)
         if keeper.signals.asked:
@@ -116,13 +119,32 @@ def fit(
     return {"steps": config.steps, **record, "warnings": list(record["warnings"].values())}
 
 
+def _run(trainer: pl.Trainer, module: _Module, batches: Batches, keeper: _Keeper, path: str | None) -> None:
+    """Fit one stage, from the checkpoint at `path` where there is one.
+
+    Raises:
+        TrainingError: a term or a weight is NaN or infinite.
+    """
+    try:
+        trainer.fit(module, batches, ckpt_path=path, weights_only=True)
+        check_finite(module.density, f"the end of stage '{module.stage.name}'")
+    except NotFinite as error:
+        raise TrainingError(
+            f"{error} {keeper.left()} Start again with a lower --training.learning_rate or --training.clip."
+        ) from None
+
+
 class _Module(pl.LightningModule):
     """One stage as Lightning sees it."""
 
-    def __init__(self, stage: Stage, index: int, steps: int, spec: DataSpec, config: TrainingConfig) -> None:
+    def __init__(
+        self, stage: Stage, index: int, steps: int, inputs: Inputs, config: TrainingConfig, part: tuple[float, float]
+    ) -> None:
         super().__init__()
         self.density = stage.density
-        self.stage, self.index, self.steps, self.spec, self.config = stage, index, steps, spec, config
+        self.stage, self.index, self.steps, self.inputs, self.config = stage, index, steps, inputs, config
+        self.part = part
+        """Where in the whole training this stage begins, and its share."""
         self.running: dict[str, Tensor | float] = {}
         """Sums of the terms since they were last taken."""
         self.counted = 0
@@ -132,8 +154,9 @@ class _Module(pl.LightningModule):
     def training_step(self, raw: Tensor, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
         reseed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
-        x = to_space(raw, self.spec)
-        progress = torch.full((), self.trainer.global_step / self.steps, device=x.device)
+        here, (before, share) = self.trainer.global_step / self.steps, self.part
+        x = self.inputs(raw, before + share * here)
+        progress = torch.full((), here, device=x.device)
         terms = self.density.terms(x, progress=progress)
         loss = stack(terms).sum(0).mean()
         means = {name: term.detach().mean() for name, term in terms.items()}
@@ -185,7 +208,9 @@ class _Module(pl.LightningModule):
             self.groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay, fused=fused
         )
         warmup = min(config.warmup_steps, self.steps // 10)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: learning_rate(k, self.steps, warmup))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda k: learning_rate(k, self.steps, warmup, config.schedule)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -226,8 +251,18 @@ class _Average(WeightAveraging):
 class _Keeper(Callback):
     """Saves the state between two steps: now and then, and when a signal asks to stop."""
 
-    def __init__(self, kept: Checkpoints, batches: Batches, spent: Spent, *, fresh: bool) -> None:
-        self.kept, self.batches, self.spent, self.fresh = kept, batches, spent, fresh
+    def __init__(
+        self,
+        kept: Checkpoints,
+        batches: Batches,
+        spent: Spent,
+        best: Best | None,
+        *,
+        fresh: bool,
+        start: nn.Module | None,
+    ) -> None:
+        self.kept, self.batches, self.spent, self.best = kept, batches, spent, best
+        self.fresh, self.start = fresh, start
         self.saved = time.monotonic()
         self.saved_step: int | None = None
         self.signals = Signals(self.left)
@@ -237,14 +272,15 @@ class _Keeper(Callback):
         ours, there = state["diled"], {k: v.shape for k, v in state["state_dict"].items()}
         if there != {k: v.shape for k, v in module.state_dict().items()}:
             raise TrainingError(f"{self.kept.last} does not fit the model in run.json.")
-        if ours["examples"] != len(self.batches.values):
-            raise TrainingError(
-                f"The data have changed: {ours['examples']:,} training examples then, {len(self.batches.values):,} now."
-            )
+        now = len(self.batches.source)
+        if ours["examples"] != now:
+            raise TrainingError(f"The data have changed: {ours['examples']:,} training examples then, {now:,} now.")
         self.saved_step = state["global_step"]
         self.batches.start = state["global_step"] * module.config.accumulate
         module.running, module.counted = ours["running"], ours["counted"]
         vars(self.spent).update(ours["spent"])
+        if self.best is not None:
+            vars(self.best).update(ours["best"])
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         """Each process takes batches of its own; the first one makes room for files."""
@@ -253,12 +289,15 @@ class _Keeper(Callback):
             self.kept.folder.mkdir(parents=True, exist_ok=True)
             if self.fresh:
                 self.kept.clear()
+                if self.start is not None:
+                    self.kept.finish(self.start, 0, self.spent)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what `restore` takes up."""
         checkpoint["diled"] = {
             "stage": module.index,
-            "examples": len(self.batches.values),
+            "examples": len(self.batches.source),
+            "best": None if self.best is None else dict(vars(self.best)),
             "running": {name: float(value) for name, value in module.running.items()},
             "counted": module.counted,
             "spent": self.spent.record(),
@@ -314,10 +353,11 @@ class _Writer(Callback):
         validation: Tensor,
         average: _Average | None,
         spent: Spent,
+        best: Best | None,
         progress: Callable[[str, int, int, float], None] | None,
         say: Callable[[str], None],
     ) -> None:
-        self.lines, self.validation, self.average, self.spent = log, validation, average, spent
+        self.lines, self.validation, self.average, self.spent, self.best = log, validation, average, spent, best
         self.progress, self.say = progress, say
         self.shown, self.nats = 0.0, math.nan
 
@@ -347,13 +387,26 @@ class _Writer(Callback):
         density = module.density if self.average is None else self.average.density(module)
         reseed(seed_from(module.config.seed, module.index, 2**40))
         with evaluating(density):
-            seen = health(density, to_space(self.validation.to(module.device), module.spec, draw=False))
+            spec = module.inputs.spec
+            seen = health(density, to_space(self.validation[:1000].to(module.device), spec, draw=False))
+            if self.best is not None:
+                seed = seed_from(module.config.seed, module.index, 2**42)
+                seen.values["bound"] = held_out_bound(density, self.validation, spec, seed)
+                self.best.look(trainer.global_step, seen.values["bound"], density)
         self._write(trainer, module, {"validation": seen.values}, seen.values)
         for sign, warning in seen.warnings(trainer.global_step / module.steps).items():
             if sign not in self.spent.warnings:
                 self.spent.warnings[sign] = warning
                 if trainer.is_global_zero:
                     self.say(warning)
+
+    def choose(self, trainer: pl.Trainer, module: Any) -> None:
+        """End the stage on the weights of its best look, where that is wanted, and record which look it was."""
+        if self.best is None:
+            return
+        self.best.restore(module.density)
+        self.spent.kept[module.stage.name] = self.best.record()
+        self._write(trainer, module, {"kept": self.best.record()}, {})
 
     def _write(self, trainer: pl.Trainer, module: Any, record: dict[str, Any], values: dict[str, float]) -> None:
         if not trainer.is_global_zero:

@@ -13,14 +13,17 @@ from diled.api import Stage
 from diled.config import DataSpec, TrainingConfig
 from diled.draws import seed_from
 from diled.space import to_space
+from diled.training.data import Source, source_of
 
 __all__ = ["evaluating", "learning_rate", "parameter_groups", "prepare"]
 
 
-def learning_rate(step: int, steps: int, warmup: int) -> float:
-    """The factor of the peak learning rate: a linear ramp over `warmup` steps, then half a cosine to zero."""
+def learning_rate(step: int, steps: int, warmup: int, schedule: str = "cosine") -> float:
+    """The factor of the peak learning rate: a linear ramp over `warmup` steps, then half a cosine to zero, or 1."""
     if step < warmup:
         return (step + 1) / warmup
+    if schedule == "constant":
+        return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
@@ -52,11 +55,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def prepare(stage: Stage, values: Tensor, spec: DataSpec, config: TrainingConfig, index: int) -> None:
+def prepare(stage: Stage, values: Tensor | Source, spec: DataSpec, config: TrainingConfig, index: int) -> None:
     """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own."""
     assert stage.prepare is not None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed_from(config.seed, index, 2**41))
-        rows = torch.randperm(len(values))[:10_000]
+        raw = source_of(values).some(10_000)
         stage.density.eval()
-        stage.prepare(to_space(values[rows], spec))
+        stage.prepare(to_space(raw, spec))

@@ -5,10 +5,12 @@ Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports ha
 """
 
 from diled.verbs.listing import data, demo, models
-from diled.verbs.measuring import compare, evaluate
+from diled.verbs.making import reproduce, synthesize
+from diled.verbs.measuring import audit, compare, evaluate
 from diled.verbs.using import edit, encode, interpolate, reconstruct, sample, search, train
 
 __all__ = [
+    "audit",
     "compare",
     "data",
     "demo",
@@ -18,7 +20,9 @@ __all__ = [
     "interpolate",
     "models",
     "reconstruct",
+    "reproduce",
     "sample",
     "search",
+    "synthesize",
     "train",
 ]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from diled.model import Model
 
 
-__all__ = ["compare", "evaluate"]
+__all__ = ["audit", "compare", "evaluate"]
 
 
 def evaluate(
@@ -129,3 +129,58 @@ def compare(
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{len(trained)} models on {place.name}"
     return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed)
+
+
+def audit(
+    *models: Run,
+    data: str | Path | None = None,
+    sections: Sequence[str] = (),
+    thorough: bool = False,
+    ais: bool = False,
+    examples: int | None = None,
+    steps: int | None = None,
+    radii: Sequence[float] = (),
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> dict[str, dict[str, Measured]]:
+    """Audit how well autoencoders generalize, yours or anybody's: the generalization, amortization and robustness gaps.
+
+    What is measured already is read from `out`, so an interrupted audit goes on, and another model can be added later.
+
+    Args:
+        models: runs; folders of a diffusers AutoencoderKL; or module:function, a function that returns anything with `encode`
+            and `decode`.
+        data: real data of all models; default: what each run was trained on. Foreign models need it, or a run beside them.
+        sections: bounds, amortization, likelihood, robustness, codes, pool; default: all.
+        thorough: more examples, samples, steps, restarts, and AIS: hours on two cores.
+        ais: log p(x) of 100 test examples by annealed importance sampling as well, with BDMC on samples of the model.
+        examples: of the training and of the test split, for all but the bound, which takes up to 10,000; default 1,000.
+        steps: of the per-example optimisation; default 300.
+        radii: of the strong attack, between 0 and 1; default 0.05 0.1 0.2.
+        seed: of all draws.
+        device: where to compute.
+        out: folder of the page, the figures and what is kept. Default: runs/audit, or the run's own folder `audit`.
+
+    Returns:
+        Model -> metric -> `Measured`. A section that a model cannot have is left out, and said.
+
+    Raises:
+        DiledError: no model, an unknown section, a radius outside [0, 1], or models of different data.
+    """
+    from dataclasses import replace
+
+    from diled.auditing import BRIEF, THOROUGH, audit_models, report_audit, subjects_of
+    from diled.errors import ConfigError
+    from diled.evaluation.audit import SECTIONS
+
+    if not models:
+        raise ConfigError("Name at least one model to audit: a run, a diffusers folder, or module:function.")
+    effort = THOROUGH if thorough else replace(BRIEF, annealed=100 if ais else 0)
+    chosen: dict[str, Any] = {"examples": examples, "steps": steps, "radii": tuple(map(float, radii)) or None}
+    effort = replace(effort, **{key: value for key, value in chosen.items() if value is not None})
+    subjects = subjects_of(models, data, device)
+    own = len(models) == 1 and isinstance(models[0], (str, Path)) and Path(models[0]).is_dir()
+    folder = Path(out) if out is not None else Path(str(models[0])) / "audit" if own else Path("runs") / "audit"
+    found = audit_models(subjects, folder, effort=effort, sections=tuple(sections) or SECTIONS, seed=seed)
+    return report_audit(found, subjects, folder, seed=seed)

@@ -1,0 +1,91 @@
+"""Which examples a run is trained on: the real ones, a synthetic pool, a mixture of both, or new ones without end.
+
+With N real training examples and a pool of synthetic ones,
+
+    --pool.source DIR                   the whole pool
+    --pool.source DIR --pool.folds k    its first k N examples, which then repeat
+    --pool.source DIR --pool.real s     the share s of every batch is real
+    --pool.source DIR --pool.keep       the union of both
+    --pool.fresh RUN                    samples of another model, drawn while this one trains
+
+Reference: Xiao et al. 2024 (arXiv 2310.19653), Algorithm 2 and section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diled.config import DataSpec, PoolConfig
+from diled.data import Data
+from diled.errors import DataError
+from diled.models.io import read_config
+from diled.runs import RunConfig
+from diled.space import raw_tensor
+from diled.training.data import Fresh, Mixed, Shuffled, Source
+
+__all__ = ["source_for"]
+
+
+def source_for(config: RunConfig, data: Data, say: Callable[[str], None] = print) -> Source:
+    """Where the training examples of a run come from; validation and test data are the real ones in any case.
+
+    Args:
+        config: of the run.
+        data: the real data.
+        say: prints what was found.
+
+    Raises:
+        DataError: the pool is damaged, too small, of other data, or holds test examples.
+    """
+    pool, real = config.pool, Shuffled(raw_tensor(data.train.values))
+    synthetic: Source
+    if pool.fresh is not None:
+        from diled.synthesizing import fresh
+
+        _check_scale(pool.fresh, data)
+        batch, device = config.training.batch_size, config.training.device
+        synthetic = Fresh(fresh(pool.fresh, config.training.seed, batch, device=device), batch)
+        say(f"New examples are drawn from {pool.fresh} while training.")
+    elif pool.source is not None:
+        synthetic = Shuffled(raw_tensor(_stored(pool, data, say)))
+    else:
+        return real
+    if pool.real:
+        return Mixed(real, synthetic, pool.real)
+    if pool.keep and isinstance(synthetic, Shuffled):
+        return Shuffled(torch.cat([real.values, synthetic.values.to(real.values.dtype)]))
+    return synthetic
+
+
+def _check_scale(run: str, data: Data) -> None:
+    """Refuse a run whose samples are of another shape or scale than the data's."""
+    if not (Path(run) / "config.json").exists():
+        return  # a pipeline of others; what is wrong with the folder is said where it is read
+    theirs = DataSpec(**read_config(Path(run))["data"])
+    for key in ("shape", "low", "high", *(("levels", "binarize") if data.spec.binarize == "none" else ())):
+        here, there = getattr(data.spec, key), getattr(theirs, key)
+        if here != there:
+            raise DataError(f"{run} draws other data: {key} is {there} there and {here} in {data.name}.")
+
+
+def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
+    """The raw values of the pool, as many of them as are wanted."""
+    from diled.data.synthesis import check_disjoint, open_pool
+
+    assert pool.source is not None
+    found = open_pool(pool.source, data.spec)
+    copies = check_disjoint(found, data.test.values, data.train.values, spec=data.spec)
+    there = len(found.values)
+    wanted = there if pool.folds is None else pool.folds * len(data.train)
+    if there < wanted:
+        raise DataError(
+            f"{pool.source} holds {there:,} examples, but --pool.folds {pool.folds} needs {wanted:,} ({pool.folds} times the "
+            f"{len(data.train):,} real ones): draw more, or take at most {there // len(data.train)} folds."
+        )
+    said = f"; {copies:,} of {there:,} in the pool are copies of training examples" if copies else ""
+    say(f"{wanted:,} synthetic examples of {pool.source} for {len(data.train):,} real ones{said}.")
+    return found.values[:wanted]

@@ -1,0 +1,316 @@
+"""Reproduce the studies of Xiao et al. 2024 (DMaaPx): every arm trained, audited, and set beside the paper's numbers.
+
+    python -m diled.studies.dmaapx dmaapx-mnist --scale mini --seeds 0 1 2        what `diled reproduce dmaapx-mnist` runs
+
+A study is one file under `arms`: what all arms share (`base`), the diffusion model that draws the synthetic set (`source`),
+what each arm changes (`arms`), and scales that change all of these. In order:
+
+    RUNS/STUDY-SCALE/source              the diffusion model, fitted to the same real training images
+    RUNS/STUDY-SCALE/pool                its samples, k times as many as there are images
+    RUNS/STUDY-SCALE/ARM-SEED            each arm, and its audit in the folder `audit`
+    RESULTS/dmaapx.json                  one record for each figure of each arm and seed
+
+Everything that is there already is taken as it is, so a stopped reproduction goes on.
+
+Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from diled.auditing import Audited, audit_models, subjects_of
+from diled.errors import ConfigError, did_you_mean
+from diled.evaluation.audit import Effort
+from diled.evaluation.measure import Measured
+from diled.model import Model, load
+from diled.runs import RunConfig, read_run, read_settings, resolve
+from diled.session import Session
+from diled.studies.commands import as_records, exit_code, made_here, refuse_uncommitted, training_of
+from diled.studies.records import Record, add, read
+from diled.studies.table import data_key
+from diled.synthesizing import synthesize
+
+__all__ = ["METRICS", "STUDY", "Arms", "arms_of", "main", "recorded", "reproduce", "show", "studies"]
+
+STUDY = "dmaapx"
+"""Where records of all these studies are kept; their data and systems tell them apart."""
+SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes")
+METRICS = (
+    "bound_nats/test",
+    "bound_nats/train",
+    "rate_nats/test",
+    "distortion_nats/test",
+    "generalization_gap",
+    "amortization_gap_train",
+    "amortization_gap_test",
+    "best_bound_nats/test",
+    "still_improving/test",
+    "log_p_nats/test",
+    "approximation_gap_test",
+    "generative_gap",
+    "encoder_gap",
+    "robustness_gap",
+    "input_similarity",
+    "reconstruction_similarity",
+    "robustness_gap/strong/0.05",
+    "robustness_gap/strong/0.1",
+    "robustness_gap/strong/0.2",
+    "active_units",
+    "mutual_information_most",
+    "smoothness_nats",
+    "encoder_slope/scaled",
+    "probe_accuracy/logistic",
+    "psnr",
+)
+"""Figures of the audit that are recorded, beside `test_elbo`, which is minus the bound."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """A study at one scale.
+
+    Attributes:
+        name: of the study and its scale, `dmaapx-mnist-mini`.
+        base, source: nested values of a run.
+        arms: system -> values by dotted key.
+        folds: size of the pool, in training sets.
+        effort: of the audits.
+    """
+
+    name: str
+    base: dict[str, Any]
+    source: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    folds: int
+    effort: Effort
+
+    def config(self, arm: str, seed: int, pool: Path | None = None, steps: int | None = None) -> RunConfig:
+        """The run of one arm; its pool is left out where none is given.
+
+        Args:
+            arm: one of `arms`.
+            seed: of the training.
+            pool: folder of the synthetic set.
+            steps: instead of the arm's, for a trial.
+        """
+        values = dict(self.arms[arm])
+        if any(key.startswith("pool.") for key in values):
+            if pool is None:
+                values = {key: value for key, value in values.items() if not key.startswith("pool.")}
+            else:
+                values["pool.source"] = str(pool)
+        return self._resolved({**self.base, **values}, seed, steps)
+
+    def source_config(self, seed: int = 0, steps: int | None = None) -> RunConfig:
+        """The run of the diffusion model."""
+        return self._resolved(self.source, seed, steps)
+
+    @staticmethod
+    def _resolved(values: dict[str, Any], seed: int, steps: int | None) -> RunConfig:
+        if steps is not None:
+            values = {**values, "training.epochs": None, "training.steps": steps}
+        return resolve(None, None, None, values, seed=seed)
+
+
+def studies() -> list[str]:
+    """Names of the studies."""
+    return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def arms_of(study: str, scale: str = "mini") -> Arms:
+    """A study at a scale.
+
+    Raises:
+        ConfigError: no such study, or it has no such scale.
+    """
+    if study not in studies():
+        raise ConfigError(f"There is no study '{study}'.{did_you_mean(study, studies())}")
+    whole = read_settings(Path(str(_folder() / f"{study}.yaml")))
+    if scale not in whole["scales"]:
+        raise ConfigError(f"{study} has no scale '{scale}'. Scales: {', '.join(whole['scales'])}.")
+    changes = whole["scales"][scale]
+    arms = {arm: dict(values) for arm, values in whole["arms"].items()}
+    return Arms(
+        name=f"{study}-{scale}",
+        base={**_dotted(whole["base"]), **changes.get("base", {})},
+        source={**_dotted(whole["source"]), **changes.get("source", {})},
+        arms=arms,
+        folds=changes["pool"]["folds"],
+        effort=Effort(**changes["audit"]),
+    )
+
+
+def _dotted(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{path}{key}"
+        out |= _dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return out
+
+
+def reproduce(
+    study: str,
+    scale: str = "mini",
+    *,
+    seeds: Sequence[int] = (0,),
+    only: Sequence[str] = (),
+    runs: Path = Path("runs"),
+    results: Path | None = Path("results"),
+    steps: int | None = None,
+    device: str = "auto",
+) -> dict[str, dict[int, Audited]]:
+    """Train and audit every arm with every seed; what is done already is kept.
+
+    Args:
+        study: one of `studies()`.
+        scale: one of the study's.
+        seeds: of the arms. The diffusion model is trained once, with seed 0.
+        only: arms; none named: all.
+        runs: where runs are kept.
+        results: where records go; None: nowhere.
+        steps: instead of those of all trainings, for a trial.
+        device: where to compute.
+
+    Raises:
+        ConfigError: an unknown study, scale or arm; a finished run of other settings; uncommitted code where figures are
+            recorded.
+    """
+    plan = arms_of(study, scale)
+    unknown = sorted(set(only) - set(plan.arms))
+    if unknown:
+        raise ConfigError(f"{study} has no arm '{unknown[0]}'.{did_you_mean(unknown[0], plan.arms)}")
+    if results is not None:
+        refuse_uncommitted("or give --steps for a trial")
+    folder = runs / plan.name
+    chosen = list(only) or list(plan.arms)
+    pool = None
+    if any(key.startswith("pool.") for arm in chosen for key in plan.arms[arm]):
+        pool = _pool(plan, folder, steps, device)
+    found: dict[str, dict[int, Audited]] = {arm: {} for arm in chosen}
+    for seed in seeds:
+        for arm in chosen:
+            out = folder / f"{arm.replace('/', ',')}-{seed}"
+            model = _run(plan.config(arm, seed, pool, steps), out, device)
+            subjects = subjects_of([out], None, device)
+            audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=SECTIONS)
+            found[arm][seed] = next(iter(audited.values()))
+            if results is not None:
+                command = f"python -m diled.studies.dmaapx {study} --scale {scale} --only {arm} --seeds {seed}"
+                records = _records(arm, seed, model, subjects[0].data, found[arm][seed], command, plan.name)
+                add(results / f"{STUDY}.json", records)
+            gap = found[arm][seed].figures.get("generalization_gap", Measured(None)).value
+            print(f"{arm}, seed {seed}: generalization gap {gap if gap is None else round(gap, 2)}", flush=True)
+    return found
+
+
+def _run(config: RunConfig, out: Path, device: str) -> Model:
+    """Train, go on with, or load a run.
+
+    Raises:
+        ConfigError: a finished run has other settings.
+    """
+    if (out / "config.json").exists():
+        done = read_run(out)
+        model = load(out, device=device)
+        mine = (config.training, config.preprocess, config.pool, config.name, config.model.resolved(model.spec))
+        if (done.training, done.preprocess, done.pool, done.name, done.model) != mine:
+            raise ConfigError(f"{out} was trained with other settings than the study has now: move it away.")
+        return model
+    if device != "auto":
+        config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
+    return Session(config, out=out, going_on=(out / "run.json").exists()).run()
+
+
+def _pool(plan: Arms, folder: Path, steps: int | None, device: str) -> Path:
+    """The synthetic set: its source is trained and samples are drawn where that is not done."""
+    source = folder / "source"
+    _run(plan.source_config(0, steps), source, device)
+    config = plan.source_config()
+    n = config.preprocess.limit or _train_size(config)
+    pool = folder / "pool"
+    synthesize(source, plan.folds * n, pool, seed=0, device=device)
+    return pool
+
+
+def _train_size(config: RunConfig) -> int:
+    from diled.data import open_data
+
+    return len(open_data(config.data, config.preprocess).train)
+
+
+def _records(arm: str, seed: int, model: Model, data: Any, audited: Audited, command: str, name: str) -> list[Record]:
+    """What is recorded of one arm and seed. The scale is part of the data's key."""
+    made = model.provenance
+    figures = {metric: audited.figures[metric] for metric in METRICS if metric in audited.figures}
+    bound = figures.get("bound_nats/test")
+    if bound is not None and bound.value is not None:
+        figures["test_elbo"] = Measured(-bound.value, bound.stderr, bound.n, bound.note)
+    return as_records(
+        figures,
+        study=STUDY,
+        data=f"{data_key(data)}/{name}",
+        system=arm,
+        seed=seed,
+        **training_of({**made, "parameters": model.parameters}),
+        **made_here(),
+        command=command,
+    )
+
+
+def recorded(path: Path, name: str) -> dict[str, dict[str, list[Record]]]:
+    """System -> metric -> its records, of one study at one scale."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for record in read(path):
+        if record.data.endswith(f"/{name}"):
+            found.setdefault(record.system, {}).setdefault(record.metric, []).append(record)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Reproduce from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m diled.studies.dmaapx", description="Reproduce a study of DMaaPx.")
+    parser.add_argument("study", help=f"one of: {', '.join(studies())}")
+    parser.add_argument("--scale", default="mini")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", nargs="+", default=[], help="arms; default: all")
+    parser.add_argument("--steps", type=int, help="instead of those of the arms, for a trial; nothing is recorded")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    chosen = parser.parse_args(argv)
+    return exit_code(
+        lambda: show(
+            chosen.study,
+            chosen.scale,
+            seeds=chosen.seeds,
+            only=chosen.only,
+            runs=chosen.runs,
+            results=None if chosen.steps is not None else chosen.results,
+            steps=chosen.steps,
+            device=chosen.device,
+        )
+    )
+
+
+def show(study: str, scale: str, **options: Any) -> None:
+    """`reproduce`, then print the table beside the paper's."""
+    from diled.studies.render_dmaapx import beside_the_paper
+
+    found = reproduce(study, scale, **options)
+    print(beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}))
+
+
+def _folder() -> Any:
+    return resources.files("diled.studies") / "arms"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""The tables of DMaaPx beside the paper's numbers, in Markdown.
+
+The paper's are printed in Table 7 (gaps), or read off its figures 2 and 10 (test ELBO at the end, at the best epoch).
+Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from diled.auditing import Audited
+from diled.studies.dmaapx import recorded
+from diled.studies.render import markdown
+
+__all__ = ["PAPER", "beside_the_paper", "table"]
+
+COLUMNS = {
+    "test_elbo": "test ELBO",
+    "generalization_gap": "generalization gap",
+    "amortization_gap_test": "amortization gap",
+    "robustness_gap": "robustness gap",
+}
+"""Metric -> heading, of what the paper reports."""
+
+OURS = {
+    "amortization_gap_train": "amortization gap, train",
+    "approximation_gap_test": "approximation gap",
+    "robustness_gap/strong/0.1": "robustness gap, strong",
+    "rate_nats/test": "rate",
+}
+"""The same, of what it does not."""
+
+NAMES = {
+    "vae@real": "normal",
+    "vae@real/early": "normal, early stopping",
+    "vae@augmented/naive": "Aug.Naive",
+    "vae@augmented/tuned": "Aug.Tuned",
+    "vae@synthetic/k=10": "DMaaPx, k = 10",
+    "vae@real/10N": "ten times the real data",
+    "vae@mixed/20%": "20 % real in each batch",
+    "vae@mixed/50%": "50 % real in each batch",
+    "vae@mixed/union": "real and synthetic together",
+    "vae@real/decay": "weight decay",
+    "vae@real/dropout": "dropout",
+    "vae@real/noise": "input noise",
+    "vae@real/mollify": "Mollify",
+    "vae@real/asleep": "reverse half asleep",
+    "vae@real/wide": "64 latent dimensions",
+}
+"""System -> what the paper calls it, or what it is."""
+
+PAPER: dict[str, dict[str, tuple[float | None, float, float, float]]] = {
+    "dmaapx-mnist": {
+        "vae@real": (-94.6, 25.76, 20.32, 0.49),
+        "vae@real/early": (-83.84, float("nan"), float("nan"), float("nan")),
+        "vae@augmented/naive": (-78.0, 6.38, 8.16, 0.74),
+        "vae@augmented/tuned": (-79.2, 8.16, 9.34, 0.79),
+        "vae@synthetic/k=10": (-74.3, 0.78, 7.01, 0.50),
+    },
+    "dmaapx-fashion": {
+        "vae@real": (-1811, 1234.50, 1135.89, 0.39),
+        "vae@real/early": (-1537, float("nan"), float("nan"), float("nan")),
+        "vae@augmented/naive": (-1439, 500.33, 729.83, 0.11),
+        "vae@augmented/tuned": (-1446, 614.93, 815.52, 0.21),
+        "vae@synthetic/k=10": (-1041, 136.57, 593.39, 0.31),
+    },
+}
+"""Study -> system -> the paper's figures, in the order of `COLUMNS`, of its full set and fresh samples."""
+
+Values = Mapping[str, Mapping[str, Sequence[float]]]
+"""System -> metric -> one value for each seed."""
+
+
+def table(path: Path, study: str, scale: str) -> str:
+    """The records of a study at a scale, beside the paper's figures; a sentence where there are none."""
+    found = recorded(path, f"{study}-{scale}")
+    values = {
+        system: {metric: [r.value for r in records] for metric, records in by_metric.items()}
+        for system, by_metric in found.items()
+    }
+    return _table(study, values) if values else "Nothing is recorded yet."
+
+
+def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]]) -> str:
+    """The same of audits at hand."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for system, audits in found.items():
+        for one in audits:
+            for metric, m in one.figures.items():
+                if m.value is not None:
+                    values.setdefault(system, {}).setdefault(metric, []).append(m.value)
+        if "bound_nats/test" in values.get(system, {}):
+            values[system]["test_elbo"] = [-v for v in values[system]["bound_nats/test"]]
+    return _table(study, values)
+
+
+def _table(study: str, values: Values) -> str:
+    """Rows in the order of `NAMES`; the paper's figures in brackets."""
+    order = list(NAMES)
+    systems = sorted(values, key=lambda s: (order.index(s) if s in order else len(order), _folds(s), s))
+    paper = PAPER.get(study, {})
+    head = ["trained on", "seeds", *(f"{name} (paper)" if paper else name for name in COLUMNS.values()), *OURS.values()]
+    rows = []
+    for system in systems:
+        theirs = paper.get(system)
+        cells = []
+        for i, metric in enumerate(COLUMNS):
+            cell = _cell(metric, values[system].get(metric, ()))
+            known = None if theirs is None else theirs[i]
+            cells.append(cell + (f" ({_number(metric, known)})" if known is not None and known == known else ""))
+        cells += [_cell(metric, values[system].get(metric, ())) for metric in OURS]
+        seeds = max((len(v) for v in values[system].values()), default=0)
+        rows.append([NAMES.get(system, _named(system)), str(seeds), *cells])
+    return markdown(head, rows)
+
+
+def _named(system: str) -> str:
+    name, _, variant = system.partition("/")
+    return f"DMaaPx, {variant.replace('=', ' = ')}" if name == "vae@synthetic" else system
+
+
+def _folds(system: str) -> int:
+    digits = system.rpartition("k=")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _cell(metric: str, values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    spread = f" ± {_number(metric, stdev(values))}" if len(values) > 1 else ""
+    return _number(metric, fmean(values)) + spread
+
+
+def _number(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric.startswith("robustness") or abs(value) < 100 else f"{value:.0f}"

@@ -1,0 +1,558 @@
+"""What a model is trained on: pools and mixtures, epochs, noise, the model's own samples, and the best of all looks."""
+
+import json
+import math
+import shutil
+import signal
+import sys
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from closed_forms import assert_mean
+from tiny import at_step, diled, kill, log, train, train_any, weights
+
+from diled.api import Density, Stage, total
+from diled.config import DataSpec, TrainingConfig
+from diled.data import open_data
+from diled.distributions import Normal
+from diled.errors import ConfigError, DataError
+from diled.models.autoencoder import Autoencoder
+from diled.models.priors import StandardNormal
+from diled.nn.blocks import mlp
+from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from diled.pools import source_for
+from diled.runs import read_run, resolve
+from diled.session import Session
+from diled.space import to_space
+from diled.training import best
+from diled.training.best import Best, held_out_bound
+from diled.training.data import Batches, Fresh, Mixed, Shuffled, steps_for
+from diled.training.half_asleep import HalfAsleep, arrange
+from diled.training.inputs import Inputs, mollified, mollify_std, noisy_input
+from diled.training.stages import learning_rate
+
+VECTOR = DataSpec(kind="vector", shape=(3,), low=-1.0, high=1.0)
+
+
+# Pools and mixtures
+
+REAL, MADE = torch.arange(7), torch.arange(100, 111)
+
+
+def mixed(share):
+    return Mixed(Shuffled(REAL), Shuffled(MADE), share)
+
+
+@pytest.mark.parametrize(
+    ("share", "exact"), [(0.2, "1/5"), (0.35, "7/20"), (0.5, "1/2"), (0.9, "9/10"), (1 / 3, "1/3")]
+)
+def test_example_i_is_real_where_the_floor_rises(share, exact):
+    """So among the first n there are floor(n s) real ones, and in each batch as many as the share says, to within one."""
+    seen = torch.cat([Batches(mixed(share), 8, seed=4).batch(step) for step in range(60)])
+    for n in range(1, len(seen) + 1):
+        assert int((seen[:n] < 100).sum()) == math.floor(n * Fraction(exact))
+    for batch in seen.split(8):
+        assert abs(int((batch < 100).sum()) - 8 * share) < 1
+
+
+def test_each_of_two_streams_goes_through_its_own_epochs_in_its_own_order():
+    seen = torch.cat([Batches(mixed(0.2), 5, seed=4).batch(step) for step in range(300)])
+    for values, of_them in ((REAL, seen[seen < 100]), (MADE, seen[seen >= 100])):
+        epochs = of_them[: len(of_them) // len(values) * len(values)].reshape(-1, len(values))
+        assert (epochs.sort(1).values == values).all()
+        assert len({tuple(order) for order in epochs.tolist()}) > 0.9 * len(epochs)
+    alone = Shuffled(REAL)
+    assert alone.order(0, 4).tolist() != mixed(0.2).real.order(0, 4 + 1).tolist()
+
+
+def test_a_mixture_is_a_function_of_the_step_and_shared_by_ranks():
+    whole = Batches(mixed(0.3), 12, seed=1)
+    shares = [Batches(mixed(0.3), 4, seed=1, rank=rank, ranks=3) for rank in range(3)]
+    for step in (0, 7, 3, 40):
+        assert torch.cat([share.batch(step) for share in shares]).tolist() == whole.batch(step).tolist()
+    later = iter(Batches(mixed(0.3), 12, seed=1, start=5))
+    assert next(later).tolist() == whole.batch(5).tolist()
+    assert sorted(mixed(0.5).some(8).tolist())[3] < 100 <= sorted(mixed(0.5).some(8).tolist())[4]
+
+
+def test_the_share_is_exact_after_a_billion_examples():
+    source = mixed(0.1)
+    assert source.is_real(10**9, 20).nonzero()[:, 0].tolist() == [9, 19]
+    assert mixed(1 / 3).is_real(3 * 10**9, 6).nonzero()[:, 0].tolist() == [2, 5]
+
+
+def test_fresh_examples_are_drawn_batch_by_batch():
+    fresh = Fresh(lambda step, rank, ranks: np.arange(4) + 1000 * step + 10 * rank + ranks, 4)
+    batches = Batches(fresh, 4, seed=0, rank=1, ranks=2)
+    assert batches.batch(3).tolist() == [7001, 7002, 7003, 7004], "batch number 3 x 2 + 1"
+    assert fresh.some(6).tolist() == [1, 2, 3, 4, 1001, 1002]
+    mixture = Batches(Mixed(Shuffled(REAL), fresh, 0.5), 4, seed=0).batch(2)
+    assert [int(x) if x > 6 else "real" for x in mixture] == [2001, "real", 2003, "real"]
+
+
+@pytest.fixture
+def pool(monkeypatch):
+    """A pool of 3,000 digits that no one has seen, in place of a folder."""
+    real = open_data("digits").train.values
+    noise = np.random.default_rng(1).integers(0, 3, (3000, *real.shape[1:]))
+    values = np.clip(real[np.arange(3000) % len(real)] + noise, 0, 16).astype(real.dtype)
+    checked = []
+    monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: SimpleNamespace(values=values))
+    monkeypatch.setattr("diled.data.synthesis.check_disjoint", lambda *args, **_: checked.append(args[1]) or 0)
+    return SimpleNamespace(values=values, checked=checked, real=real)
+
+
+def chosen(**values):
+    return resolve("digits", "vae", None, {f"pool.{key}": value for key, value in values.items()})
+
+
+def test_what_a_run_is_trained_on(pool):
+    data, n = open_data("digits"), 1293
+    whole = source_for(chosen(source="pool"), data)
+    assert np.array_equal(whole.values.numpy(), pool.values)
+    assert np.array_equal(pool.checked[0], data.test.values), "it must hold no test example"
+    folds = source_for(chosen(source="pool", folds=2), data)
+    assert np.array_equal(folds.values.numpy(), pool.values[: 2 * n])
+    union = source_for(chosen(source="pool", folds=1, keep=True), data)
+    assert np.array_equal(union.values.numpy(), np.concatenate([pool.real, pool.values[:n]]))
+    mixture = source_for(chosen(source="pool", folds=1, real=0.25), data)
+    assert (len(mixture), float(mixture.share)) == (2 * n, 0.25)
+    assert np.array_equal(source_for(chosen(), data).values.numpy(), pool.real)
+    with pytest.raises(DataError, match=r"holds 3,000 examples, but --pool.folds 3 needs 3,879 .* at most 2 folds"):
+        source_for(chosen(source="pool", folds=3), data)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--pool.folds", 2], "pool: 'folds' has no effect without 'source'"),
+        (["--pool.keep"], "'keep' has no effect without 'source'"),
+        (["--pool.real", 0.2], "all examples are real"),
+        (["--pool.source", "a", "--pool.fresh", "b"], "give one of them"),
+        (["--pool.source", "a", "--pool.keep", "--pool.real", 0.2], "give one of them"),
+        (["--pool.fresh", "b", "--pool.folds", 2], "'folds' has no effect without 'source'"),
+        (["--pool.sorce", "a"], "Did you mean '--pool.source'?"),
+        (["--training.epochs", 2], "'epochs' sets the number of steps"),
+        (["--training.augment", "tunned"], "tuned"),
+        (["--training.augment_values.border", "zeros"], "'augment_values.border' has no effect"),
+        (["--training.augment_values.hue", 9], "hue means nothing for images of 1 channel"),
+        (["--model.network.kind", "residual", "--model.network.dropout", 0.1], "'dropout' has no effect"),
+    ],
+)
+def test_options_without_effect_are_refused(options, words, tmp_path, capsys):
+    assert diled("train", "digits", "--model", "vae", "--out", tmp_path / "run", "--training.steps", 9, *options) == 2
+    said = capsys.readouterr().err
+    assert words in said, said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_fresh_examples(tmp_path, monkeypatch):
+    """They are asked for by number, from the same seed, and resuming asks for the next ones."""
+    asked = []
+
+    def fresh(source, seed, batch, *, device):
+        def draw(step, rank, ranks):
+            asked.append(step)
+            values = np.random.default_rng([seed, step]).integers(0, 17, (batch, 1, 8, 8))
+            return values.astype(np.float32)
+
+        return draw
+
+    monkeypatch.setitem(sys.modules, "diled.synthesizing", SimpleNamespace(fresh=fresh))
+    options = ["--pool.fresh", "somewhere", "--training.checkpoint_seconds", 1e9]
+    assert train(tmp_path / "whole", *options, model="vae", steps=20) == 0
+    assert set(range(20)) <= set(asked) <= set(range(21))  # one may be drawn ahead
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill(signal.SIGTERM))
+        assert train(tmp_path / "run", *options, model="vae", steps=20) == 130
+    assert diled("train", "--resume", tmp_path / "run", "--report", "false") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_fresh_examples_of_other_data_are_refused(tmp_path, capsys):
+    assert train(tmp_path / "other", "--preprocess.size", 6, model="vae", steps=5) == 0
+    capsys.readouterr()
+    assert train(tmp_path / "run", "--pool.fresh", tmp_path / "other", model="vae") == 2
+    assert "draws other data: shape is (1, 6, 6) there and (1, 8, 8) in digits" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# Epochs and learning rates
+
+
+def test_steps_of_epochs_are_rounded_up():
+    assert steps_for(1000, 60_000, 128) == 468_750
+    assert steps_for(2, 100, 32) == 7
+    assert steps_for(0.1, 130, 13) == 1
+    assert steps_for(1e-9, 10, 10) == 1
+
+
+def test_an_effective_epoch_is_as_many_examples_as_there_are_real_ones(tmp_path, pool):
+    run = tmp_path / "run"
+    words = ["--model", "vae", "--model.network.width", 16, "--training.epochs", 0.25, "--training.batch_size", 16]
+    words += ["--training.accumulate", 2, "--pool.source", "pool", "--report", "false", "--device", "cpu"]
+    assert diled("train", "digits", "--out", run, *words) == 0
+    assert log(run)[-1]["step"] == math.ceil(0.25 * 1293 / 32) == 11
+    assert json.loads((run / "provenance.json").read_text())["steps"] == 11
+    saved = json.loads((run / "run.json").read_text())["training"]
+    assert saved["epochs"] == 0.25
+    assert "steps" not in saved
+    assert read_run(run).training.epochs == 0.25
+    assert diled("train", "digits", "--out", tmp_path / "no", *words, "--minutes", 1) == 2
+
+
+def test_a_constant_learning_rate_stays():
+    assert [learning_rate(k, 100, 4, "constant") for k in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate(99, 100, 4, "constant") == 1
+
+
+# Mollification and noise on the input
+
+
+def test_the_noise_falls_as_published():
+    """Against the reference code's expression, whose variance starts at 1, ends at 0, and has tau = 0.7."""
+
+    def published(t):
+        def sigmoid(a):
+            return 1 / (1 + np.exp(-a))
+
+        end, tau = 3, 0.7
+        return (sigmoid(end / tau) - sigmoid(t * end / tau)) / (sigmoid(end / tau) - sigmoid(0))
+
+    assert mollify_std(0.0, 1.0) == 1
+    assert mollify_std(0.0, 0.3) == pytest.approx(0.3)
+    for progress in (0.01, 0.1, 0.25, 0.4):
+        assert mollify_std(progress, 0.6) ** 2 == pytest.approx(0.36 * published(2 * progress))
+    assert mollify_std(0.5, 1.0) == mollify_std(0.8, 1.0) == 0
+    x = torch.randn(200_000, 1)
+    noisy = mollified(x, 0.6)
+    assert noisy.var().item() == pytest.approx(1, abs=0.02), "the variance of standardised data is preserved"
+    assert (x * noisy).mean().item() == pytest.approx(0.8, abs=0.02)
+
+
+def test_mollified_data_have_their_measure_and_end_clean():
+    recipe = TrainingConfig(mollify=0.6)
+    s, a = 0.6, 0.8
+    raw = torch.full((3000, 1, 2, 2), 204, dtype=torch.uint8)  # x = 0.6
+    spec = DataSpec(kind="image", shape=(1, 2, 2), levels=2, binarize="threshold")
+    seen = Inputs(spec, recipe)(raw, 0.0)
+    expected = 0.5 * (1 + math.erf(a * 0.6 / s / math.sqrt(2)))
+    assert set(seen.unique().tolist()) == {-1.0, 1.0}
+    assert (seen == 1).float().mean().item() == pytest.approx(expected, abs=0.02)
+    for binarize, levels in (("none", 256), ("threshold", 2), ("none", None)):
+        spec = DataSpec(kind="image", shape=(1, 2, 2), levels=levels, binarize=binarize)
+        inputs = Inputs(spec, recipe)
+        assert torch.equal(inputs(raw, 0.5), to_space(raw, spec))
+        assert not torch.equal(inputs(raw, 0.3), to_space(raw, spec))
+    grid = (Inputs(DataSpec(kind="image", shape=(1, 2, 2), levels=256), recipe)(raw, 0.0) + 1) * 127.5
+    assert torch.allclose(grid, grid.round(), atol=1e-3)
+    assert grid.min() >= 0
+    assert grid.max() <= 255
+
+
+def test_mollification_follows_the_progress_of_the_whole_training(tmp_path, monkeypatch):
+    """Not that of a stage: the second stage of an LDM begins where the first one ended."""
+    seen = []
+    ordinary = Inputs.__call__
+    monkeypatch.setattr(Inputs, "__call__", lambda self, raw, at: seen.append(at) or ordinary(self, raw, at))
+    assert train(tmp_path / "run", "--training.mollify", 1, model="ldm", steps=20) == 0
+    assert seen == pytest.approx([k / 20 for k in range(20)])
+
+
+class Watched(torch.nn.Module):
+    """An encoder that keeps what it was shown."""
+
+    def forward(self, x):
+        self.seen = x
+        return Normal(x[:, :1], torch.zeros_like(x[:, :1]))
+
+
+def test_noise_is_on_the_encoders_input_alone_and_only_while_it_trains():
+    class Target(torch.nn.Module):
+        def forward(self, z):
+            return SimpleNamespace(nll=lambda x: x.pow(2).sum(1), check=lambda x: None)
+
+    model = Autoencoder(Watched(), Target(), StandardNormal((1,)))
+    x = torch.randn(20_000, 3)
+    with noisy_input(model, 0.3):
+        assert torch.equal(model.terms(x)["distortion"], x.pow(2).sum(1)), "the target is the clean x"
+        noise = model.encoder.seen - x
+        assert noise.std().item() == pytest.approx(0.3, rel=0.02)
+        assert abs((noise * x).mean().item()) < 0.01
+        model.eval().terms(x)
+        assert torch.equal(model.encoder.seen, x)
+    model.train().terms(x)
+    assert torch.equal(model.encoder.seen, x)
+
+
+def test_dropout_is_in_the_hidden_layers_and_off_in_evaluation():
+    layers = mlp([4, 1000, 1], dropout=0.25)
+    hidden = layers[1](torch.ones(2000))
+    assert (hidden == 0).float().mean().item() == pytest.approx(0.25, abs=0.04)
+    assert torch.equal(layers.eval()[1](torch.ones(9)), torch.nn.functional.silu(torch.ones(9)))
+    makers = [
+        (lambda p: MLPEncoder((1, 8, 8), 3, width=8, depth=2, dropout=p), (2, 1, 8, 8)),
+        (lambda p: MLPDecoder(3, (1, 8, 8), width=8, depth=2, dropout=p), (2, 3)),
+        (lambda p: ConvEncoder((1, 8, 8), 3, channels=8, dropout=p), (2, 1, 8, 8)),
+        (lambda p: ConvDecoder(3, (1, 8, 8), channels=8, dropout=p), (2, 3)),
+    ]
+    for make, shape in makers:
+        plain, dropping = make(0.0), make(0.5)
+        for module in dropping.modules():  # the last convolution of a block starts at zero, which would hide everything
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.normal_(module.weight)
+        plain.load_state_dict(dropping.state_dict())
+        x = torch.randn(shape)
+        assert torch.equal(plain(x), dropping.eval()(x))
+        assert not torch.equal(plain(x), dropping.train()(x))
+        assert not any(isinstance(module, torch.nn.Dropout) for module in plain.modules())
+
+
+# Reverse half asleep
+
+
+class LinearDecoder(torch.nn.Module):
+    """p(x | z) = N(W z, s^2)."""
+
+    def __init__(self, w, std):
+        super().__init__()
+        self.w, self.std = torch.nn.Parameter(w), std
+
+    def forward(self, z):
+        mean = z @ self.w.T
+        return Normal(mean, torch.full_like(mean, 2 * math.log(self.std)))
+
+
+class LinearEncoder(torch.nn.Module):
+    """The exact posterior of the linear decoder, or one that is off by `error`."""
+
+    def __init__(self, w, std, error=0.0):
+        super().__init__()
+        precision = torch.eye(w.shape[1]) + w.T @ w / std**2
+        self.gain = torch.nn.Parameter(torch.linalg.inv(precision) @ w.T / std**2)
+        self.log_var, self.error = -precision.diagonal().log(), error
+
+    def forward(self, x):
+        mean = x @ self.gain.T + self.error
+        return Normal(mean, self.log_var.expand_as(mean))
+
+
+def linear(error=0.0):
+    w = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    return w, 0.5, Autoencoder(LinearEncoder(w, 0.5, error), LinearDecoder(w, 0.5), StandardNormal((2,)))
+
+
+def test_asleep_the_loss_is_the_models_own_entropy_whatever_it_is_shown():
+    """With the exact posterior the bound is -log p(x), whose mean over the model's samples is the entropy of p."""
+    w, std, model = linear()
+    x = torch.full((40_000, 3), 50.0)
+    covariance = w @ w.T + std**2 * torch.eye(3)
+    entropy = 0.5 * torch.logdet(2 * math.pi * math.e * covariance).item()
+    assert_mean(total(HalfAsleep(model).terms(x)), entropy)
+    assert torch.equal(total(HalfAsleep(model).terms(x[:5], exact=True)) > 1000, torch.ones(5, dtype=torch.bool))
+
+
+def test_asleep_a_wrong_encoder_costs_its_divergence_from_the_posterior():
+    w, std, model = linear(error=0.1)
+    asleep = HalfAsleep(model)
+    entropy = 0.5 * torch.logdet(2 * math.pi * math.e * (w @ w.T + std**2 * torch.eye(3))).item()
+    divergence = 0.5 * 0.1**2 * (torch.exp(-model.encoder.log_var).sum().item())
+    terms = total(asleep.terms(torch.zeros(60_000, 3)))
+    assert_mean(terms, entropy + divergence)
+    terms.mean().backward()
+    assert model.encoder.gain.grad is not None
+
+
+def test_asleep_the_weight_of_the_rate_is_its_last_one():
+    seen = []
+    model = Autoencoder(*(getattr(linear()[2], name) for name in ("encoder", "decoder", "prior")),
+                        rate_weight=lambda progress: seen.append(progress) or 1.0)  # fmt: skip
+    HalfAsleep(model).terms(torch.zeros(4, 3), progress=0.1)
+    assert seen == [1.0]
+
+
+def test_the_last_stage_trains_the_encoder_alone(tmp_path):
+    """Up to there it is the run of half the length; and then decoder and prior stay as they are."""
+    options = ["--training.keep", "last"]
+    assert train(tmp_path / "half", *options, model="diled", steps=20) == 0
+    assert train(tmp_path / "run", *options, "--training.half_asleep", 0.5, model="diled", steps=40) == 0
+    half, run = weights(tmp_path / "half"), weights(tmp_path / "run")
+    stages = [line["stage"] for line in log(tmp_path / "run") if "loss" in line]
+    assert stages == ["joint"] * 2 + ["half asleep"] * 2
+    for key, value in run.items():
+        assert (value == half[key]) == (not key.startswith("encoder.")), key
+
+
+def test_shares_of_the_stages():
+    model = linear()[2]
+    stages = [Stage("a", model, 0.6), Stage("b", model, 0.2), Stage("c", model, 0.0)]
+    arranged = arrange(model, stages, torch.zeros(2, 3), TrainingConfig(half_asleep=0.25))
+    assert [stage.name for stage in arranged] == ["a", "b", "c", "half asleep"]
+    assert arranged[-1].share / sum(stage.share for stage in arranged) == pytest.approx(0.25)
+    assert arranged[-1].frozen == (model.decoder, model.prior)
+    assert model.training
+    assert arrange(model, stages, torch.zeros(2, 3), TrainingConfig()) == stages
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("ae", ["--training.half_asleep", 0.5], "trains the encoder on the bound, and this model has none"),
+        ("ddpm", ["--training.half_asleep", 0.5], "needs an encoder, a decoder and a prior"),
+        ("ppca", ["--training.half_asleep", 0.5], "nothing of this model is trained step by step"),
+        ("ppca", ["--training.augment", "naive"], "training.augment has no effect"),
+        ("edm", ["--training.input_noise", 0.5], "this model has no encoder that trains"),
+        ("ae", ["--training.keep", "best"], "stage 'autoencoder' has none"),
+        ("consistency", ["--training.keep", "best"], "stage 'consistency' has none"),
+    ],
+)  # fmt: skip
+def test_models_that_cannot_are_refused(model, options, words, tmp_path, capsys):
+    assert train_any(tmp_path / "run", model, *options) == 2
+    said = capsys.readouterr().err
+    assert words in said, said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_frozen_encoder_learns_nothing_asleep():
+    model = linear()[2]
+    stages = [Stage("a", model, frozen=(model.encoder,))]
+    for option in ({"half_asleep": 0.5}, {"input_noise": 0.1}):
+        with pytest.raises(ConfigError, match="encoder"):
+            arrange(model, stages, torch.zeros(2, 3), TrainingConfig(**option))
+
+
+# The best look
+
+
+class Counted(Density):
+    """Its bound is the mean of x plus noise; it counts what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.asked = torch.nn.Parameter(torch.zeros(1)), 0
+
+    def terms(self, q, *, exact=False, progress=1.0):
+        assert exact
+        self.asked += len(q)
+        return {"nll": q.mean(1) + self.weight + torch.randn(len(q))}
+
+
+def test_a_look_draws_every_example_equally_often():
+    raw, density = torch.rand(700, 3) * 2 - 1, Counted()
+    state = torch.get_rng_state()
+    bound = held_out_bound(density, raw, VECTOR, seed=3)
+    assert density.asked == 8 * 700
+    assert bound == pytest.approx(raw.mean().item(), abs=5 / math.sqrt(density.asked))
+    assert held_out_bound(density, raw, VECTOR, seed=3) == bound, "all looks share their noise"
+    assert held_out_bound(density, raw, VECTOR, seed=4) != bound
+    density.weight.data += 1e-3
+    assert held_out_bound(density, raw, VECTOR, seed=3) - bound == pytest.approx(1e-3, abs=1e-5)
+    assert torch.equal(torch.get_rng_state(), state)
+    density.asked = 0
+    held_out_bound(density, torch.zeros(best.DRAWS + 100, 3), VECTOR, seed=0)
+    assert density.asked == best.DRAWS
+
+
+def test_the_lowest_look_is_kept_and_the_first_of_equal_ones():
+    layer, chosen = torch.nn.Linear(1, 1), Best()
+    chosen.restore(layer)
+    for step, (bound, weight) in enumerate([(3.0, 0.0), (1.0, 1.0), (1.0, 2.0), (math.nan, 3.0), (2.0, 4.0)]):
+        torch.nn.init.constant_(layer.weight, weight)
+        chosen.look(step, bound, layer)
+    assert chosen.record() == {"step": 1, "bound": 1.0}
+    chosen.restore(layer)
+    assert layer.weight.item() == 1
+
+
+EARLY = ["--training.keep", "best", "--training.schedule", "constant", "--training.warmup_steps", 0]
+EARLY += ["--model.rate_warmup", 0, "--training.learning_rate", 0.02, "--preprocess.limit", 10]
+EARLY += ["--training.ema", 0.9, "--model.network.width", 64]
+
+
+def test_a_run_ends_on_its_best_look(tmp_path):
+    """The weights are those of a run that stops there."""
+    run = tmp_path / "run"
+    assert train(run, *EARLY, model="vae", steps=80) == 0
+    looks = {line["step"]: line["validation"]["bound"] for line in log(run) if "validation" in line}
+    step = min(looks, key=looks.get)
+    assert step < 80, "otherwise this tests nothing"
+    kept = {"step": step, "bound": looks[step]}
+    assert log(run)[-1] == {"stage": "joint", "step": 80, "kept": kept}
+    assert json.loads((run / "provenance.json").read_text())["kept"] == {"joint": kept}
+    assert train(tmp_path / "short", *EARLY, "--training.keep", "last", model="vae", steps=step) == 0
+    assert weights(run) == weights(tmp_path / "short")
+    assert "kept" not in json.loads((tmp_path / "short" / "provenance.json").read_text())
+
+
+# Resuming
+
+
+def resumes(tmp_path, monkeypatch, options, stage=0, step=13, model="vae", steps=40):
+    """Killed and resumed, a run ends on the same bytes as one that nothing interrupted."""
+    assert train(tmp_path / "whole", *options, model=model, steps=steps) == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, step, kill(signal.SIGTERM), stage)
+        assert train(tmp_path / "run", *options, model=model, steps=steps) == 130
+    assert diled("train", "--resume", tmp_path / "run", "--report", "false") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert log(tmp_path / "run") == log(tmp_path / "whole")
+
+
+def test_a_mixture_with_every_kind_of_noise_resumes(tmp_path, monkeypatch, pool):
+    options = ["--pool.source", "pool", "--pool.real", 0.3, "--training.augment", "naive", "--training.mollify", 0.5]
+    options += ["--training.input_noise", 0.1, "--model.network.dropout", 0.1, "--training.schedule", "constant"]
+    resumes(tmp_path, monkeypatch, options)
+    config = read_run(tmp_path / "run")
+    assert (config.pool.real, config.training.mollify, config.model.network.dropout) == (0.3, 0.5, 0.1)
+
+
+def test_the_best_look_survives(tmp_path, monkeypatch):
+    resumes(tmp_path / "a", monkeypatch, EARLY, step=71, steps=80)
+    asleep = [*EARLY, "--training.half_asleep", 0.5, "--training.learning_rate", 0.01]
+    resumes(tmp_path / "b", monkeypatch, asleep, stage=1, step=13, steps=40)
+    record = json.loads((tmp_path / "b" / "run" / "provenance.json").read_text())
+    assert list(record["kept"]) == ["joint", "half asleep"]
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_run_that_started_from_another_resumes_without_it(stage, tmp_path, monkeypatch):
+    """The first stage of an LDM has no prior, whose weights came from the other run too."""
+    assert train(tmp_path / "source", model="ldm", steps=10) == 0
+    options = ["--init-from", tmp_path / "source", "--training.ema", 0]
+    assert train(tmp_path / "whole", *options, model="ldm", steps=20) == 0
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, kill(signal.SIGTERM), stage)
+        assert train(tmp_path / "run", *options, model="ldm", steps=20) == 130
+    shutil.rmtree(tmp_path / "source")
+    assert diled("train", "--resume", tmp_path / "run", "--report", "false") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_frozen_parts_of_another_run_stay_when_it_is_gone(tmp_path, monkeypatch):
+    assert train(tmp_path / "source", model="vae", steps=10) == 0
+    options = ["--init-from", tmp_path / "source", "--freeze", "encoder"]
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, kill(signal.SIGTERM))
+        assert train(tmp_path / "run", *options, model="vae", steps=10) == 130
+    encoder = {k: v for k, v in weights(tmp_path / "source").items() if k.startswith("encoder.")}
+    shutil.rmtree(tmp_path / "source")
+    assert diled("train", "--resume", tmp_path / "run", "--report", "false") == 0
+    assert encoder.items() <= weights(tmp_path / "run").items()
+
+
+# Before the training
+
+
+def test_a_dry_run_and_a_budget_know_of_all_of_it(pool, capsys):
+    values = {"pool.source": "pool", "training.augment": "tuned", "training.half_asleep": 0.5, "training.steps": 10}
+    config = resolve("digits", "vae", None, values | {"model.network.width": 16}, device="cpu")
+    said = []
+    session = Session(config, out="unused", say=said.append)
+    assert [stage.name for stage in session.stages] == ["joint", "half asleep"]
+    assert session.estimate()["memory_bytes"]["data"] == pool.values.nbytes
+    assert "3,000 synthetic examples of pool for 1,293 real ones." in said
+    assert any("3,000 examples" in line for line in said)
