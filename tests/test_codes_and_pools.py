@@ -30,7 +30,6 @@ from diled.evaluation.codes import (
 from diled.evaluation.feature_nets import random_features
 from diled.evaluation.measure import Measured
 from diled.evaluation.pools import (
-    contains,
     entropy_offset,
     memorisation,
     pool_figures,
@@ -493,20 +492,6 @@ def test_entropy_offset_is_the_difference_of_cross_entropies():
     assert found.stderr == pytest.approx(math.sqrt(2 * (0.5**4 + 1) / 3000), rel=0.1)
     with pytest.raises(DataError, match="at least 2"):
         entropy_offset(StandardNormal((4,)), pool[:1], test)
-
-
-def test_test_images_in_a_pool_are_found():
-    rng = np.random.default_rng(0)
-    pool, test = (rng.integers(0, 256, (50, 1, 4, 4), dtype=np.uint8) for _ in range(2))
-    assert contains(pool, test).tolist() == []
-    pool[[3, 17]] = test[[40, 2]]
-    pool[20] = test[5] ^ np.uint8(1)  # one grey level off is another image
-    assert contains(pool, test).tolist() == [3, 17]
-    zero = np.zeros((1, 2), np.float32)
-    assert contains(-zero, zero).tolist() == [0]
-    for wrong in (pool.astype(np.float32), pool[:, :, :3]):
-        with pytest.raises(DataError, match="cannot be searched"):
-            contains(wrong, test)
 
 
 def test_all_figures_of_a_pool_and_the_callers_randomness():

@@ -13,6 +13,7 @@ import torch
 from tiny import at_step, diled, log, train, train_any, weights
 from two_processes import train_quiet
 
+from diled.api import evaluating
 from diled.runs import read_run, resolve
 from diled.session import Session
 from diled.space import to_space
@@ -21,7 +22,7 @@ from diled.training.budget import seconds_per_step, steps_within
 from diled.training.checkpoints import Log, Spent
 from diled.training.data import Batches
 from diled.training.monitors import Monitor, health
-from diled.training.stages import evaluating, learning_rate
+from diled.training.stages import learning_rate
 
 
 def settings(run):

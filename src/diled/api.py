@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ __all__ = [
     "Posterior",
     "Stage",
     "Terms",
+    "evaluating",
     "has_entropy",
     "normal_noise",
     "picture",
@@ -257,6 +258,24 @@ def scale_gradient(z: Tensor, r: Tensor | float) -> Tensor:
 def with_gradient_of(value: Tensor, loss: Tensor) -> Tensor:
     """The value (nats, to be read) of one tensor with the gradient of another (the training objective)."""
     return value.detach() + (loss - loss.detach())
+
+
+@contextmanager
+def evaluating(*parts: Any) -> Iterator[None]:
+    """Evaluation mode within the block; afterwards every module is as before.
+
+    Args:
+        parts: modules, or methods of modules; whatever else has no mode.
+    """
+    owners = [getattr(part, "__self__", part) for part in parts]
+    training = [m for owner in owners if isinstance(owner, nn.Module) for m in owner.modules() if m.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def normal_noise(like: Tensor) -> Noise:

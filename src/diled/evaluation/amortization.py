@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diled.api import Density, NoBound, Terms, total
+from diled.api import Density, NoBound, Terms, evaluating, total
 from diled.distributions import Normal
 from diled.draws import seed_from, seeded
 from diled.errors import ConfigError, DataError, did_you_mean
@@ -149,7 +149,7 @@ def optimal_bounds(
     if len(x) == 0:
         raise DataError("x holds no examples, so there is no amortization gap to measure: pass at least one.")
     found = []
-    with _evaluating(model):
+    with evaluating(model):
         posteriors = [_posterior(model, part) for part in x.split(batch)]
         if free_variance is None:
             free_variance = not isinstance(getattr(model, "encoder", None), FixedNoiseEncoder)
@@ -369,18 +369,6 @@ def _check_numbers(
     for name in starts:
         if name not in STARTS:
             raise ConfigError(f"Unknown start '{name}'.{did_you_mean(name, STARTS)}")
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Within the block the model is in evaluation mode; afterwards every part is in the mode it was in."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
 
 
 @contextmanager

@@ -11,15 +11,14 @@ attack does to reconstructions is the business of `robustness.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diled.api import Encoder, NoBound, Noise, sum_dims
+from diled.api import Encoder, NoBound, Noise, evaluating, sum_dims
 from diled.diffusion.schedule import like
 from diled.distributions import Normal
 from diled.draws import BLOCK, BlockNoise, seeded
@@ -352,20 +351,6 @@ def noise_from(seed: int, first: int, like: Tensor) -> Noise:
     skip = first % BLOCK
     source = BlockNoise(seed, first - skip, device=like.device, dtype=like.dtype)
     return lambda shape: source((skip + shape[0], *shape[1:]))[skip:]
-
-
-@contextmanager
-def evaluating(*parts: Any) -> Iterator[None]:
-    """Evaluation mode of every module, or of the one that a method belongs to; afterwards all is as before."""
-    owners = [getattr(part, "__self__", part) for part in parts]
-    training = [m for owner in owners if isinstance(owner, nn.Module) for m in owner.modules() if m.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def pixels(x: Tensor) -> Tensor:

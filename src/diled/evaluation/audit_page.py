@@ -44,12 +44,13 @@ POOL = {
     "nearer_train": ("nearer to train", "lower"),
     "copying": ("copying", "lower"),
     "copies": ("exact copies", "lower"),
-    "two_sample": ("two-sample accuracy", "lower"),
+    "c2st_accuracy": ("two-sample accuracy", "lower"),
+    "c2st_floor": ("two-sample, real data", ""),
     "frechet_pool": ("Frechet", "lower"),
-    "frechet_floor": ("real data", ""),
+    "frechet_floor": ("Frechet, real data", ""),
     "precision_pool": ("precision", "higher"),
     "recall_pool": ("recall", "higher"),
-    "entropy_offset": ("entropy offset", ""),
+    "entropy_offset_nats": ("entropy offset", ""),
 }
 """The same, of synthetic training sets."""
 

@@ -16,7 +16,6 @@ given: pixels, or those of a network.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from itertools import chain
@@ -26,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diled.data.synthesis import duplicates
 from diled.errors import ConfigError, DataError, did_you_mean
 from diled.evaluation.codes import averaged
 from diled.evaluation.feature_nets import FeatureNet, extract, fit_feature_net
@@ -35,7 +35,6 @@ from diled.evaluation.measure import NEIGHBOURS, Measured
 
 __all__ = [
     "CLASSIFIERS",
-    "contains",
     "entropy_offset",
     "memorisation",
     "pool_figures",
@@ -48,36 +47,6 @@ CLASSIFIERS = ("logistic", "mlp")
 """Of two samples of features."""
 ROUNDING = 1e-4
 """Share of the usual distance to the nearest neighbour below which an example counts as a copy."""
-
-
-def contains(pool: Any, test: Any) -> np.ndarray:
-    """The rows of the pool that are test examples, by a hash of their raw bytes, (K,) int64.
-
-    Such a pool must not be trained on: what is measured on the test set afterwards means nothing.
-
-    Args:
-        pool: raw values (N, *shape), as they are stored.
-        test: raw values (M, *shape) of the same type.
-
-    Raises:
-        DataError: shapes or types differ, so that equal examples have different bytes.
-    """
-    a, b = np.asarray(pool), np.asarray(test)
-    if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
-        raise DataError(
-            f"A pool of {a.dtype} values {a.shape[1:]} cannot be searched for test examples of {b.dtype} values "
-            f"{b.shape[1:]}: bring both to the form in which they are stored."
-        )
-    known = set(_hashes(b))
-    return np.array([row for row, key in enumerate(_hashes(a)) if key in known], dtype=np.int64)
-
-
-def _hashes(values: np.ndarray) -> list[bytes]:
-    return [hashlib.blake2b(_bytes(row), digest_size=16).digest() for row in values]
-
-
-def _bytes(row: np.ndarray) -> bytes:
-    return (row + 0.0 if row.dtype.kind == "f" else row).tobytes()  # -0.0 becomes 0.0
 
 
 def memorisation(pool: Any, train: Any, test: Any, *, limit: int = 2000, seed: int = 0) -> dict[str, Measured]:
@@ -288,7 +257,7 @@ def pool_figures(
         NoBound: a model without a bound.
     """
     rng = np.random.default_rng(seed)
-    held = contains(pool.cpu().numpy(), test.cpu().numpy())
+    held = duplicates(pool.cpu().numpy(), test.cpu().numpy())
     same = np.isin(np.arange(len(pool)), held)
     pool, test = (x[torch.from_numpy(np.sort(rng.permutation(len(x))[:limit]))] for x in (pool, test))
     s, r, t = (x.flatten(1).cpu().numpy() if features is None else extract(features, x) for x in (pool, train, test))

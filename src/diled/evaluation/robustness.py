@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Encoder, Noise, normal_noise, sum_dims
+from diled.api import Encoder, Noise, evaluating, normal_noise, sum_dims
 from diled.diffusion import SAMPLERS, Diffusion
 from diled.diffusion.process import alpha_ratio, bridge_variance
 from diled.distributions import Normal
@@ -34,7 +34,6 @@ from diled.evaluation.attack import (
     Attack,
     Attacker,
     check_radius,
-    evaluating,
     noise_from,
     paper_attack,
     pixels,

@@ -3,7 +3,7 @@
     python -m diled.studies.dmaapx dmaapx-mnist --scale mini --seeds 0 1 2        what `diled reproduce dmaapx-mnist` runs
 
 A study is one file under `arms`: what all arms share (`base`), the diffusion model that draws the synthetic set (`source`),
-what each arm changes (`arms`), and scales that change all of these. In order:
+what each arm changes (`arms`), and scales that change these and leave out arms (`without`). In order:
 
     RUNS/STUDY-SCALE/source              the diffusion model, fitted to the same real training images
     RUNS/STUDY-SCALE/pool                its samples, k times as many as there are images
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from diled.auditing import Audited, audit_models, subjects_of
+from diled.config import TrainingConfig
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.audit import Effort
 from diled.evaluation.measure import Measured
@@ -136,7 +137,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
     if scale not in whole["scales"]:
         raise ConfigError(f"{study} has no scale '{scale}'. Scales: {', '.join(whole['scales'])}.")
     changes = whole["scales"][scale]
-    arms = {arm: dict(values) for arm, values in whole["arms"].items()}
+    arms = {arm: dict(values) for arm, values in whole["arms"].items() if arm not in changes.get("without", ())}
     return Arms(
         name=f"{study}-{scale}",
         base={**_dotted(whole["base"]), **changes.get("base", {})},
@@ -220,13 +221,19 @@ def _run(config: RunConfig, out: Path, device: str) -> Model:
     if (out / "config.json").exists():
         done = read_run(out)
         model = load(out, device=device)
-        mine = (config.training, config.preprocess, config.pool, config.name, config.model.resolved(model.spec))
-        if (done.training, done.preprocess, done.pool, done.name, done.model) != mine:
+        mine = (config.preprocess, config.pool, config.name, config.model.resolved(model.spec))
+        same = _anywhere(done.training) == _anywhere(config.training)
+        if not same or (done.preprocess, done.pool, done.name, done.model) != mine:
             raise ConfigError(f"{out} was trained with other settings than the study has now: move it away.")
         return model
     if device != "auto":
         config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
     return Session(config, out=out, going_on=(out / "run.json").exists()).run()
+
+
+def _anywhere(training: TrainingConfig) -> TrainingConfig:
+    """The recipe, wherever it is computed."""
+    return training.model_copy(update={"device": "auto"})
 
 
 def _pool(plan: Arms, folder: Path, steps: int | None, device: str) -> Path:

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from diled.api import Stage, stack
+from diled.api import Stage, evaluating, stack
 from diled.config import DataSpec, TrainingConfig
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
@@ -34,7 +34,7 @@ from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs, noisy_input
 from diled.training.monitors import health
 from diled.training.signals import Signals
-from diled.training.stages import evaluating, learning_rate, parameter_groups, prepare
+from diled.training.stages import learning_rate, parameter_groups, prepare
 
 __all__ = ["fit"]
 

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diled.api import Density, NoBound, Noise, Posterior, Stage, Terms
+from diled.api import Density, NoBound, Noise, Posterior, Stage, Terms, evaluating
 from diled.config import TrainingConfig
 from diled.draws import seeded
 from diled.errors import ConfigError
-from diled.training.stages import evaluating
 
 __all__ = ["HalfAsleep", "arrange"]
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from diled.draws import seed_from
 from diled.space import to_space
 from diled.training.data import Source, source_of
 
-__all__ = ["evaluating", "learning_rate", "parameter_groups", "prepare"]
+__all__ = ["learning_rate", "parameter_groups", "prepare"]
 
 
 def learning_rate(step: int, steps: int, warmup: int, schedule: str = "cosine") -> float:
@@ -41,18 +39,6 @@ def parameter_groups(module: nn.Module) -> list[tuple[float, list[nn.Parameter]]
             apart |= {id(p) for p in part.parameters()}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
     return [(factor, parameters) for factor, parameters in [(1.0, rest), *groups] if parameters]
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode within the block; afterwards every part is as before."""
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def prepare(stage: Stage, values: Tensor | Source, spec: DataSpec, config: TrainingConfig, index: int) -> None:
