@@ -73,7 +73,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("problem.noise(OPTIMISE,", "problem.noise(REPORT,", "the draws that were optimised are reported", DRAWS),
         ("seed_from(seed, first + i)", "seed_from(seed, i)", "noise depends on the batch", APART),
         ("p.requires_grad_(True)", "p.requires_grad_(False)", "weights stay frozen", LEFT),
-        ("    model.eval()", "    model.train()", "dropout is on", LEFT),
+        ("with evaluating(model):", "with evaluating():", "dropout is on", LEFT),
     ],
     "evaluation/gaps.py": [
         (
