@@ -214,7 +214,14 @@ STUDIES = (
 )
 """Studies that the page of results shows."""
 
-ARMS = (("dmaapx-mnist", "mini"), ("dmaapx-fashion", "mini"), ("dmaapx-pool-size", "mini"))
+ARMS = (
+    ("dmaapx-mnist", "mini"),
+    ("dmaapx-fashion", "mini"),
+    ("dmaapx-pool-size", "mini"),
+    ("dmaapx-quality", "mini"),
+    ("dmaapx-width", "mini"),
+    ("dmaapx-diled", "mini"),
+)
 """Studies of DMaaPx, and their scales, that the page on the audit shows."""
 
 

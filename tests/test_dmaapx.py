@@ -12,7 +12,7 @@ from diled.errors import ConfigError
 from diled.studies import dmaapx
 from diled.studies.commands import as_records
 from diled.studies.records import add
-from diled.studies.render_dmaapx import NAMES, PAPER, beside_the_paper, table
+from diled.studies.render_dmaapx import PAPER, beside_the_paper, table
 
 ARMS = """
 base:
@@ -25,6 +25,8 @@ source:
   preprocess: {limit: 40}
   model: {name: edm, diffusion: {kind: mlp, width: 8}}
   training: {steps: 4, batch_size: 16}
+sources:
+  edm: {}
 arms:
   vae@real: {}
   vae@synthetic/k=2: {pool.folds: 2}
@@ -50,32 +52,44 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("study", dmaapx.studies())
-@pytest.mark.parametrize("scale", ["mini", "paper"])
-def test_every_arm_is_a_valid_run_that_differs_in_what_it_says(study: str, scale: str) -> None:
-    if study == "dmaapx-pool-size" and scale == "paper":
-        with pytest.raises(ConfigError, match="mini"):
-            dmaapx.arms_of(study, scale)
-        return
-    plan = dmaapx.arms_of(study, scale)
-    normal = plan.config("vae@real", seed=3)
+def plans() -> list[dmaapx.Arms]:
+    return [dmaapx.arms_of(study, scale) for study in dmaapx.studies() for scale in dmaapx.scales(study)]
+
+
+@pytest.mark.parametrize("plan", plans(), ids=lambda plan: plan.name)
+def test_every_arm_is_a_valid_run_that_differs_in_what_it_says(plan: dmaapx.Arms) -> None:
+    normal = plan.config(next(iter(plan.arms)), seed=3)
     assert normal.training.seed == 3
     assert normal.training.epochs == 1000
     assert normal.training.schedule == "constant"
     for arm, values in plan.arms.items():
-        assert arm in NAMES or arm.startswith("vae@synthetic/")
         config = plan.config(arm, seed=3, pool=Path("pool"))
-        assert (config.pool.source == "pool") == any(key.startswith("pool.") for key in values)
+        assert config.name == arm.split("@")[0]
+        assert (config.pool.source == "pool") == (arm in plan.drawn)
+        assert arm not in plan.drawn or plan.drawn[arm] in {*plan.sources, *plan.arms} - {arm}
         assert config.pool.folds is None or config.pool.folds <= plan.folds
         groups = {key.split(".")[0] for key in values}
         for group in {"model", "training", "preprocess"} - groups:
             assert getattr(config, group) == getattr(normal, group), f"{arm} changes {group}"
         seen = (config.training.epochs or 0) * (config.preprocess.limit or 1)
         assert seen == 1000 * (normal.preprocess.limit or 1), "every arm sees as many examples"
-    source = plan.source_config()
-    assert source.name == "edm"
-    assert source.preprocess.limit == normal.preprocess.limit, "the source sees the same images"
-    assert source.preprocess.size == normal.preprocess.size
+    for name in plan.sources:
+        source = plan.source_config(name)
+        assert source.name == "edm"
+        assert (source.preprocess.limit or 1) <= (normal.preprocess.limit or 1), "the source sees no other images"
+        assert source.preprocess.size == normal.preprocess.size
+
+
+def test_an_arm_may_be_trained_on_another_arm_s_samples(small: Path) -> None:
+    path = small / "arms" / "dmaapx-mnist.yaml"
+    path.write_text(
+        path.read_text().replace("scales:", "  vae@self/1: {from: vae@real}\n  vae@self/2: {from: vae@self/1}\nscales:")
+    )
+    found = dmaapx.reproduce("dmaapx-mnist", only=["vae@self/2"], runs=small / "r", results=None, steps=2, device="cpu")
+    assert list(found) == ["vae@self/2"]
+    there = {p.name for p in (small / "r" / "dmaapx-mnist-mini").iterdir()}
+    assert there == {"pool", "vae@real-0", "vae@self,1-0", "vae@self,2-0"}
+    assert {p.name for p in (small / "r" / "dmaapx-mnist-mini" / "pool").iterdir()} == {"vae@real-0", "vae@self,1-0"}
 
 
 def test_the_paper_s_network_at_the_paper_s_scale() -> None:
@@ -90,7 +104,7 @@ def test_a_reproduction_goes_on_and_records_nothing_twice(small: Path, monkeypat
     found = dmaapx.reproduce("dmaapx-mnist", seeds=[0, 1], runs=runs, results=None, device="cpu")
     assert set(found) == {"vae@real", "vae@synthetic/k=2"}
     assert set(found["vae@real"]) == {0, 1}
-    assert (runs / "dmaapx-mnist-mini" / "pool" / "manifest.json").exists()
+    assert (runs / "dmaapx-mnist-mini" / "pool" / "edm" / "manifest.json").exists()
 
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")

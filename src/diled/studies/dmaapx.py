@@ -2,11 +2,13 @@
 
     python -m diled.studies.dmaapx dmaapx-mnist --scale mini --seeds 0 1 2        what `diled reproduce dmaapx-mnist` runs
 
-A study is one file under `arms`: what all arms share (`base`), the diffusion model that draws the synthetic set (`source`),
-what each arm changes (`arms`), and scales that change these and leave out arms (`without`). In order:
+A study is one file under `arms`: what all arms share (`base`); what draws synthetic sets (`sources`, each with the values of
+a run, and `sampler_steps`); what each arm changes (`arms`), with `from` for the source, or another arm of the same seed, whose
+samples it is trained on (the first source unless said otherwise); and scales, which change these and leave out arms
+(`without`). In order:
 
-    RUNS/STUDY-SCALE/source              the diffusion model, fitted to the same real training images
-    RUNS/STUDY-SCALE/pool                its samples, k times as many as there are images
+    RUNS/STUDY-SCALE/source/NAME         a diffusion model, fitted to the same real training images
+    RUNS/STUDY-SCALE/pool/NAME           its samples, k times as many as there are images
     RUNS/STUDY-SCALE/ARM-SEED            each arm, and its audit in the folder `audit`
     RESULTS/dmaapx.json                  one record for each figure of each arm and seed
 
@@ -38,7 +40,19 @@ from diled.studies.records import Record, add, read
 from diled.studies.table import data_key
 from diled.synthesizing import synthesize
 
-__all__ = ["METRICS", "STUDY", "Arms", "arms_of", "main", "recorded", "reproduce", "show", "studies"]
+__all__ = [
+    "METRICS",
+    "STUDY",
+    "Arms",
+    "Source",
+    "arms_of",
+    "main",
+    "recorded",
+    "reproduce",
+    "scales",
+    "show",
+    "studies",
+]
 
 STUDY = "dmaapx"
 """Where records of all these studies are kept; their data and systems tell them apart."""
@@ -74,55 +88,70 @@ METRICS = (
 
 
 @dataclass(frozen=True)
+class Source:
+    """What draws a synthetic set: the values of a run by dotted key, and the steps of its sampler (None: its own)."""
+
+    values: dict[str, Any]
+    sampler_steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Arms:
     """A study at one scale.
 
     Attributes:
         name: of the study and its scale, `dmaapx-mnist-mini`.
-        base, source: nested values of a run.
+        base: values of a run by dotted key.
+        sources: name -> what draws a synthetic set.
         arms: system -> values by dotted key.
-        folds: size of the pool, in training sets.
+        drawn: system -> the source or the arm that its synthetic set comes from; only of arms that have one.
+        folds: size of a synthetic set, in training sets.
         effort: of the audits.
     """
 
     name: str
     base: dict[str, Any]
-    source: dict[str, Any]
+    sources: dict[str, Source]
     arms: dict[str, dict[str, Any]]
+    drawn: dict[str, str]
     folds: int
     effort: Effort
 
     def config(self, arm: str, seed: int, pool: Path | None = None, steps: int | None = None) -> RunConfig:
-        """The run of one arm; its pool is left out where none is given.
+        """The run of one arm.
 
         Args:
             arm: one of `arms`.
             seed: of the training.
-            pool: folder of the synthetic set.
+            pool: folder of the synthetic set, where it has one.
             steps: instead of the arm's, for a trial.
         """
         values = dict(self.arms[arm])
-        if any(key.startswith("pool.") for key in values):
-            if pool is None:
-                values = {key: value for key, value in values.items() if not key.startswith("pool.")}
-            else:
-                values["pool.source"] = str(pool)
-        return self._resolved({**self.base, **values}, seed, steps)
+        if arm in self.drawn and pool is not None:
+            values["pool.source"] = str(pool)
+        else:
+            values = {key: value for key, value in values.items() if not key.startswith("pool.")}
+        return _resolved({**self.base, **values}, seed, steps)
 
-    def source_config(self, seed: int = 0, steps: int | None = None) -> RunConfig:
-        """The run of the diffusion model."""
-        return self._resolved(self.source, seed, steps)
+    def source_config(self, name: str, steps: int | None = None) -> RunConfig:
+        """The run of a source."""
+        return _resolved(self.sources[name].values, 0, steps)
 
-    @staticmethod
-    def _resolved(values: dict[str, Any], seed: int, steps: int | None) -> RunConfig:
-        if steps is not None:
-            values = {**values, "training.epochs": None, "training.steps": steps}
-        return resolve(None, None, None, values, seed=seed)
+
+def _resolved(values: dict[str, Any], seed: int, steps: int | None) -> RunConfig:
+    if steps is not None:
+        values = {**values, "training.epochs": None, "training.steps": steps}
+    return resolve(None, None, None, values, seed=seed)
 
 
 def studies() -> list[str]:
     """Names of the studies."""
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
+
+
+def scales(study: str) -> list[str]:
+    """The scales of a study."""
+    return list(read_settings(Path(str(_folder() / f"{study}.yaml")))["scales"])
 
 
 def arms_of(study: str, scale: str = "mini") -> Arms:
@@ -137,15 +166,27 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
     if scale not in whole["scales"]:
         raise ConfigError(f"{study} has no scale '{scale}'. Scales: {', '.join(whole['scales'])}.")
     changes = whole["scales"][scale]
-    arms = {arm: dict(values) for arm, values in whole["arms"].items() if arm not in changes.get("without", ())}
+    given = {arm: dict(values) for arm, values in whole["arms"].items() if arm not in changes.get("without", ())}
+    common = {**_dotted(whole.get("source", {})), **changes.get("source", {})}
+    sources = {}
+    for name, values in whole.get("sources", {}).items():
+        own = dict(values)
+        sources[name] = Source(sampler_steps=own.pop("sampler_steps", None), values={**common, **own})
+    drawn = {arm: values.pop("from", next(iter(sources), "")) for arm, values in given.items() if _drawn(values)}
     return Arms(
         name=f"{study}-{scale}",
         base={**_dotted(whole["base"]), **changes.get("base", {})},
-        source={**_dotted(whole["source"]), **changes.get("source", {})},
-        arms=arms,
+        sources=sources,
+        arms=given,
+        drawn=drawn,
         folds=changes["pool"]["folds"],
         effort=Effort(**changes["audit"]),
     )
+
+
+def _drawn(values: dict[str, Any]) -> bool:
+    """Whether an arm is trained on a synthetic set."""
+    return "from" in values or any(key.startswith("pool.") for key in values)
 
 
 def _dotted(values: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -192,14 +233,11 @@ def reproduce(
         refuse_uncommitted("or give --steps for a trial")
     folder = runs / plan.name
     chosen = list(only) or list(plan.arms)
-    pool = None
-    if any(key.startswith("pool.") for arm in chosen for key in plan.arms[arm]):
-        pool = _pool(plan, folder, steps, device)
     found: dict[str, dict[int, Audited]] = {arm: {} for arm in chosen}
     for seed in seeds:
         for arm in chosen:
-            out = folder / f"{arm.replace('/', ',')}-{seed}"
-            model = _run(plan.config(arm, seed, pool, steps), out, device)
+            out = _place(folder, arm, seed)
+            model = _trained(plan, arm, seed, folder, steps, device)
             subjects = subjects_of([out], None, device)
             audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=SECTIONS)
             found[arm][seed] = next(iter(audited.values()))
@@ -210,6 +248,32 @@ def reproduce(
             gap = found[arm][seed].figures.get("generalization_gap", Measured(None)).value
             print(f"{arm}, seed {seed}: generalization gap {gap if gap is None else round(gap, 2)}", flush=True)
     return found
+
+
+def _place(folder: Path, arm: str, seed: int) -> Path:
+    return folder / f"{arm.replace('/', ',')}-{seed}"
+
+
+def _trained(plan: Arms, arm: str, seed: int, folder: Path, steps: int | None, device: str) -> Model:
+    """An arm's model; first what it is trained on, which may be the samples of another arm."""
+    pool = None
+    if arm in plan.drawn:
+        source = plan.drawn[arm]
+        own = source in plan.arms  # samples are draws from p(x | z), not its means
+        if own:
+            _trained(plan, source, seed, folder, steps, device)
+            origin, pool, taken = (
+                _place(folder, source, seed),
+                folder / "pool" / _place(folder, source, seed).name,
+                None,
+            )
+        else:
+            origin, pool = folder / "source" / source, folder / "pool" / source
+            _run(plan.source_config(source, steps), origin, device)
+            taken = plan.sources[source].sampler_steps
+        n = plan.folds * _train_size(plan.config(arm, seed, None, steps))
+        synthesize(origin, n, pool, steps=taken, seed=seed if own else 0, draw=own, device=device)
+    return _run(plan.config(arm, seed, pool, steps), _place(folder, arm, seed), device)
 
 
 def _run(config: RunConfig, out: Path, device: str) -> Model:
@@ -236,20 +300,12 @@ def _anywhere(training: TrainingConfig) -> TrainingConfig:
     return training.model_copy(update={"device": "auto"})
 
 
-def _pool(plan: Arms, folder: Path, steps: int | None, device: str) -> Path:
-    """The synthetic set: its source is trained and samples are drawn where that is not done."""
-    source = folder / "source"
-    _run(plan.source_config(0, steps), source, device)
-    config = plan.source_config()
-    n = config.preprocess.limit or _train_size(config)
-    pool = folder / "pool"
-    synthesize(source, plan.folds * n, pool, seed=0, device=device)
-    return pool
-
-
 def _train_size(config: RunConfig) -> int:
+    """How many real training images an arm has."""
     from diled.data import open_data
 
+    if config.preprocess.limit is not None:
+        return config.preprocess.limit
     return len(open_data(config.data, config.preprocess).train)
 
 

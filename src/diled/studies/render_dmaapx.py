@@ -48,6 +48,7 @@ NAMES = {
     "vae@real/mollify": "Mollify",
     "vae@real/asleep": "reverse half asleep",
     "vae@real/wide": "64 latent dimensions",
+    "vae@self": "its own samples",
 }
 """System -> what the paper calls it, or what it is."""
 

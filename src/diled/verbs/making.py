@@ -73,7 +73,8 @@ def reproduce(
     What is done already is kept, so a stopped reproduction goes on.
 
     Args:
-        study: dmaapx-mnist, dmaapx-fashion, dmaapx-pool-size; without it, the studies are listed.
+        study: dmaapx-mnist, dmaapx-fashion, dmaapx-pool-size, dmaapx-quality, dmaapx-width, dmaapx-diled; without it, they are
+            listed.
         scale: mini (two cores) or paper (a GPU).
         seeds: of the arms.
         only: arms, by name; default: all.
