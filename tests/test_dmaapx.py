@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import diled
 
+from diled.data import open_data
 from diled.errors import ConfigError
-from diled.studies import dmaapx
+from diled.studies import calibration, dmaapx
 from diled.studies.commands import as_records
 from diled.studies.records import add
 from diled.studies.render_dmaapx import PAPER, beside_the_paper, table
@@ -174,3 +176,24 @@ def test_the_paper_s_figures_are_in_its_order() -> None:
             assert order[0] == "vae@synthetic/k=10"
             assert order[-1] == "vae@real"
         assert max(known, key=lambda s: known[s][0] or 0.0) == "vae@synthetic/k=10"
+
+
+def test_the_curve_is_read_off_the_log(tmp_path: Path) -> None:
+    """Ten steps an epoch; the bound falls until epoch 50 and rises again."""
+    bounds = {epoch: 84 + 0.01 * abs(epoch - 50) for epoch in range(1, 101)}
+    lines = [{"stage": "joint", "step": 10 * e, "validation": {"bound": b, "distortion": 0}} for e, b in bounds.items()]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = calibration.curve(tmp_path, 10)
+    assert found["peak_epoch"].value == 50
+    assert found["peak_test_elbo"].value == -84
+    assert found["test_elbo/epoch=100"].value == pytest.approx(-84.5)
+    assert "test_elbo/epoch=200" not in found
+
+
+def test_calibration_trains_on_all_training_images_and_looks_at_test_images() -> None:
+    data = open_data("digits")
+    whole = calibration.undivided(data, seen=30)
+    assert len(whole.train) == len(data.train) + len(data.validation) == 1437
+    assert len(whole.train.labels["label"]) == len(whole.train.ids) == 1437
+    assert set(whole.validation.ids) < set(data.test.ids)
+    assert len(whole.validation) == 30
