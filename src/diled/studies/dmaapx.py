@@ -180,7 +180,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
         arms=given,
         drawn=drawn,
         folds=changes["pool"]["folds"],
-        effort=Effort(**changes["audit"]),
+        effort=Effort(**{key: tuple(v) if isinstance(v, list) else v for key, v in changes["audit"].items()}),
     )
 
 

@@ -67,6 +67,13 @@ PAPER: dict[str, dict[str, tuple[float | None, float, float, float]]] = {
         "vae@augmented/tuned": (-1446, 614.93, 815.52, 0.21),
         "vae@synthetic/k=10": (-1041, 136.57, 593.39, 0.31),
     },
+    "dmaapx-cifar10": {
+        "vae@real": (-11497, 841.54, 835.86, 0.41),
+        "vae@real/early": (-11369, float("nan"), float("nan"), float("nan")),
+        "vae@augmented/naive": (-11043, 228.05, 390.25, 0.35),
+        "vae@augmented/tuned": (-10968, 94.28, 328.08, 0.35),
+        "vae@synthetic/k=10": (-10965, 5.44, 288.82, 0.30),
+    },
 }
 """Study -> system -> the paper's figures, in the order of `COLUMNS`, of its full set and fresh samples."""
 

@@ -73,9 +73,8 @@ def reproduce(
     What is done already is kept, so a stopped reproduction goes on.
 
     Args:
-        study: dmaapx-mnist, dmaapx-fashion, dmaapx-pool-size, dmaapx-quality, dmaapx-width, dmaapx-diled; without it, they are
-            listed.
-        scale: mini (two cores) or paper (a GPU).
+        study: its name, such as dmaapx-mnist; without it, the studies are listed.
+        scale: mini (two cores), paper, or what else the study has.
         seeds: of the arms.
         only: arms, by name; default: all.
         steps: instead of those of all trainings, for a trial.
