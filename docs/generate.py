@@ -23,6 +23,7 @@ from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 from diled.studies.records import read
 from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
+from diled.studies.render_dmaapx import ratios
 from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
 from diled.studies.render_targets import targets
@@ -225,6 +226,11 @@ ARMS = (
 """Studies of DMaaPx, and their scales, that the page on the audit shows."""
 
 
+def with_ratios(study: str) -> str:
+    """Speed ratios and the records behind them."""
+    return with_provenance(study, ratios(RESULTS / f"{study}.json"))
+
+
 def dmaapx(study: str, scale: str) -> str:
     """A table of DMaaPx beside the paper's numbers."""
     return beside_the_paper(RESULTS / "dmaapx.json", study, scale)
@@ -242,6 +248,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "audit.md": {
         "pool": lambda: table(["option", "default", "meaning"], options(PoolConfig, "pool")),
         **{f"{study}-{scale}": partial(dmaapx, study, scale) for study, scale in ARMS},
+        **{study: partial(with_ratios, study) for study in ("amortization-speed", "synthesis-speed")},
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {

@@ -142,6 +142,16 @@ def test_exact_posteriors_give_weights_without_variance():
     torch.testing.assert_close(got, -m.nll(X).repeat(4))
 
 
+def test_an_exact_proposal_mends_a_bad_encoder():
+    m = linear_gaussian()
+    bad, (mean, var) = autoencoder(m, StandardNormal((2,)), 3.0, 0.1), m.posterior(X)
+    exact = Normal(mean, torch.log(var).expand_as(mean))
+    torch.testing.assert_close(log_weight(bad, X, copies=4, proposal=exact), -m.nll(X).repeat(4))
+    many = X.repeat(40, 1)  # more than one block: each example keeps its own proposal
+    got = iwae(bad, many, (1, 3), proposal=Normal(mean.repeat(40, 1), exact.log_var.repeat(40, 1)))
+    torch.testing.assert_close(got.best, -m.nll(many))
+
+
 def test_exact_posteriors_of_two_levels_give_weights_without_variance():
     model, m = two_levels()
     torch.testing.assert_close(log_weight(model, X, copies=4), -m.nll(X).repeat(4))

@@ -43,7 +43,7 @@ __all__ = ["BRIEF", "THOROUGH", "Audited", "Effort", "Subject", "audit_models", 
 USES: dict[str, tuple[str, ...]] = {
     "bounds": ("bounded", "samples"),
     "amortization": ("examples", "samples", "steps"),
-    "likelihood": ("examples", "weights", "ode_weights", "ode_examples", "annealed", "annealing"),
+    "likelihood": ("examples", "samples", "steps", "weights", "ode_weights", "ode_examples", "annealed", "annealing"),
     "robustness": (
         "radii", "references", "restarts", "iterations",
         "published_references", "published_radius", "published_iterations",
@@ -52,7 +52,7 @@ USES: dict[str, tuple[str, ...]] = {
     "pool": (),
 }  # fmt: skip
 """Section -> what of the effort its figures depend on."""
-VERSION = 1
+VERSION = 2
 """Raised when a section comes to measure something else, so that earlier cells are not taken for it."""
 POOL = 10_000
 """Examples of a synthetic set that are compared with real ones."""
@@ -133,45 +133,53 @@ def audit_models(
     for subject, stem in zip(subjects, file_names([s.name for s in subjects]), strict=True):
         examples = examples_of(subject, seed)
         print_of = _fingerprint(subject.data.train) + tests[0]
-        measured = {}
+        measured: dict[str, Section | str] = {}
         for name in sections:
             if name == "pool" and subject.pool is None:
                 continue
-            key = _key(subject, name, effort, seed, print_of)
-            measured[name] = _cell(cells / f"{stem}-{name}", key, subject, name, examples, effort, seed, say)
+            earlier = {done: section for done, section in measured.items() if isinstance(section, Section)}
+            key = _key(subject, name, effort, seed, print_of, "amortization" in earlier)
+            kept = _kept(cells / f"{stem}-{name}", key)
+            if kept is None:
+                kept = _measured(subject, name, examples, effort, seed, earlier, say)
+                _write(cells / f"{stem}-{name}", key, kept)
+            else:
+                say(f"{subject.name}: {name}, already measured")
+            measured[name] = kept
         found[subject.name] = combined(measured, subject.notes)
     return found
 
 
-def _cell(
-    path: Path, key: str, subject: Subject, name: str, examples: Examples, effort: Effort, seed: int, say: Any
+def _measured(
+    subject: Subject,
+    name: str,
+    examples: Examples,
+    effort: Effort,
+    seed: int,
+    earlier: dict[str, Section],
+    say: Callable[[str], None],
 ) -> Section | str:
-    """One section: read where it is there, else measured and kept. The words of a refusal in its place."""
-    kept = _read(path, key)
-    if kept is not None:
-        say(f"{subject.name}: {name}, already measured")
-        return kept
+    """One section, or the words of a refusal in its place."""
     start = time.monotonic()
     result: Section | str
     try:
-        result = audit_section(name, subject.density, examples, effort, seed)
+        result = audit_section(name, subject.density, examples, effort, seed, earlier)
     except (NoBound, ConfigError, ModelError, DataError) as refusal:
         result = str(refusal)
-    _write(path, key, result)
     said = f"no figures: {result}" if isinstance(result, str) else duration(time.monotonic() - start)
     say(f"{subject.name}: {name}, {said}")
     return result
 
 
-def _key(subject: Subject, name: str, effort: Effort, seed: int, data: str) -> str:
-    """What a section's figures depend on, as a hash."""
+def _key(subject: Subject, name: str, effort: Effort, seed: int, data: str, amortized: bool) -> str:
+    """What a section's figures depend on, as a hash; those of log p(x) on whether the best q were at hand."""
     used = {key: value for key, value in asdict(effort).items() if key in USES[name]}
     pool = "" if subject.pool is None or name != "pool" else hashlib.sha256(subject.pool.tobytes()).hexdigest()
-    facts = [VERSION, subject.identity, name, used, seed, data, pool]
+    facts = [VERSION, subject.identity, name, used, seed, data, pool, amortized and name == "likelihood"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _read(path: Path, key: str) -> Section | str | None:
+def _kept(path: Path, key: str) -> Section | str | None:
     """A finished cell with this key; None where there is none, or another one."""
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))

@@ -118,6 +118,28 @@ class VAEConfig(WarmupConfig):
         "VAE", "Gaussian, learned variance", "likelihood", "standard normal", "joint, warm-up", "yes",
         "Kingma & Welling 2014",
     )  # fmt: skip
+    posterior: Literal["gaussian", "flow"] = "gaussian"
+    """q(z | x): a Gaussian of learned diagonal variance, or that carried through a flow of affine couplings, which are given
+    what the encoder says of x (Kingma et al. 2016; Dinh et al. 2017)."""
+    flow_steps: int = Field(4, ge=1)
+    """Couplings of the flow; each moves half of the dimensions."""
+    importance: int = Field(1, ge=1)
+    """K: codes of each example in training. More than one trains on the importance-weighted bound, which is tighter (Burda
+    et al. 2016), at the price of K decodings; it needs rate_warmup 0. The more there are, the noisier is what the encoder
+    learns from (Rainforth et al. 2018). Every reported bound is that of one code all the same."""
+
+    @model_validator(mode="after")
+    def _weights_and_flow(self) -> VAEConfig:
+        if self.importance > 1 and self.rate_warmup:
+            raise ValueError(
+                f"importance: {self.importance} weights need the rate in full from the start, since a scaled rate is part of "
+                f"no weight: set rate_warmup to 0 (it is {self.rate_warmup:g})"
+            )
+        if self.posterior == "gaussian":
+            refuse(self, {"flow_steps"}, "posterior is 'gaussian'")
+        elif self.latent_dim == 1:
+            raise ValueError("posterior: a flow couples dimensions of the code, and latent_dim is 1: use 'gaussian'")
+        return self
 
 
 class BetaVAEConfig(WarmupConfig):

@@ -343,8 +343,8 @@ def _posterior(model: Any, x: Tensor) -> Normal:
         q = model.encoder(x)
         if not isinstance(q, Normal):
             raise NoBound(
-                f"The encoder gives a {type(q).__name__} and not a Gaussian, so there is no bound to optimise over q(z | x). "
-                "Train a model with a Gaussian encoder (vae, diled)."
+                f"The encoder gives a {type(q).__name__} and not a Gaussian, so there is no Gaussian q(z | x) to optimise. "
+                "Train one with a Gaussian encoder (diled, or a vae with --model.posterior gaussian)."
             )
         model.decoder(q.mean).check(x)
     mean = q.mean.detach()

@@ -13,7 +13,7 @@ where the model has none; the others go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from diled.diffusion import Diffusion
+from diled.distributions import Normal
 from diled.draws import seeded
 from diled.errors import ConfigError
 from diled.evaluation.ais import ais, bdmc
@@ -151,7 +152,14 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-def audit_section(name: str, model: Any, examples: Examples, effort: Effort = BRIEF, seed: int = 0) -> Section:
+def audit_section(
+    name: str,
+    model: Any,
+    examples: Examples,
+    effort: Effort = BRIEF,
+    seed: int = 0,
+    earlier: Mapping[str, Section] | None = None,
+) -> Section:
     """Measure one section.
 
     Args:
@@ -160,6 +168,7 @@ def audit_section(name: str, model: Any, examples: Examples, effort: Effort = BR
         examples: real training and test examples.
         effort: how much work.
         seed: of all draws.
+        earlier: sections that are there; `likelihood` makes use of `amortization`.
 
     Raises:
         NoBound: the section needs a bound, and the model has none.
@@ -168,7 +177,7 @@ def audit_section(name: str, model: Any, examples: Examples, effort: Effort = BR
     sections: dict[str, Callable[..., Section]] = {
         "bounds": bounds_section,
         "amortization": amortization_section,
-        "likelihood": likelihood_section,
+        "likelihood": partial(likelihood_section, amortized=(earlier or {}).get("amortization")),
         "robustness": robustness_section,
         "codes": codes_section,
         "pool": pool_section,
@@ -207,6 +216,8 @@ def amortization_section(model: Any, examples: Examples, effort: Effort, seed: i
         found.figures[f"best_bound_nats/{name}"] = averaged(after)
         found.figures[f"still_improving/{name}"] = Measured(best.still_improving, n=len(x))
         found.arrays |= {f"{name}_before": before, f"{name}_best": after}
+        found.arrays |= {f"{name}_mean": best.posterior.mean.cpu().numpy()}
+        found.arrays |= {f"{name}_log_var": best.posterior.log_var.expand_as(best.posterior.mean).cpu().numpy()}
         won = ", ".join(f"{start} {share:.0%}" for start, share in best.won.items())
         found.notes.append(f"{name}: {effort.steps} steps with {effort.samples} samples; the best q came from {won}.")
         if best.still_improving > 0.05:
@@ -217,21 +228,35 @@ def amortization_section(model: Any, examples: Examples, effort: Effort, seed: i
     return found
 
 
-def likelihood_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """`log_p_nats/train` and `/test` from many importance weights, their reliability, and AIS with BDMC where asked."""
+def likelihood_section(
+    model: Any, examples: Examples, effort: Effort, seed: int, amortized: Section | None = None
+) -> Section:
+    """`log_p_nats/train` and `/test` from many importance weights, their reliability, and AIS with BDMC where asked.
+
+    Codes are drawn from the encoder's q, and where the best q of each example is known, from that as well: an encoder that
+    misses new examples makes a poor proposal. Both are lower bounds, and the one with the better mean counts.
+    """
     found, ode = Section(), any(isinstance(part, Diffusion) for part in model.prior.modules())
     largest = effort.ode_weights if ode else effort.weights
     n = min(effort.ode_examples, effort.examples) if ode else effort.examples
     counts = (*(k for k in (1, 10, 100, 1000, 5000) if k < largest), largest)
     for name, x in zip(("train", "test"), examples.first(n, _device(model)), strict=True):
-        weighted = iwae(model, x, counts, seed=seed, prior="ode" if ode else None)
-        for k, log_p in zip(counts, weighted.log_p, strict=True):
+        tried = {"the encoder's q": iwae(model, x, counts, seed=seed, prior="ode" if ode else None)}
+        for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):
             found.figures[f"iwae_nats/{name}/{k}"] = averaged(log_p.cpu())
+        if amortized is not None:
+            mean, log_var = (torch.from_numpy(amortized.arrays[f"{name}_{k}"][:n]).to(x) for k in ("mean", "log_var"))
+            best = Normal(mean, log_var)
+            tried["the best q"] = iwae(model, x, counts, seed=seed, prior="ode" if ode else None, proposal=best)
+        how, weighted = max(tried.items(), key=lambda item: item[1].best.mean().item())
         found.figures[f"log_p_nats/{name}"] = averaged(weighted.best.cpu())
         found.figures[f"effective_weights/{name}"] = averaged(weighted.ess.cpu())
         found.arrays[f"{name}_log_p"] = weighted.best.double().cpu().numpy()
-    how = f"{largest} importance weights of each of {n} examples" + (", under the ODE of the prior" if ode else "")
-    found.notes.append(f"log p(x) is estimated with {how}; few effective weights mean that it is higher still.")
+        under = ", under the ODE of the prior" if ode else ""
+        found.notes.append(
+            f"{name}: log p(x) from {largest} weights of each of {len(x)} examples, codes drawn from {how}{under}; "
+            f"{weighted.ess.mean():.3g} effective weights on average, and it is higher still where these are few."
+        )
     if effort.annealed:
         x = examples.test[: effort.annealed].to(_device(model))
         annealed = ais(model, x, steps=effort.annealing, seed=seed)

@@ -118,6 +118,7 @@ def log_weight(
     prior: PriorWeight | None = None,
     steps: int | None = None,
     noise: Noise | None = None,
+    proposal: Normal | None = None,
 ) -> Tensor:
     """The log of an unbiased estimate of p(x), for each example: log p(x, z) - log q(z | x), z ~ q(z | x), on every level.
 
@@ -129,6 +130,7 @@ def log_weight(
         prior: how a diffusion enters; None: `ode` up to 256 dimensions, else `path`.
         steps: of the ODE (None: 32) or of the path (None: 20).
         noise: source of all draws.
+        proposal: what an autoencoder's codes are drawn from in place of q(z | x), one for each example.
 
     Returns:
         (copies B,), all examples of the first copy first; in nats.
@@ -139,7 +141,7 @@ def log_weight(
     Reference: Burda et al. 2016 (arXiv 1509.00519), Eq. 8.
     """
     if isinstance(model, Autoencoder):
-        q = _posterior(model, x, copies)
+        q = _posterior(model, x, copies) if proposal is None else proposal.repeat(copies)
         x = _repeat(_checked(model, x, q), copies)
         z = q.sample(noise)
         return log_weight(model.prior, z, prior=prior, steps=steps, noise=noise) + q.nll(z) - model.decoder(z).nll(x)
@@ -288,6 +290,7 @@ def iwae(
     seed: int = 0,
     prior: PriorWeight | None = None,
     steps: int | None = None,
+    proposal: Normal | None = None,
 ) -> Importance:
     """Lower bounds on log p(x) from k weights, E log(1/k sum w), for each k of `counts`.
 
@@ -301,6 +304,8 @@ def iwae(
         chunk: codes decoded at once, at least 64.
         seed: of all draws.
         prior, steps: how a diffusion prior enters; see `log_weight`. The ODE costs (D + 1) 128 evaluations a weight.
+        proposal: of an autoencoder's codes, one for each example (B, D). Where an encoder misses the codes of new examples,
+            its own q makes a poor proposal; the best q of each example (`amortization.optimal_bounds`) makes a better one.
 
     Raises:
         NoBound: the model has no weights.
@@ -316,10 +321,12 @@ def iwae(
     for start in range(0, len(x), BLOCK):
         part = x[start : start + BLOCK]
         streams, log_w = _Streams(seed, start, part), []
+        rows = slice(start, start + BLOCK)
+        own = None if proposal is None else Normal(proposal.mean[rows], proposal.log_var[rows])
         with seeded(seed, start):
             for k in _portions(counts[-1], chunk // len(part)):
                 streams.restart()
-                weights = log_weight(model, part, copies=k, prior=prior, steps=steps, noise=streams)
+                weights = log_weight(model, part, copies=k, prior=prior, steps=steps, noise=streams, proposal=own)
                 log_w.append(weights.double().reshape(k, len(part)))
         found.append(importance(torch.cat(log_w), counts))
     return Importance(

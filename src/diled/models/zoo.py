@@ -34,7 +34,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diled.api import Density, Stage
 from diled.config import DataSpec
@@ -79,6 +79,8 @@ from diled.models.autoencoder import (
     warmup,
 )
 from diled.models.critic import Corrupted, Critic
+from diled.models.flow_posterior import FlowEncoder
+from diled.models.iwae import ImportanceWeighted
 from diled.models.parts import (
     data_diffusion,
     data_network,
@@ -91,6 +93,7 @@ from diled.models.parts import (
 from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
 from diled.models.trivial import PPCA, Independent
 from diled.nn.blocks import mlp
+from diled.nn.flows import Flow
 
 __all__ = ["ZOO", "Recipe", "build"]
 
@@ -179,8 +182,19 @@ def diled_diffusion_decoder(config: DiledDiffusionDecoderConfig, data: DataSpec)
 
 
 def vae(config: VAEConfig, data: DataSpec) -> Recipe:
-    """The variational autoencoder. Reference: Kingma & Welling 2014 (arXiv 1312.6114)."""
-    return jointly(gaussian_vae(config, data, warmup(1.0, config.rate_warmup)))
+    """The variational autoencoder, with a Gaussian or a flow as posterior, trained on the bound of one code or of K.
+
+    References: Kingma & Welling 2014 (arXiv 1312.6114); Kingma et al. 2016 (arXiv 1606.04934); Burda et al. 2016 (arXiv
+    1509.00519).
+    """
+    dim, encoder = latent_dim(config), None
+    if config.posterior == "flow":
+        encoder = FlowEncoder(encoder_network(config, data, 3 * dim), Flow(dim, dim, config.flow_steps))
+    model = gaussian_vae(config, data, warmup(1.0, config.rate_warmup), encoder=encoder)
+    if config.importance == 1:
+        return jointly(model)
+    weighted = ImportanceWeighted(model.encoder, model.decoder, model.prior, config.importance)
+    return Recipe(model, jointly(weighted).stages)
 
 
 def beta_vae(config: BetaVAEConfig, data: DataSpec) -> Recipe:
@@ -386,10 +400,17 @@ def then_a_mixture(config: AEConfig, first: Autoencoder, encoder: DiracEncoder) 
     return Recipe(model, stages)
 
 
-def gaussian_vae(config: AutoencoderConfig, data: DataSpec, weight: RateWeight, free_bits: float = 0.0) -> Autoencoder:
-    """Gaussian encoder, likelihood decoder, N(0, I)."""
+def gaussian_vae(
+    config: AutoencoderConfig,
+    data: DataSpec,
+    weight: RateWeight,
+    free_bits: float = 0.0,
+    *,
+    encoder: nn.Module | None = None,
+) -> Autoencoder:
+    """Gaussian encoder, unless another is given; likelihood decoder, N(0, I)."""
     dim = latent_dim(config)
-    encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
+    encoder = encoder or GaussianEncoder(encoder_network(config, data, 2 * dim))
     prior = StandardNormal((dim,), free_bits=free_bits)
     return Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight)
 

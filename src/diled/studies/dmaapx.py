@@ -172,6 +172,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
     for name, values in whole.get("sources", {}).items():
         own = dict(values)
         sources[name] = Source(sampler_steps=own.pop("sampler_steps", None), values={**common, **own})
+    audit: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in changes["audit"].items()}
     drawn = {arm: values.pop("from", next(iter(sources), "")) for arm, values in given.items() if _drawn(values)}
     return Arms(
         name=f"{study}-{scale}",
@@ -180,7 +181,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
         arms=given,
         drawn=drawn,
         folds=changes["pool"]["folds"],
-        effort=Effort(**{key: tuple(v) if isinstance(v, list) else v for key, v in changes["audit"].items()}),
+        effort=Effort(**audit),
     )
 
 

@@ -12,9 +12,10 @@ from statistics import fmean, stdev
 
 from diled.auditing import Audited
 from diled.studies.dmaapx import recorded
+from diled.studies.records import read
 from diled.studies.render import markdown
 
-__all__ = ["PAPER", "beside_the_paper", "table"]
+__all__ = ["PAPER", "beside_the_paper", "ratios", "table"]
 
 COLUMNS = {
     "test_elbo": "test ELBO",
@@ -47,6 +48,10 @@ NAMES = {
     "vae@real/noise": "input noise",
     "vae@real/mollify": "Mollify",
     "vae@real/asleep": "reverse half asleep",
+    "vae@real/flow": "a flow as posterior",
+    "vae@real/iwae": "importance-weighted objective, 10 samples",
+    "beta_vae@real/beta=0.5": "beta-VAE, 0.5",
+    "beta_vae@real/beta=2": "beta-VAE, 2",
     "vae@real/wide": "64 latent dimensions",
     "vae@self": "its own samples",
 }
@@ -89,6 +94,12 @@ def table(path: Path, study: str, scale: str) -> str:
         for system, by_metric in found.items()
     }
     return _table(study, values) if values else "Nothing is recorded yet."
+
+
+def ratios(path: Path) -> str:
+    """What was measured side by side in one run, one line each; a sentence where nothing is."""
+    lines = [[r.system, r.metric, f"{r.value:.2f} ± {r.stderr or 0:.2f}", r.note] for r in read(path)]
+    return markdown(["", "figure", "ratio", "of"], lines) if lines else "Nothing is recorded yet."
 
 
 def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]]) -> str:
