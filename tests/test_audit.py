@@ -13,9 +13,10 @@ import pytest
 from tiny import diled, train_any
 
 from diled import auditing
-from diled.auditing import audit_models, combined, differences, subjects_of
+from diled.auditing import audit_models, report_audit, subjects_of
 from diled.errors import ConfigError
 from diled.evaluation.audit import Effort, Section
+from diled.evaluation.audited import combined, differences
 from diled.evaluation.measure import Measured
 
 EFFORT = Effort(
@@ -117,7 +118,8 @@ def test_a_cell_that_was_cut_short_or_has_other_settings_is_measured_again(audit
     source, subjects, _ = audited
     folder = tmp_path / "audit"
     shutil.copytree(source, folder)
-    (folder / "cells" / "vae-bounds.npz").write_bytes(b"PK half")
+    (cut,) = (folder / "cells").glob("vae-bounds-*.npz")
+    cut.write_bytes(b"PK half")
     measured: list[str] = []
 
     def seen(name: str, *arguments: Any) -> Section:
@@ -133,6 +135,32 @@ def test_a_cell_that_was_cut_short_or_has_other_settings_is_measured_again(audit
     measured.clear()
     audit_models(subjects[:1], folder, effort=EFFORT, sections=("bounds", "codes"), seed=1, say=lambda line: None)
     assert measured == ["bounds", "codes"]
+
+
+def test_the_page_says_of_how_many_examples_and_shows_what_was_annealed(audited):
+    folder, subjects, found = audited
+    n = len(subjects[0].data.test)
+    one = replace(found["vae"], figures=found["vae"].figures | {
+        "ais_nats/test": Measured(-123.4, 0.5, 17), "bdmc_gap_nats": Measured(0.678, 0.05, 19),
+    })  # fmt: skip
+    report_audit({"vae": one}, subjects[:1], folder)
+    page = (folder / "audit.html").read_text()
+    assert f"largest first; from {n:,} test examples." in page
+    part = page.split("How likely is x?")[-1].split("Under attack")[0]
+    for piece in ("log p(x) by AIS, test", "−123.4", "BDMC gap", "0.68", "the first 17 of them", "of 19 samples"):
+        assert piece in part
+    report_audit({"vae": found["vae"]}, subjects[:1], folder)
+    assert "AIS" not in (folder / "audit.html").read_text().split('id="provenance"')[0].split("How likely is x?")[-1]
+
+
+def test_codes_alone_are_printed_as_a_table(runs, tmp_path, capsys):
+    options = ["--examples", 12, "--device", "cpu", "--sections", "codes", "pool", "--out", tmp_path]
+    assert diled("audit", runs["vae"], *options) == 0
+    said = capsys.readouterr().out
+    assert "active units" in said
+    assert "logistic probe" in said
+    assert "vae has no pool: it was trained on real examples only." in said
+    assert "No bounds were measured" in said
 
 
 def test_differences_of_a_model_from_itself_are_zero(audited):
@@ -216,7 +244,7 @@ def test_no_model_and_other_test_examples_are_refused(audited, capsys, tmp_path)
     _, subjects, _ = audited
     data = subjects[0].data
     other = replace(subjects[1], data=replace(data, test=data.test.subset(np.arange(9))))
-    with pytest.raises(ConfigError, match="other test examples"):
+    with pytest.raises(ConfigError, match=r"diled has other test examples than vae \(9 of digits and 360 of digits\)"):
         audit_models([subjects[0], other], tmp_path, effort=EFFORT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from tiny import diled
 
 from diled.data import open_data
 from diled.errors import ConfigError
-from diled.studies import calibration, dmaapx
+from diled.studies import calibration, commands, dmaapx
 from diled.studies.commands import as_records
-from diled.studies.records import add
+from diled.studies.intervals import COMPARED
+from diled.studies.records import KEYS, add, read
 from diled.studies.render_dmaapx import PAPER, beside_the_paper, table
 
 ARMS = """
@@ -112,7 +114,7 @@ def test_a_reproduction_goes_on_and_records_nothing_twice(small: Path, monkeypat
     def never(*arguments: Any, **options: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(dmaapx, "Session", never)
+    monkeypatch.setattr(commands, "Session", never)
     again = dmaapx.reproduce("dmaapx-mnist", seeds=[0, 1], runs=runs, results=None, device="cpu")
     assert again["vae@real"][1].figures == found["vae@real"][1].figures
     shown = beside_the_paper("dmaapx-mnist", {arm: list(one.values()) for arm, one in found.items()})
@@ -121,9 +123,71 @@ def test_a_reproduction_goes_on_and_records_nothing_twice(small: Path, monkeypat
     assert "(25.76)" in rows[0]
     assert "(20.32)" in rows[0]
     assert "±" in rows[0], "two seeds have a spread"
+    assert "± is the standard deviation over seeds." in shown
     assert "DMaaPx, k = 2" in shown
-    with pytest.raises(ConfigError, match="other settings"):
+    assert "By how much each differs from normal" in shown
+    with pytest.raises(ConfigError, match=r"other settings .*: training\.epochs = 2\.0, not None"):
         dmaapx.reproduce("dmaapx-mnist", seeds=[0], runs=runs, results=None, steps=3, device="cpu")
+
+
+def test_differences_from_the_first_arm_are_recorded_over_all_seeds(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dmaapx, "refuse_uncommitted", lambda way_out: None)
+    monkeypatch.setattr(dmaapx, "made_here", lambda: {"hardware": "h", "commit": "abc"})
+    options: dict[str, Any] = {"seeds": [0, 1], "runs": small / "runs", "results": small / "results", "device": "cpu"}
+    found = dmaapx.reproduce("dmaapx-mnist", **options)
+    assert set(found) == {"vae@real", "vae@synthetic/k=2"}
+    records = {(r.system, r.metric, r.seed): r for r in read(small / "results" / "dmaapx.json")}
+    arm, command = "vae@synthetic/k=2", "python -m diled.studies.dmaapx dmaapx-mnist --scale mini --seeds 0 1"
+    for metric in COMPARED:
+        mean = {s: sum(records[s, metric, seed].value for seed in (0, 1)) / 2 for s in ("vae@real", arm)}
+        one, low, high = (records[arm, f"{metric}/minus/vae@real{end}", -1] for end in ("", "/low", "/high"))
+        assert one.value == pytest.approx(mean[arm] - mean["vae@real"], rel=1e-5, abs=1e-9)
+        assert low.value <= one.value <= high.value
+        assert (one.command, one.data) == (command, "digits/grey/dmaapx-mnist-mini")
+        assert "bootstrap over examples and seeds" in one.note
+    assert not any("minus" in metric and system == "vae@real" for system, metric, _ in records)
+    shown = table(small / "results" / "dmaapx.json", "dmaapx-mnist", "mini")
+    value = records[arm, "generalization_gap/minus/vae@real", -1].value
+    ends = [records[arm, f"generalization_gap/minus/vae@real/{end}", -1].value for end in ("low", "high")]
+    assert f"| {value:+.2f} ({ends[0]:+.2f} to {ends[1]:+.2f}) |" in shown.split("By how much")[1]
+    before = (small / "results" / "dmaapx.json").read_text()
+    dmaapx.reproduce("dmaapx-mnist", only=[arm], **options)
+    after = json.loads((small / "results" / "dmaapx.json").read_text())
+    assert {tuple(r[k] for k in KEYS) for r in after} == {tuple(r[k] for k in KEYS) for r in json.loads(before)}
+    assert [r for r in after if r["seed"] == -1] == [r for r in json.loads(before) if r["seed"] == -1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("data: digits", "data: fashion-mnist", "data = digits, not fashion-mnist"),
+        ("epochs: 2", "epochs: 3", r"training\.epochs = 2\.0, not 3\.0"),
+        ("limit: 40", "limit: 50", r"preprocess\.limit = 40, not 50"),
+        ("width: 8, depth", "width: 9, depth", r"model\.network\.width = 8, not 9"),
+    ],
+)
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_of_other_settings_is_neither_taken_nor_gone_on_with(
+    small: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, said: str, finished: bool
+) -> None:
+    """Whether or not it is finished; a changed study is seen in the first arm, which needs no pool."""
+    config = dmaapx.arms_of("dmaapx-mnist").config("vae@real", 0)
+    data, out = open_data("digits", config.preprocess), small / "run"
+    session = commands.Session(config, out=out, data=data)
+    if finished:
+        session.run()
+    else:
+        session._write_configuration()
+    path = small / "arms" / "dmaapx-mnist.yaml"
+    path.write_text(path.read_text().replace(old, new))
+    changed = dmaapx.arms_of("dmaapx-mnist").config("vae@real", 0)
+    log = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
+    with pytest.raises(ConfigError, match=said):
+        commands.trained(changed, out, data=data)
+    assert sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*")) == log
+    assert commands.trained(config, out, data=data, device="cpu").provenance["steps"] == 5
 
 
 def test_the_verb_prints_the_table(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,13 +234,15 @@ def test_tables_are_rendered_from_records_of_one_study_and_scale(tmp_path: Path)
 
 def test_the_paper_s_figures_are_in_its_order() -> None:
     """Table 7: on every data set DMaaPx has the smallest generalization and amortization gap, normal training the largest."""
-    for study in PAPER.values():
-        known = {s: row for s, row in study.items() if row[1] == row[1]}
+    for name, study in PAPER.items():
         for column in (1, 2):
-            order = sorted(known, key=lambda s: known[s][column])
+            known = {s: row[column] for s, row in study.items() if row[column] is not None}
+            order = sorted(known, key=lambda s: known[s] or 0.0)
             assert order[0] == "vae@synthetic/k=10"
             assert order[-1] == "vae@real"
-        assert max(known, key=lambda s: known[s][0] or 0.0) == "vae@synthetic/k=10"
+        elbo = {s: row[0] for s, row in study.items() if row[0] is not None}
+        assert (not elbo) == (name == "dmaapx-fashion"), "a density of a deviation that is not stated"
+        assert not elbo or max(elbo, key=lambda s: elbo[s] or 0.0) == "vae@synthetic/k=10"
 
 
 def test_the_curve_is_read_off_the_log(tmp_path: Path) -> None:
@@ -198,3 +264,26 @@ def test_calibration_trains_on_all_training_images_and_looks_at_test_images() ->
     assert len(whole.train.labels["label"]) == len(whole.train.ids) == 1437
     assert set(whole.validation.ids) < set(data.test.ids)
     assert len(whole.validation) == 30
+
+
+def test_calibration_takes_a_run_of_these_settings_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished run of another number of epochs, or of other looks, is not the curve that was asked for."""
+    plan = dmaapx.arms_of("dmaapx-mnist", "paper")
+    base = plan.base | {
+        "data": "digits",
+        "preprocess.size": None,
+        "preprocess.binarize": "none",
+        "model.network.width": 8,
+    }
+    base |= {"preprocess.size_policy": "exact", "model.likelihood": "gaussian"}
+    tiny = replace(plan, base=base, effort=replace(plan.effort, bounded=20, samples=2))
+    monkeypatch.setattr(calibration, "arms_of", lambda study, scale: tiny)
+    monkeypatch.setattr(calibration, "refuse_uncommitted", lambda: None)
+    monkeypatch.setattr(calibration, "made_here", lambda: {"hardware": "h", "commit": "abc"})
+    words = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path), "--epochs"]
+    assert calibration.main([*words, "1", "--every", "0.5"]) == 0
+    commands_of = {r.command for r in read(tmp_path / "dmaapx.json")}
+    assert commands_of == {"python -m diled.studies.calibration --epochs 1 --every 0.5 --seeds 0"}
+    assert calibration.main([*words, "1", "--every", "0.5"]) == 0, "it is finished, and taken as it is"
+    assert calibration.main([*words, "2", "--every", "0.5"]) == 2
+    assert calibration.main([*words, "1", "--every", "0.3"]) == 2

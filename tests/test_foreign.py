@@ -465,7 +465,7 @@ def test_what_is_not_there(tmp_path):
         "vaes_there:number": "has no function 'number'",
         "vaes_there:": "must have the form module:function",
         ":vae": "must have the form module:function",
-        "no/such/folder": "neither a folder .* nor of the form module:function",
+        "no/such/folder": r"There is no run folder no/such/folder\.$",
     }.items():
         with pytest.raises(ModelError, match=said):
             load_foreign(source, GREY, search_path=tmp_path)

@@ -1,10 +1,11 @@
 """From models to an audit: what is audited on what, sections that are never measured twice, the table and the page.
 
-    OUT/cells/NAME-SECTION.json   figures and remarks of one section of one model; .npz beside it holds numbers per example
-    OUT/audit.json                all figures, with intervals of differences from the first model
-    OUT/audit.html                to look at
+    OUT/cells/NAME-SECTION-KEY.json   figures and remarks of one section of one model; .npz beside it: numbers per example
+    OUT/audit.json                    all figures, with intervals of differences from the first model
+    OUT/audit.html                    to look at
 
-A cell names what it was measured on: weights, data, effort, seed. It is measured again only where one of these differs.
+KEY is a hash of all that the figures depend on: weights, data with their measure, effort, seed. A section is measured again
+only where one of these differs, and what was measured with other settings stays.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,38 @@ import numpy as np
 import torch
 
 from diled.arguments import data_of, is_run, model_of
+from diled.config import DataSpec, PoolConfig
 from diled.data import Data, Split
-from diled.data.synthesis import open_pool
+from diled.data.synthesis import open_pool, read_manifest
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.evaluation.audit import BRIEF, SECTIONS, THOROUGH, Effort, Examples, Section, audit_section
-from diled.evaluation.audit_page import audit_table, write_audit
-from diled.evaluation.gaps import Interval, cremer, paired_bootstrap, zhang
+from diled.evaluation.audit_page import COMPETING, audit_tables, write_audit
+from diled.evaluation.audited import Audited, combined, differences, refusals, undecided, verdict
+from diled.evaluation.cells import keep_section, kept_section
 from diled.evaluation.measure import Measured
-from diled.evaluation.shown import file_names
 from diled.evaluation.tables import table_text
 from diled.model import Model, choose_device
-from diled.models.foreign import load_foreign
+from diled.models.foreign import check_source, load_foreign
 from diled.models.io import write_json
 from diled.runs import provenance, read_run
 from diled.session import duration
 from diled.space import raw_tensor, to_space
 
-__all__ = ["BRIEF", "THOROUGH", "Audited", "Effort", "Subject", "audit_models", "report_audit", "subjects_of"]
+__all__ = [
+    "BRIEF",
+    "MOST",
+    "THOROUGH",
+    "Effort",
+    "Subject",
+    "audit_folder",
+    "audit_models",
+    "examples_of",
+    "identity_of",
+    "is_ours",
+    "report_audit",
+    "subjects_of",
+]
 
 USES: dict[str, tuple[str, ...]] = {
     "bounds": ("bounded", "samples"),
@@ -52,10 +67,12 @@ USES: dict[str, tuple[str, ...]] = {
     "pool": (),
 }  # fmt: skip
 """Section -> what of the effort its figures depend on."""
-VERSION = 2
+VERSION = 4
 """Raised when a section comes to measure something else, so that earlier cells are not taken for it."""
-POOL = 10_000
-"""Examples of a synthetic set that are compared with real ones."""
+MOST = 10_000
+"""Examples of each real split, and of a synthetic set, that an audit looks at."""
+UNMEASURED = {"labels", "mode", "size_policy"}
+"""What of a `DataSpec` may differ between models that are compared: it changes neither examples nor the unit of bounds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +84,7 @@ class Subject:
         density: the autoencoder, on its device.
         identity: hash of its weights.
         data: real training and test examples.
-        pool: examples of the synthetic set it was trained on, raw, or None.
+        pool: the synthetic set it was trained on, which is opened when it is looked at; None: not known.
         notes: what was assumed of it.
     """
 
@@ -75,25 +92,8 @@ class Subject:
     density: Any
     identity: str
     data: Data
-    pool: np.ndarray | None = None
+    pool: PoolConfig | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Audited:
-    """What an audit found of one model.
-
-    Attributes:
-        figures: metric -> value; with those that follow from several sections.
-        arrays: `section/name` -> numbers per example.
-        notes: remarks on how it was measured.
-        refused: section -> why there is none.
-    """
-
-    figures: dict[str, Measured]
-    arrays: dict[str, np.ndarray]
-    notes: list[str]
-    refused: dict[str, str]
 
 
 def audit_models(
@@ -101,70 +101,125 @@ def audit_models(
     folder: Path,
     *,
     effort: Effort = BRIEF,
-    sections: Sequence[str] = SECTIONS,
+    sections: Sequence[str] = (),
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> dict[str, Audited]:
     """Audit models on their real data; sections that `folder` already holds are read.
 
     Args:
-        subjects: with the same test examples.
+        subjects: with the same test examples in the same measure.
         folder: of cells, audit.json and audit.html.
         effort: how much work.
-        sections: which, of `SECTIONS`.
+        sections: which, of `SECTIONS`; none named: all that apply.
         seed: of all draws.
         say: prints a line as each section is done.
 
     Raises:
-        ConfigError: an unknown section, or the subjects have other test examples than the first.
+        ConfigError: an unknown section, more examples than `MOST`, a name that two subjects share, or a subject with other
+            test examples, or examples in another measure, than the first.
     """
     unknown = [name for name in sections if name not in SECTIONS]
     if unknown:
         raise ConfigError(f"There is no section '{unknown[0]}' in an audit. Sections: {', '.join(SECTIONS)}.")
-    tests = [_fingerprint(s.data.test) for s in subjects]
-    for subject, test in zip(subjects, tests, strict=True):
-        if test != tests[0]:
-            raise ConfigError(
-                f"{subject.name} has other test examples than {subjects[0].name}: name one data set with --data."
-            )
+    _check_counts(effort)
+    _check_comparable(subjects)
     cells = folder / "cells"
     cells.mkdir(parents=True, exist_ok=True)
     found: dict[str, Audited] = {}
-    for subject, stem in zip(subjects, file_names([s.name for s in subjects]), strict=True):
-        examples = examples_of(subject, seed)
-        print_of = _fingerprint(subject.data.train) + tests[0]
+    for subject in subjects:
+        examples, data = examples_of(subject, seed), _data_hash(subject.data)
         measured: dict[str, Section | str] = {}
-        for name in sections:
-            if name == "pool" and subject.pool is None:
+        for name in sections or SECTIONS:
+            if name == "pool" and (subject.pool is None or subject.pool.source is None):
+                if sections:  # asked for by name
+                    measured[name] = _why_no_pool(subject.pool)
                 continue
             earlier = {done: section for done, section in measured.items() if isinstance(section, Section)}
-            key = _key(subject, name, effort, seed, print_of, "amortization" in earlier)
-            kept = _kept(cells / f"{stem}-{name}", key)
-            if kept is None:
-                kept = _measured(subject, name, examples, effort, seed, earlier, say)
-                _write(cells / f"{stem}-{name}", key, kept)
-            else:
-                say(f"{subject.name}: {name}, already measured")
-            measured[name] = kept
-        found[subject.name] = combined(measured, subject.notes)
+            measured[name] = _section(subject, name, examples, effort, seed, earlier, data, cells, say)
+        notes = (*subject.notes, *_notes_on(subject.data.spec, seed))
+        found[subject.name] = combined(measured, notes, _fingerprint(subject.data.train))
     return found
 
 
-def _measured(
+def _check_counts(effort: Effort) -> None:
+    for name in ("bounded", "examples", "references", "annealed"):
+        count = getattr(effort, name)
+        if count > MOST:
+            raise ConfigError(f"{name} = {count:,}: an audit looks at {MOST:,} examples of each split at most.")
+
+
+def _check_comparable(subjects: Sequence[Subject]) -> None:
+    """Refuse names that two models share, and models of other examples or another measure than the first."""
+    names = [subject.name for subject in subjects]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"Two models are called {twice[0]}: name each model once.")
+    for other in subjects[1:]:
+        first, keys = subjects[0], [key for key in DataSpec.model_fields if key not in UNMEASURED]
+        for key in keys:
+            mine, theirs = getattr(first.data.spec, key), getattr(other.data.spec, key)
+            if mine != theirs:
+                raise ConfigError(
+                    f"{first.name} and {other.name} are models of data in different measures: {key} is {mine} for {first.name} "
+                    f"and {theirs} for {other.name}. Bounds do not compare then: audit them apart, each with its own --out."
+                )
+        if _fingerprint(first.data.test) != _fingerprint(other.data.test):
+            raise ConfigError(
+                f"{other.name} has other test examples than {first.name} ({len(other.data.test):,} of {other.data.name} and "
+                f"{len(first.data.test):,} of {first.data.name}): name one data set with --data."
+            )
+
+
+def _why_no_pool(pool: PoolConfig | None) -> str:
+    if pool is None:
+        return "it is not known what it was trained on."
+    if pool.fresh is not None:
+        return "its synthetic examples were drawn as it trained (--pool.fresh), so there is no set to look at."
+    return "it was trained on real examples only."
+
+
+def _notes_on(spec: DataSpec, seed: int) -> tuple[str, ...]:
+    if spec.binarize != "dynamic":
+        return ()
+    return (
+        "examples: each was binarised once, with seed "
+        f"{seed}, every pixel white with the probability of its grey value; all figures and all models are of these draws.",
+    )
+
+
+def _section(
     subject: Subject,
     name: str,
     examples: Examples,
     effort: Effort,
     seed: int,
     earlier: dict[str, Section],
+    data: str,
+    cells: Path,
     say: Callable[[str], None],
 ) -> Section | str:
-    """One section, or the words of a refusal in its place."""
+    """One section from its cell, or measured; or the words of a refusal in its place.
+
+    That a model has no bound follows from what the cell's key names. Another refusal may pass: a package is missing on this
+    machine, a synthetic set was moved. So only the first is kept.
+    """
     start = time.monotonic()
     result: Section | str
     try:
+        key = _key(subject, name, effort, seed, data, "amortization" in earlier)
+        kept = kept_section(cells, name, key)
+        if kept is not None:
+            say(f"{subject.name}: {name}, already measured")
+            return kept
+        if name == "pool":
+            examples = replace(examples, pool=_pool_of(subject, seed))
         result = audit_section(name, subject.density, examples, effort, seed, earlier)
-    except (NoBound, ConfigError, ModelError, DataError) as refusal:
+        keep_section(cells, subject.name, name, key, result)
+    except NoBound as refusal:
+        result = str(refusal)
+        keep_section(cells, subject.name, name, key, result)
+    except (ConfigError, ModelError, DataError) as refusal:
         result = str(refusal)
     said = f"no figures: {result}" if isinstance(result, str) else duration(time.monotonic() - start)
     say(f"{subject.name}: {name}, {said}")
@@ -172,104 +227,18 @@ def _measured(
 
 
 def _key(subject: Subject, name: str, effort: Effort, seed: int, data: str, amortized: bool) -> str:
-    """What a section's figures depend on, as a hash; those of log p(x) on whether the best q were at hand."""
+    """What a section's figures depend on, as a hash; those of log p(x) on whether the best q were at hand.
+
+    Raises:
+        DataError: the synthetic set is not there, so it cannot be said which it is.
+    """
     used = {key: value for key, value in asdict(effort).items() if key in USES[name]}
-    pool = "" if subject.pool is None or name != "pool" else hashlib.sha256(subject.pool.tobytes()).hexdigest()
+    pool: list[Any] = []
+    if name == "pool" and subject.pool is not None and subject.pool.source is not None:
+        manifest = read_manifest(subject.pool.source)
+        pool = [*(manifest[part] for part in ("settings", "source", "shards")), subject.pool.folds]
     facts = [VERSION, subject.identity, name, used, seed, data, pool, amortized and name == "likelihood"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _kept(path: Path, key: str) -> Section | str | None:
-    """A finished cell with this key; None where there is none, or another one."""
-    try:
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if record["key"] != key:
-            return None
-        if record["refused"] is not None:
-            return str(record["refused"])
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
-            arrays = {name.replace("|", "/"): file[name] for name in file.files}
-        figures = {name: Measured(**value) for name, value in record["figures"].items()}
-        return Section(figures, arrays, list(record["notes"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # absent, or cut short: it is measured again
-
-
-def _write(path: Path, key: str, result: Section | str) -> None:
-    """Keep a cell; its JSON comes last, since it says that the cell is whole."""
-    refused = result if isinstance(result, str) else None
-    section = Section() if isinstance(result, str) else result
-    partial = path.with_suffix(".npz.partial")
-    with partial.open("wb") as file:
-        np.savez(file, **{name.replace("/", "|"): values for name, values in section.arrays.items()})  # type: ignore[arg-type]
-    partial.replace(path.with_suffix(".npz"))
-    figures = {name: asdict(value) for name, value in section.figures.items()}
-    write_json(path.with_suffix(".json"), {"key": key, "refused": refused, "figures": figures, "notes": section.notes})
-
-
-def combined(measured: dict[str, Section | str], notes: Sequence[str] = ()) -> Audited:
-    """All sections of one model, with the splits of Cremer et al. and Zhang et al. where their parts are there."""
-    figures: dict[str, Measured] = {}
-    arrays: dict[str, np.ndarray] = {}
-    remarks, refused = list(notes), {}
-    for name, section in measured.items():
-        if isinstance(section, str):
-            refused[name] = section
-            continue
-        figures |= section.figures
-        arrays |= {f"{name}/{key}": values for key, values in section.arrays.items()}
-        remarks += [f"{name}: {note}" for note in section.notes]
-    for split in ("train", "test"):
-        parts = [arrays.get(f"amortization/{split}_{key}") for key in ("before", "best")]
-        log_p = arrays.get(f"likelihood/{split}_log_p")
-        if log_p is None or parts[0] is None or parts[1] is None:
-            continue
-        n = len(log_p)  # of a diffusion prior fewer: the first of the same examples
-        split_of = cremer(log_p, parts[0][:n], parts[1][:n])
-        figures[f"inference_gap_{split}"] = split_of.inference
-        figures[f"approximation_gap_{split}"] = split_of.approximation
-        if split_of.approximation.value is not None and split_of.approximation.value < 0:
-            remarks.append(
-                f"likelihood: the estimate of log p(x) on {split} examples lies below the best ELBO, so it is too low to split "
-                "the inference gap: take more weights (--thorough)."
-            )
-    names = ("train_before", "train_best", "test_before", "test_best")
-    found = [arrays.get(f"amortization/{name}") for name in names]
-    if all(values is not None for values in found):
-        sides = zhang(*found)
-        figures["generative_gap"], figures["encoder_gap"] = sides.generative, sides.inference
-    return Audited(figures, arrays, remarks, refused)
-
-
-def differences(found: dict[str, Audited], seed: int = 0) -> dict[str, dict[str, Interval]]:
-    """Model -> gap -> by how much it is larger than the first model's, with a paired bootstrap interval over examples."""
-    first = next(iter(found))
-    out: dict[str, dict[str, Interval]] = {}
-    for name, audited in found.items():
-        if name == first:
-            continue
-        out[name] = dict(_differences(audited.arrays, found[first].arrays, seed))
-    return out
-
-
-def _differences(
-    mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray], seed: int
-) -> Iterator[tuple[str, Interval]]:
-    bounds = ("bounds/test_bound", "bounds/train_bound")
-    if all(key in mine and key in theirs for key in bounds):
-        test, train = bounds
-        yield "bound_nats/test", paired_bootstrap(mine[test], theirs[test], seed=seed)
-        if len(mine[train]) == len(theirs[train]):
-            minus = (mine[train], theirs[train])
-            yield "generalization_gap", paired_bootstrap(mine[test], theirs[test], minus=minus, seed=seed)
-    parts = ("amortization/test_before", "amortization/test_best")
-    if all(key in mine and key in theirs for key in parts):
-        a, b = (arrays[parts[0]] - arrays[parts[1]] for arrays in (mine, theirs))
-        yield "amortization_gap_test", paired_bootstrap(a, b, seed=seed)
-    for key in [k for k in mine if k.startswith("robustness/gaps")]:
-        if key in theirs and len(mine[key]) == len(theirs[key]):
-            name = key.replace("robustness/gaps", "robustness_gap")
-            yield name, paired_bootstrap(mine[key], theirs[key], seed=seed)
 
 
 # What is audited on what ---------------------------------------------------------------------------------------------
@@ -286,7 +255,14 @@ def subjects_of(models: Sequence[Any], data: str | Path | None, device: str = "a
     Raises:
         DiledError: a model cannot be loaded, or the data of a foreign one are not known.
     """
+    places = [_place(model) for model in models]
+    for i, place in enumerate(places):
+        if place in places[:i]:
+            raise ConfigError(f"{models[i]} is named twice: name each model once.")
     ours = [is_ours(model) for model in models]
+    for model, own in zip(models, ours, strict=True):
+        if not own:
+            check_source(str(model))
     opened: dict[str, Data] = {}
     found: dict[int, Subject] = {}
     for i in sorted(range(len(models)), key=lambda i: not ours[i]):  # runs first: they know their data
@@ -294,13 +270,38 @@ def subjects_of(models: Sequence[Any], data: str | Path | None, device: str = "a
             found[i] = _subject(models[i], data, device, opened)
         else:
             first = next(iter(found.values()), None)
-            place = first.data if first is not None else _named(models[i], data)
-            found[i] = _foreign(str(models[i]), place, device)
-    names = [found[i].name for i in range(len(models))]
-    return [
-        Subject(**{**vars(found[i]), "name": name if names.count(name) == 1 else f"{name} ({models[i]})"})
-        for i, name in enumerate(names)
-    ]
+            known = first.data if first is not None else _named(models[i], data)
+            found[i] = _foreign(str(models[i]), known, device)
+    titles = [found[i].name for i in range(len(models))]
+    return [replace(found[i], name=_name(i, titles, places)) for i in range(len(models))]
+
+
+def audit_folder(models: Sequence[Any], out: str | Path | None) -> Path:
+    """Where an audit goes: `out`; else the folder `audit` of the only run, or runs/audit; never somebody else's folder."""
+    if out is not None:
+        return Path(out)
+    alone = len(models) == 1 and not isinstance(models[0], Model) and is_ours(models[0])
+    return Path(models[0]) / "audit" if alone else Path("runs") / "audit"
+
+
+def _place(model: Any) -> Path | str | int:
+    """What tells a model from others: its folder, the name of its function, or the object itself."""
+    if isinstance(model, Model):
+        return id(model)
+    return Path(model).resolve() if Path(model).exists() else str(model)
+
+
+def _name(i: int, titles: Sequence[str], places: Sequence[Path | str | int]) -> str:
+    """A title, and where others have the same: as much of its path as no other has, its function, or a number."""
+    title, place = titles[i], places[i]
+    namesakes = [j for j, other in enumerate(titles) if other == title]
+    if len(namesakes) == 1:
+        return title
+    if isinstance(place, Path):
+        others = [other.parts for j in namesakes if j != i and isinstance(other := places[j], Path)]
+        depth = next(n for n in range(1, len(place.parts) + 1) if all(o[-n:] != place.parts[-n:] for o in others))
+        return Path(*place.parts[-depth:]).as_posix()
+    return f"{title} ({place})" if isinstance(place, str) else f"{title} {namesakes.index(i) + 1}"
 
 
 def is_ours(model: Any) -> bool:
@@ -324,12 +325,8 @@ def _subject(run: Any, data: str | Path | None, device: str, opened: dict[str, D
         opened[key] = data_of(run, data, model)
     title = model.config.row.title if model.config is not None else type(model.density).__name__
     if isinstance(run, (str, Path)):
-        title = f"{Path(run).name}"
-    pool = None
-    if config is not None and config.pool.source is not None:
-        values = open_pool(config.pool.source, model.spec).values
-        count = None if config.pool.folds is None else config.pool.folds * len(opened[key].train)
-        pool = _some(values[:count], POOL)
+        title = Path(run).resolve().name
+    pool = None if config is None else config.pool
     return Subject(title, model.density, identity_of(model.density), opened[key], pool)
 
 
@@ -348,21 +345,26 @@ def _foreign(source: str, data: Data, device: str) -> Subject:
     with seeded(0, 9):
         train = to_space(raw_tensor(_some(data.train.values, 2000)), data.spec)
     fitted = foreign.fit(train.to(choose_device(device)))
-    notes = tuple(f"{fitted.name}: {note}" for note in fitted.notes)
-    return Subject(fitted.name, fitted.density.eval(), f"{fitted.identity} {fitted.std}", data, None, notes)
+    title = Path(source).resolve().name if Path(source).is_dir() else fitted.name
+    return Subject(title, fitted.density.eval(), f"{fitted.identity} {fitted.std}", data, None, fitted.notes)
 
 
-def examples_of(subject: Subject, seed: int, most: int = 10_000) -> Examples:
-    """Real examples in model space, in a fixed random order; binarised ones are drawn once, with the seed."""
+def examples_of(subject: Subject, seed: int) -> Examples:
+    """Real examples in model space, in a fixed random order, at most `MOST` of each split.
+
+    Binarised ones are drawn once, with the seed, and each split by itself: test examples are the same for models of
+    training sets of different sizes.
+    """
     spec, data = subject.data.spec, subject.data
-    train, test = (_shuffled(split, most) for split in (data.train, data.test))
+    train, test = (_shuffled(split, MOST) for split in (data.train, data.test))
     raw = {name: raw_tensor(split.values) for name, split in (("train", train), ("test", test))}
     grey = spec.model_copy(update={"binarize": "none"})
-    with seeded(seed, 8):
-        pool = None if subject.pool is None else to_space(raw_tensor(subject.pool), spec)
-    with seeded(seed, 6):
-        spaces = {name: to_space(values, spec) for name, values in raw.items()}
-    labels = next((c for c, v in data.train.labels.items() if v.dtype.kind == "i" and len(np.unique(v)) > 1), None)
+    spaces = {}
+    for i, (name, values) in enumerate(raw.items()):
+        with seeded(seed, 6, i):
+            spaces[name] = to_space(values, spec)
+    classes = [c for c, v in train.labels.items() if c in test.labels and v.dtype.kind == "i" and len(np.unique(v)) > 1]
+    labels = classes[0] if classes else None
     return Examples(
         train=spaces["train"],
         test=spaces["test"],
@@ -370,8 +372,22 @@ def examples_of(subject: Subject, seed: int, most: int = 10_000) -> Examples:
         train_labels=None if labels is None else train.labels[labels],
         test_labels=None if labels is None else test.labels[labels],
         data=data,
-        pool=pool,
+        columns={"train": train.labels, "test": test.labels},
     )
+
+
+def _pool_of(subject: Subject, seed: int) -> torch.Tensor:
+    """Examples of the synthetic set in model space.
+
+    Raises:
+        DataError: the set is not there, damaged, or of other data.
+    """
+    assert subject.pool is not None
+    assert subject.pool.source is not None
+    values = open_pool(subject.pool.source, subject.data.spec).values
+    count = None if subject.pool.folds is None else subject.pool.folds * len(subject.data.train)
+    with seeded(seed, 8):
+        return to_space(raw_tensor(_some(values[:count], MOST)), subject.data.spec)
 
 
 def identity_of(density: torch.nn.Module) -> str:
@@ -392,22 +408,32 @@ def _some(values: np.ndarray, most: int) -> np.ndarray:
     return values if len(values) <= most else values[np.sort(np.random.default_rng(0).permutation(len(values))[:most])]
 
 
+def _hashed(values: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values."""
+    digest = hashlib.sha256(f"{values.dtype.str} {values.shape};".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
 def _fingerprint(split: Split) -> str:
-    """What the examples are, in any order of files."""
-    return hashlib.sha256(np.ascontiguousarray(split.values).tobytes()).hexdigest()
+    """Which examples these are, in which order."""
+    return _hashed(split.values)
 
 
-def refusals(found: dict[str, Audited]) -> list[str]:
-    """What could not be measured, and why, in sentences."""
-    return [f"{name} has no {section}: {why}" for name, one in found.items() for section, why in one.refused.items()]
+def _data_hash(data: Data) -> str:
+    """All of the data that figures depend on: examples, labels, and the measure of bounds."""
+    facts: list[Any] = [data.spec.model_dump_json()]
+    for split in (data.train, data.test):
+        facts += [_fingerprint(split), {name: _hashed(column) for name, column in split.labels.items()}]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def report_audit(
     found: dict[str, Audited], subjects: Sequence[Subject], folder: Path, *, seed: int = 0
 ) -> dict[str, dict[str, Measured]]:
-    """Print the table, write audit.json and audit.html, and return the figures."""
+    """Print what was found, write audit.json and audit.html, and return the figures."""
     figures = {name: one.figures for name, one in found.items()}
-    between = differences(found, seed)
+    between, close, said = differences(found, seed), undecided(found, COMPETING, seed), verdict(found, seed)
     record = {
         name: {
             "figures": {metric: asdict(m) for metric, m in one.figures.items()},
@@ -422,7 +448,7 @@ def report_audit(
     path = write_audit(
         folder / "audit.html",
         title=f"Audit of {len(found)} model{'s' * (len(found) > 1)} on {data.name}",
-        summary=verdict(found, between),
+        summary=said,
         spec=data.spec,
         figures=figures,
         arrays={name: one.arrays for name, one in found.items()},
@@ -430,41 +456,14 @@ def report_audit(
             name: {gap: f"{i.difference.value:+.3g} ({i.low:+.3g} to {i.high:+.3g})" for gap, i in row.items()}
             for name, row in between.items()
         },
+        undecided=close,
         refused=refusals(found),
         notes={name: one.notes for name, one in found.items()},
         provenance={key: str(value) for key, value in provenance(seed=seed, data=data.name).items()},
     )
-    table, better = audit_table(figures)
-    if better:
+    for table, better in audit_tables(figures, close):
         print(table_text(table, better))
-    for sentence in refusals(found):
+    for sentence in (*said, *refusals(found)):
         print(sentence)
     print(f"Audit: {path}")
     return figures
-
-
-def verdict(found: dict[str, Audited], between: dict[str, dict[str, Interval]]) -> list[str]:
-    """Sentences for the head of the page: what was found of one model, or who generalizes best."""
-    first = next(iter(found))
-    gaps = {n: one.figures["generalization_gap"] for n, one in found.items() if "generalization_gap" in one.figures}
-    if not gaps:
-        return ["No model here has a bound, so none has a generalization gap; the rest is below."]
-    if len(found) == 1:
-        gap, amortized = gaps.get(first), found[first].figures.get("amortization_gap_test")
-        said = [f"On test examples the bound is {_nats(gap)} above that on training examples."]
-        if amortized is not None:
-            said.append(f"The encoder loses {_nats(amortized)} against the best Gaussian code of each test example.")
-        return said
-    best = min(gaps, key=lambda name: gaps[name].value or 0.0)
-    said = [f"{best} has the smallest generalization gap, {_nats(gaps[best])}."]
-    for name, row in between.items():
-        interval = row.get("generalization_gap")
-        if interval is not None and interval.low <= 0 <= interval.high:
-            said.append(f"That of {name} does not differ from that of {first} beyond chance.")
-    return said
-
-
-def _nats(m: Measured | None) -> str:
-    if m is None or m.value is None:
-        return "an unknown number of nats"
-    return f"{m.value:.2f}" + (f" ± {m.stderr:.2f}" if m.stderr is not None else "") + " nats"

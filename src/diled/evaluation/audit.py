@@ -7,14 +7,15 @@
     codes         units, information, collapse, smoothness, probes, reconstruction, the encoder's slope
     pool          memorisation and coverage of the synthetic set that the model was trained on
 
-A section takes an autoencoder and the examples, and gives figures, numbers per example, and remarks. It raises `NoBound`
-where the model has none; the others go on.
+A section takes a model and the examples, and gives figures, numbers per example, and remarks. Where the model has no bound,
+the first three raise `NoBound`, and the others give what needs none. Where it is no autoencoder, only its bounds and its
+synthetic set are measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -25,91 +26,38 @@ from torch import Tensor
 from diled.diffusion import Diffusion
 from diled.distributions import Normal
 from diled.draws import seeded
-from diled.errors import ConfigError
+from diled.errors import ConfigError, DataError, DiledError, ModelError, NoBound
 from diled.evaluation.ais import ais, bdmc
 from diled.evaluation.amortization import optimal_bounds
 from diled.evaluation.attack import paper_attack, sign_attack
-from diled.evaluation.codes import averaged, code_figures, posteriors, probes, probes_of_halves, smoothness
+from diled.evaluation.codes import (
+    active_count,
+    averaged,
+    code_figures,
+    code_means,
+    information,
+    posteriors,
+    probes,
+    probes_of_halves,
+    smoothness,
+)
+from diled.evaluation.effort import BRIEF, THOROUGH, Effort
 from diled.evaluation.gaps import amortization, generalization, generalization_by_term
 from diled.evaluation.likelihood import elbo, iwae
-from diled.evaluation.measure import Measured, features_for
-from diled.evaluation.pools import pool_figures
+from diled.evaluation.measure import FEW, Measured, features_for
+from diled.evaluation.pools import entropy_offset, pool_figures
 from diled.evaluation.robustness import jacobian_norm, robustness
 from diled.evaluation.similarity import ms_ssim, ms_ssim_kuzina, psnr, to_unit
 from diled.models.sampling import BATCH
 
-__all__ = ["BRIEF", "SECTIONS", "THOROUGH", "Effort", "Examples", "Section", "audit_section"]
+__all__ = ["BRIEF", "PUBLISHED", "SECTIONS", "THOROUGH", "Effort", "Examples", "Section", "audit_section"]
 
 SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes", "pool")
 """In the order in which they are measured."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much work the audit does.
-
-    Attributes:
-        bounded: examples of the training and of the test split whose bound is measured.
-        examples: the first of these, for all that costs more.
-        samples: of a posterior for the bound, and in each step of the per-example optimisation.
-        steps: of that optimisation.
-        weights: of the importance-weighted bound.
-        ode_weights, ode_examples: the same with a diffusion prior, where each weight takes a whole ODE with its trace.
-        annealed: test examples for AIS, and samples of the model for BDMC; 0: neither.
-        annealing: intermediate distributions of AIS.
-        references, restarts, iterations: of the strong attack.
-        radii: of the strong attack, on the scale [0, 1].
-        published_references, published_radius, published_iterations: of the attack as published.
-        pairs: of test images, for the smoothness of codes.
-    """
-
-    bounded: int = 10_000
-    examples: int = 1000
-    samples: int = 16
-    steps: int = 300
-    weights: int = 5000
-    ode_weights: int = 10
-    ode_examples: int = 50
-    annealed: int = 0
-    annealing: int = 500
-    references: int = 500
-    restarts: int = 20
-    iterations: int = 50
-    radii: tuple[float, ...] = (0.05, 0.1, 0.2)
-    published_references: int = 50
-    published_radius: float = 0.1
-    published_iterations: int = 50
-    pairs: int = 200
-
-    def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            least = 0 if name in ("annealed",) else 2 if name in ("examples", "bounded") else 1
-            if isinstance(value, int) and value < least:
-                raise ConfigError(f"{name} = {value}: at least {least} is needed.")
-        for radius in (*self.radii, self.published_radius):
-            if not 0 <= radius <= 1:
-                raise ConfigError(
-                    f"radius = {radius}: an attack's radius lies between 0 and 1, on the scale of pixels."
-                )
-
-
-BRIEF = Effort()
-"""Fits two cores: minutes for a small model."""
-THOROUGH = Effort(
-    examples=5000,
-    samples=64,
-    steps=1000,
-    ode_weights=200,
-    ode_examples=300,
-    annealed=100,
-    annealing=10_000,
-    references=1000,
-    restarts=50,
-    iterations=100,
-    radii=(0.02, 0.05, 0.1, 0.2),
-    pairs=1000,
-)
-"""Hours on two cores, minutes on a GPU."""
+OF_ANY = ("bounds", "pool")
+"""Those that need no encoder."""
+PUBLISHED = {"grey": (0.1, 50, 50), "colour": (0.05, 20, 100)}
+"""Kind of images -> radius, references and iterations of the published attack (Xiao et al. 2024, Table 2)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +70,7 @@ class Examples:
         train_labels, test_labels: classes (n,), or None.
         data: where they come from, for feature networks.
         pool: (m, *shape), examples of the synthetic set that the model was trained on, or None.
+        columns: split -> label column -> values, in the order of the examples.
     """
 
     train: Tensor
@@ -131,6 +80,12 @@ class Examples:
     test_labels: np.ndarray | None
     data: Any
     pool: Tensor | None = None
+    columns: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the examples are sequences of symbols."""
+        return not self.test.is_floating_point()
 
     def first(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The first n training and test examples on a device."""
@@ -151,6 +106,29 @@ class Section:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def add(
+        self, what: str, measure: Callable[[], Section], passing: tuple[type[DiledError], ...] = (NoBound,)
+    ) -> DiledError | None:
+        """Add what `measure` finds; or, where it is refused by an error that is `passing`, a note with that error's words.
+
+        Args:
+            what: it would find.
+            measure: without arguments.
+            passing: kinds of refusals that leave the rest of the section as it is.
+
+        Returns:
+            The refusal, where there was one.
+        """
+        try:
+            found = measure()
+        except passing as refusal:
+            self.notes.append(f"no {what}: {refusal}")
+            return refusal
+        self.figures |= found.figures
+        self.arrays |= found.arrays
+        self.notes += found.notes
+        return None
+
 
 def audit_section(
     name: str,
@@ -164,7 +142,7 @@ def audit_section(
 
     Args:
         name: one of `SECTIONS`.
-        model: an autoencoder, in evaluation mode.
+        model: an autoencoder, or for bounds and pool any density, in evaluation mode.
         examples: real training and test examples.
         effort: how much work.
         seed: of all draws.
@@ -172,6 +150,7 @@ def audit_section(
 
     Raises:
         NoBound: the section needs a bound, and the model has none.
+        ModelError: the section needs an encoder, and the model has none.
         ConfigError: there is no such section, or it does not apply: pictures are attacked, and only a pool can be compared.
     """
     sections: dict[str, Callable[..., Section]] = {
@@ -182,8 +161,14 @@ def audit_section(
         "codes": codes_section,
         "pool": pool_section,
     }
+    if examples.sequential:
+        from diled.evaluation.audit_sequences import SEQUENCE_SECTIONS
+
+        sections |= SEQUENCE_SECTIONS
     if name not in sections:
         raise ConfigError(f"There is no section '{name}' in an audit. Sections: {', '.join(sections)}.")
+    if name not in OF_ANY and not callable(getattr(model, "encoder", None)):
+        raise ModelError(f"{type(model).__name__} is no autoencoder, so only its bounds are measured.")
     return sections[name](model, examples, effort, seed)
 
 
@@ -233,10 +218,28 @@ def likelihood_section(
 ) -> Section:
     """`log_p_nats/train` and `/test` from many importance weights, their reliability, and AIS with BDMC where asked.
 
+    Of both, that with the better mean over the annealed test examples counts as log p(x) there: `test_log_p_best`. A model
+    that admits one of them only gets that one. It raises `NoBound` where it admits none.
+    """
+    found = Section()
+    refusal = found.add("importance weights", partial(_weighted, model, examples, effort, seed, amortized))
+    if effort.annealed:
+        found.add("annealed importance sampling", partial(_annealed, model, examples, effort, seed))
+    if refusal is not None and not found.figures:
+        raise refusal
+    if "test_ais" in found.arrays:
+        _choose(found)
+    return found
+
+
+def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortized: Section | None) -> Section:
+    """log p(x) from importance weights.
+
     Codes are drawn from the encoder's q, and where the best q of each example is known, from that as well: an encoder that
     misses new examples makes a poor proposal. Both are lower bounds, and the one with the better mean counts.
     """
-    found, ode = Section(), any(isinstance(part, Diffusion) for part in model.prior.modules())
+    prior = getattr(model, "prior", None)
+    found, ode = Section(), prior is not None and any(isinstance(part, Diffusion) for part in prior.modules())
     largest = effort.ode_weights if ode else effort.weights
     n = min(effort.ode_examples, effort.examples) if ode else effort.examples
     counts = (*(k for k in (1, 10, 100, 1000, 5000) if k < largest), largest)
@@ -257,26 +260,45 @@ def likelihood_section(
             f"{name}: log p(x) from {largest} weights of each of {len(x)} examples, codes drawn from {how}{under}; "
             f"{weighted.ess.mean():.3g} effective weights on average, and it is higher still where these are few."
         )
-    if effort.annealed:
-        x = examples.test[: effort.annealed].to(_device(model))
-        annealed = ais(model, x, steps=effort.annealing, seed=seed)
-        both = bdmc(model, len(x), steps=effort.annealing, seed=seed)
-        found.figures["ais_nats/test"] = averaged(annealed.log_p.cpu())
-        found.figures["bdmc_gap_nats"] = averaged((both.upper - both.lower).cpu())
-        found.arrays["test_ais"] = annealed.log_p.double().cpu().numpy()
     return found
 
 
+def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
+    """log p(x) of the first test examples by AIS, and the error of AIS on as many samples of the model by BDMC."""
+    x = examples.test[: effort.annealed].to(_device(model))
+    log_p = ais(model, x, steps=effort.annealing, seed=seed).log_p.double().cpu()
+    gap = bdmc(model, len(x), steps=effort.annealing, seed=seed).gap.cpu()
+    return Section({"ais_nats/test": averaged(log_p), "bdmc_gap_nats": averaged(gap)}, {"test_ais": log_p.numpy()})
+
+
+def _choose(found: Section) -> None:
+    """The better lower bound of two on log p(x) of the examples that both were run on, by its mean."""
+    names = {"importance weights": "test_log_p", "annealing": "test_ais"}
+    tried = {how: found.arrays[name] for how, name in names.items() if name in found.arrays}
+    n = min(len(values) for values in tried.values())
+    means = {how: values[:n].mean() for how, values in tried.items()}
+    best = max(means, key=lambda how: means[how])
+    found.arrays["test_log_p_best"] = tried[best][:n]
+    said = " and ".join(f"{mean:.2f} nats by {how}" for how, mean in means.items())
+    found.notes.append(f"test: log p(x) of the first {n} examples is {said}; the best estimate is that by {best}.")
+
+
 def robustness_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """`robustness_gap` as published, and `robustness_gap/strong/RADIUS`, with SKL and similarities."""
+    """`robustness_gap` as published, and `robustness_gap/strong/RADIUS`, with SKL and similarities.
+
+    Codes without Gaussian noise have no SKL in closed form: there the attacks move the codes' means.
+    """
     if examples.test.ndim != 4:
         raise ConfigError("The robustness gap compares pictures, and these data are none.")
-    found, (_, x) = Section(), examples.first(len(examples.test), _device(model))
+    found, x = Section(), examples.test.to(_device(model))
     labels = None if examples.test_labels is None else examples.test_labels[: len(x)]
-    published = partial(paper_attack, steps=effort.published_iterations)
-    strong = partial(sign_attack, restarts=effort.restarts, steps=effort.iterations)
+    (radius, few, steps), said = _published(effort, x.shape[1])
+    with torch.no_grad():
+        target = "skl" if isinstance(model.encoder(x[:1]), Normal) else "means"
+    published = partial(paper_attack, steps=steps, target=target)
+    strong = partial(sign_attack, restarts=effort.restarts, steps=effort.iterations, target=target)
     runs: list[tuple[str, Any, tuple[float, ...], int, Any]] = [
-        ("", published, (effort.published_radius,), effort.published_references, ms_ssim_kuzina),
+        ("", published, (radius,), few, ms_ssim_kuzina),
         ("/strong", strong, effort.radii, effort.references, ms_ssim),
     ]
     for kind, attack, radii, references, similarity in runs:
@@ -296,11 +318,25 @@ def robustness_section(model: Any, examples: Examples, effort: Effort, seed: int
             found.arrays[f"gaps{name}"] = one.gaps.double().cpu().numpy()
             if not kind:
                 found.arrays |= _attacked(model, one, seed)
-    found.notes.append(
-        f"As published: mean over 10 restarts of gradient ascent on the symmetric KL, radius {effort.published_radius:g}. "
-        f"Strong: the worst of {effort.restarts} restarts of sign-gradient ascent, {effort.iterations} steps."
-    )
+    gain = "symmetric KL" if target == "skl" else "squared distance of the codes' means, as they have no Gaussian noise"
+    found.notes += [
+        f"As published: mean over 10 restarts of gradient ascent, {said}. "
+        f"Strong: the worst of {effort.restarts} restarts of sign-gradient ascent, {effort.iterations} steps.",
+        f"Both attacks maximise the {gain}.",
+    ]
     return found
+
+
+def _published(effort: Effort, channels: int) -> tuple[tuple[float, int, int], str]:
+    """Radius, references and iterations of the published attack, and how to say so."""
+    kind = "grey" if channels == 1 else "colour"
+    asked = (effort.published_radius, effort.published_references, effort.published_iterations)
+    radius, references, steps = (
+        theirs if mine is None else mine for mine, theirs in zip(asked, PUBLISHED[kind], strict=True)
+    )
+    whose = f"as in the paper for {kind} images" if (radius, references, steps) == PUBLISHED[kind] else "as asked for"
+    said = f"radius {radius:g}, {references} references and {steps} iterations, {whose}"
+    return (radius, int(references), int(steps)), said
 
 
 @torch.no_grad()
@@ -308,61 +344,85 @@ def _attacked(model: Any, one: Any, seed: int, few: int = 8) -> dict[str, np.nda
     """Some references, the first attack on each, and their reconstructions, to be looked at."""
     reference, attacked = one.attack.reference[:few], one.attack.attacked[:few, 0]
     with seeded(seed, 7):
-        shown = [reference, model.decode(model.encode(reference)), attacked, model.decode(model.encode(attacked))]
+        decoded = [model.decode(model.encoder(x).mean) for x in (reference, attacked)]
+    shown = [reference, decoded[0], attacked, decoded[1]]
     names = ("shown_reference", "shown_reference_decoded", "shown_attacked", "shown_attacked_decoded")
     return {name: x.float().cpu().numpy() for name, x in zip(names, shown, strict=True)}
 
 
 def codes_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """What the codes of test examples hold, what they are good for, and how smooth the encoder is."""
-    device = _device(model)
+    """What the codes of test examples hold, what they are good for, and how smooth the encoder is.
+
+    Means of codes are enough for active units, probes, PSNR and the encoder's slope. Nats need Gaussian noise and smoothness a
+    density; what a model or its data do not have is left out, with a note.
+    """
+    device, passing = _device(model), (NoBound, DataError, ModelError)
     train, test = examples.first(max(effort.examples, min(5000, len(examples.test))), device)
-    figures = code_figures(model, test, samples=min(1000, len(test)), seed=seed)
-    found = Section(figures={name: m for name, m in figures.items() if name not in ("bound_nats", "distortion_nats")})
-    codes = {name: posteriors(model, x).mean.numpy() for name, x in (("train", train), ("test", test))}
+    of_train, of_test = code_means(model, train), code_means(model, test)
+    found = Section({"active_units": active_count(of_test)})
+
+    def probed(halves: bool) -> Section:
+        assert examples.train_labels is not None
+        assert examples.test_labels is not None
+        a, b = examples.train_labels[: len(train)], examples.test_labels[: len(test)]
+        if not halves:
+            return Section(probes(of_train, a, of_test, b, seed=seed))
+        return Section({f"{name}/halves": value for name, value in probes_of_halves(of_test, b, seed=seed).items()})
+
+    found.add("nats of codes", partial(_information, model, test, seed), passing)
     if examples.train_labels is not None and examples.test_labels is not None:
-        of_train, of_test = examples.train_labels[: len(train)], examples.test_labels[: len(test)]
-        found.figures |= probes(codes["train"], of_train, codes["test"], of_test, seed=seed)
-        halves = probes_of_halves(codes["test"], of_test, seed=seed)
-        found.figures |= {f"{name}/halves": value for name, value in halves.items()}
-    found.figures["psnr"] = averaged(_psnr(model, test, examples.grey[: len(test)]))
-    slope = jacobian_norm(model.encoder, test[: effort.references], seed=seed)
-    found.figures["encoder_slope"] = averaged(slope.norm.cpu(), slope.method)
-    if slope.scaled is not None:
-        found.figures["encoder_slope/scaled"] = averaged(slope.scaled.cpu(), slope.method)
+        found.add("probes", partial(probed, False), passing)
+        found.add("probes of halves", partial(probed, True), passing)
+    found.add("PSNR", partial(_psnr, model, test, examples.grey), passing)
+    found.add("slope of the encoder", partial(_slope, model, test[: effort.references], seed), passing)
     n = min(effort.pairs, len(test) // 2)
-    curve = smoothness(model, test[:n], test[n : 2 * n], seed=seed)
-    found.arrays["smoothness"] = curve.double().cpu().numpy()
-    found.figures["smoothness_nats"] = averaged(curve[1:-1].min(0).values.cpu(), "the lowest between two images")
-    found.arrays["unit_nats"] = _unit_nats(model, test)
+    found.add("smoothness", partial(_smoothness, model, test[:n], test[n : 2 * n], seed), passing)
     return found
 
 
-def _unit_nats(model: Any, x: Tensor) -> np.ndarray:
-    """Nats of each dimension, the largest first."""
-    from diled.evaluation.codes import information
-
+def _information(model: Any, x: Tensor, seed: int) -> Section:
+    """Figures of Gaussian codes, and the nats of each dimension, the largest first."""
     q = posteriors(model, x)
-    return information(q.mean, q.log_var).numpy()[np.argsort(-information(q.mean, q.log_var).numpy())]
+    figures = code_figures(model, x, q=q, samples=min(1000, len(x)), seed=seed)
+    kept = {name: m for name, m in figures.items() if name not in ("bound_nats", "distortion_nats")}
+    nats = information(q.mean, q.log_var).sort(descending=True).values
+    return Section(kept, {"unit_nats": nats.numpy()})
+
+
+def _slope(model: Any, x: Tensor, seed: int) -> Section:
+    """The encoder's Jacobian norm."""
+    slope = jacobian_norm(model.encoder, x, seed=seed)
+    norms = {"encoder_slope": slope.norm, "encoder_slope/scaled": slope.scaled}
+    return Section({name: averaged(norm.cpu(), slope.method) for name, norm in norms.items() if norm is not None})
+
+
+def _smoothness(model: Any, a: Tensor, b: Tensor, seed: int) -> Section:
+    """How well codes between those of two images are found again, and the curve along the way."""
+    curve = smoothness(model, a, b, seed=seed)
+    lowest = averaged(curve[1:-1].min(0).values, "the lowest between two images")
+    return Section({"smoothness_nats": lowest}, {"smoothness": curve.numpy()})
 
 
 @torch.no_grad()
-def _psnr(model: Any, x: Tensor, grey: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of decoded mean codes against the images before binarisation, (B,)."""
+def _psnr(model: Any, x: Tensor, grey: Tensor) -> Section:
+    """Peak signal-to-noise ratio of decoded mean codes against the images before binarisation."""
+    x = x[:FEW] if getattr(model, "implicit", False) else x
     out = []
-    for part, target in zip(x.split(BATCH), grey.split(BATCH), strict=True):
-        shown = to_unit(model.decode(model.encode(part)).cpu()).clamp(0, 1)
+    for part, target in zip(x.split(BATCH), grey[: len(x)].split(BATCH), strict=True):
+        shown = to_unit(model.decode(model.encoder(part).mean).cpu()).clamp(0, 1)
         out.append(psnr(shown, to_unit(target)))
-    return torch.cat(out)
+    return Section({"psnr": averaged(torch.cat(out))})
 
 
 def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """Memorisation and coverage of the synthetic set that the model was trained on."""
-    if examples.pool is None:
+    """Memorisation and coverage of the synthetic set that the model was trained on; with a bound, the entropy offset."""
+    pool, test = examples.pool, examples.test
+    if pool is None:
         raise ConfigError("The model was not trained on a synthetic set, so there is none to compare.")
-    net = features_for(examples.data)
-    found = pool_figures(examples.pool, examples.train, examples.test, net, model=model, seed=seed)
-    return Section(figures=found, notes=[f"{len(examples.pool):,} examples of the synthetic set were looked at."])
+    found = Section(pool_figures(pool, examples.train, test, features_for(examples.data), seed=seed))
+    found.notes.append(f"{len(pool):,} examples of the synthetic set were looked at.")
+    found.add("entropy offset", lambda: Section({"entropy_offset_nats": entropy_offset(model, pool, test, seed=seed)}))
+    return found
 
 
 def _device(model: torch.nn.Module) -> torch.device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 from diled.evaluation.measure import Measured
 from diled.evaluation.report import described, document, dot, figure_html, provenance_html, replace_file
 from diled.evaluation.shown import Picture
-from diled.evaluation.tables import Cell, Table, table_html
+from diled.evaluation.tables import ARROWS, Cell, Table, table_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diled.config import DataSpec
     from diled.evaluation.plots import Theme
 
-__all__ = ["COLUMNS", "audit_table", "write_audit"]
+__all__ = ["COLUMNS", "COMPETING", "audit_table", "audit_tables", "write_audit"]
 
 Figures = Mapping[str, Mapping[str, Measured]]
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
@@ -38,6 +38,19 @@ COLUMNS = {
     "probe_accuracy/logistic": ("probe", "higher"),
 }
 """Metric -> its column's heading, and what is better."""
+
+COMPETING = tuple(metric for metric, (_, better) in COLUMNS.items() if better == "lower")
+"""Bounds and gaps, of which the smallest is marked only where it is the smallest beyond chance."""
+
+LIKELIHOOD = {
+    "log_p_nats/train": ("log p(x), train", ""),
+    "log_p_nats/test": ("log p(x), test", ""),
+    "effective_weights/test": ("effective weights, test", ""),
+    "inference_gap_test": ("inference gap, test", ""),
+    "ais_nats/test": ("log p(x) by AIS, test", ""),
+    "bdmc_gap_nats": ("BDMC gap", ""),
+}
+"""The same, of estimates of log p(x)."""
 
 POOL = {
     "nearest_ratio": ("nearest-neighbour ratio", ""),
@@ -81,18 +94,39 @@ READING = [
     "Robustness gap: by how much more reconstructions differ than their inputs, after an attack on the encoder; in structural "
     "similarity, from 0 to 1.",
 ]
+UNDECIDED = (
+    "Where the smallest bound or gap of a column does not differ from the next beyond chance, at 95 %, none is bold."
+)
 
 
-def audit_table(figures: Figures, columns: Mapping[str, tuple[str, str]] = COLUMNS) -> tuple[Table, dict[str, str]]:
-    """The table: model -> heading -> cell, and which columns are better low or high."""
+def audit_table(
+    figures: Figures, columns: Mapping[str, tuple[str, str]] = COLUMNS, undecided: Collection[str] = ()
+) -> tuple[Table, dict[str, str]]:
+    """The table: model -> heading -> cell, and which columns are better low or high.
+
+    Columns of `undecided` metrics keep their arrow, in the heading, and have no best value.
+    """
     present = [metric for metric in columns if any(metric in row for row in figures.values())]
+    better, headings = {}, {}
+    for metric in present:
+        heading, direction = columns[metric]
+        open_ = metric in undecided and direction in ARROWS
+        headings[metric] = f"{heading} {ARROWS[direction]}" if open_ else heading
+        better[headings[metric]] = "" if open_ else direction
     table = {
         name: {
-            columns[metric][0]: Cell(m.value, m.stderr) for metric in present for m in [row.get(metric, Measured(None))]
+            headings[metric]: Cell(m.value, m.stderr) for metric in present for m in [row.get(metric, Measured(None))]
         }
         for name, row in figures.items()
     }
-    return table, {columns[metric][0]: columns[metric][1] for metric in present}
+    return table, better
+
+
+def audit_tables(figures: Figures, undecided: Collection[str] = ()) -> list[tuple[Table, dict[str, str]]]:
+    """What a terminal shows: bounds and gaps, or where none was measured what codes hold; then synthetic sets."""
+    gaps = any(metric in row for metric in COMPETING for row in figures.values())
+    shown = [audit_table(figures, columns, undecided) for columns in (COLUMNS if gaps else CODES, POOL)]
+    return [(table, better) for table, better in shown if better]
 
 
 def write_audit(
@@ -104,6 +138,7 @@ def write_audit(
     figures: Figures,
     arrays: Arrays,
     differences: Mapping[str, Mapping[str, str]],
+    undecided: Collection[str] = (),
     refused: Sequence[str],
     notes: Mapping[str, Sequence[str]],
     provenance: Mapping[str, str],
@@ -118,6 +153,7 @@ def write_audit(
         figures: model -> metric -> value.
         arrays: model -> `section/name` -> numbers per example.
         differences: model -> gap -> by how much it is larger than the first model's, in words with an interval.
+        undecided: metrics of which the smallest does not differ from the next beyond chance.
         refused: what could not be measured, in sentences.
         notes: model -> remarks on how it was measured.
         provenance: command, commit, hardware and so on.
@@ -128,16 +164,18 @@ def write_audit(
     places = {name: i for i, name in enumerate(figures)}
 
     def tabled(columns: Mapping[str, tuple[str, str]], key: bool = True) -> str:
-        table, better = audit_table(figures, columns)
+        table, better = audit_table(figures, columns, undecided)
         if not better:
             return ""
         return table_html(table, better, decorate=lambda row: _named(row, places), key=key)
 
     pictures = _pictures(figures, arrays, spec)
+    reading = [*READING, UNDECIDED] if undecided else READING
     parts = [
-        ("results", "Results", tabled(COLUMNS) + _list(READING, "How to read this")),
+        ("results", "Results", tabled(COLUMNS) + _list(reading, "How to read this")),
         ("differences", "Against the first model", _differences(differences, places)),
         ("nats", "Where the nats go", _row(pictures["nats"])),
+        ("likelihood", "How likely is x?", tabled(LIKELIHOOD) + _list(_about_likelihood(figures))),
         ("robustness", "Under attack", _row(pictures["robustness"])),
         ("codes", "What codes hold", tabled(CODES) + _row(pictures["codes"])),
         ("pool", "Synthetic training sets", tabled(POOL)),
@@ -174,9 +212,33 @@ def _differences(differences: Mapping[str, Mapping[str, str]], places: Mapping[s
         return ""
     table = {gap.replace("_", " "): {name: Cell(row.get(gap)) for name, row in differences.items()} for gap in gaps}
     words = (
-        f"Larger than that of {next(iter(places))} by so much; 95 % intervals over the same examples, redrawn in pairs."
+        f"Larger than that of {next(iter(places))} by so much, with 95 % intervals. Examples that both models were measured on "
+        "are redrawn in pairs; training examples that are not the same, by themselves."
     )
     return f"<p>{escape(words)}</p>" + table_html(table, {})
+
+
+def _about_likelihood(figures: Figures) -> list[str]:
+    """How many examples each estimate rests on, and what the gap of BDMC says."""
+    said = []
+    if _count(figures, "log_p_nats/test"):
+        said.append(
+            f"log p(x) by importance weights: {_count(figures, 'log_p_nats/test')} test examples; a lower bound on average."
+        )
+    if _count(figures, "ais_nats/test"):
+        said.append(f"By annealed importance sampling (AIS): the first {_count(figures, 'ais_nats/test')} of them.")
+    if _count(figures, "bdmc_gap_nats"):
+        said.append(
+            f"BDMC gap: an upper minus a lower bound on log p(x) of {_count(figures, 'bdmc_gap_nats')} samples of the model, "
+            "by the same steps: so much AIS may be too low there."
+        )
+    return said
+
+
+def _count(figures: Figures, metric: str) -> str:
+    """How many examples a figure rests on: `1,000`, or `50 to 1,000` where models differ; empty where it is not known."""
+    counts = {m.n for row in figures.values() for m in [row.get(metric)] if m is not None and m.n is not None}
+    return " to ".join(f"{n:,}" for n in sorted({min(counts), max(counts)})) if counts else ""
 
 
 # Drawings ------------------------------------------------------------------------------------------------------------
@@ -233,7 +295,12 @@ def _pictures(figures: Figures, arrays: Arrays, spec: DataSpec) -> dict[str, lis
                 lambda f, t: _draw_curves(f, t, units, "dimension, by its nats", "nats"),
                 (short, 0.75 * short),
                 "Nats of each dimension",
-                "1/2 log(1 + variance of the mean / noise), the largest first.",
+                "1/2 log(1 + variance of the mean / noise), the largest first"
+                + (
+                    f"; from {_count(figures, 'active_units')} test examples."
+                    if _count(figures, "active_units")
+                    else "."
+                ),
                 "Nats of each dimension of the codes",
             )
         )

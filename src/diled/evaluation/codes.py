@@ -43,11 +43,13 @@ __all__ = [
     "IGNORED",
     "MOST",
     "Collapse",
+    "active_count",
     "active_units",
     "aggregate",
     "averaged",
     "batches",
     "code_figures",
+    "code_means",
     "collapse",
     "information",
     "kl_per_unit",
@@ -75,6 +77,12 @@ def batches(model: Any, x: Tensor) -> Iterator[Tensor]:
     tensor = next(chain(model.parameters(), model.buffers()), None)
     device = x.device if tensor is None else tensor.device
     return (part.to(device) for part in x.split(BATCH))
+
+
+@torch.no_grad()
+def code_means(model: Any, x: Tensor) -> Tensor:
+    """The means of q(z | x), whatever its kind, of x (N, *shape) in model space: (N, D), float64, on the CPU."""
+    return torch.cat([model.encoder(batch).mean.flatten(1).cpu().double() for batch in batches(model, x)])
 
 
 @torch.no_grad()
@@ -132,6 +140,11 @@ def active_units(means: Tensor, threshold: float = ACTIVE) -> Tensor:
     return means.var(0) > threshold
 
 
+def active_count(means: Tensor) -> Measured:
+    """How many of the D dimensions are active, from posterior means (N, D); see `active_units`."""
+    return Measured(float(active_units(means).sum()), n=len(means), note=f"of {means.shape[1]}")
+
+
 def kl_per_unit(means: Tensor, log_vars: Tensor) -> Tensor:
     """E_x KL(q(z_d | x) || N(0, 1)) of each dimension, (D,) nats; means and log-variances are (N, D)."""
     return Normal(means, log_vars).kl_dims(Normal(torch.zeros_like(means), torch.zeros_like(means))).mean(0)
@@ -155,9 +168,7 @@ def information(means: Tensor, log_vars: Tensor) -> Tensor:
 
 def _several(means: Tensor) -> None:
     if means.ndim != 2 or len(means) < 2:
-        raise DataError(
-            f"Codes are compared over at least 2 examples, in one table (N, D); found {tuple(means.shape)}."
-        )
+        raise DataError(f"Codes are compared over at least 2 examples, in a table (N, D); found {tuple(means.shape)}.")
 
 
 def aggregate(
@@ -321,7 +332,9 @@ def listening(model: Any, x: Tensor, *, seed: int = 0) -> dict[str, Measured]:
     return found
 
 
-def code_figures(model: Any, x: Tensor, *, samples: int = 1000, seed: int = 0) -> dict[str, Measured]:
+def code_figures(
+    model: Any, x: Tensor, *, q: Normal | None = None, samples: int = 1000, seed: int = 0
+) -> dict[str, Measured]:
     """All that the posteriors of these examples tell: units, information, aggregate, and the verdict on collapse.
 
         active_units                        of D, with a variance of the mean above 0.01
@@ -332,7 +345,7 @@ def code_figures(model: Any, x: Tensor, *, samples: int = 1000, seed: int = 0) -
 
     Args:
         model: an autoencoder with Gaussian posteriors.
-        x: (N, *shape) in model space.
+        x, q: (N, *shape) in model space, and their posteriors; without these they are computed.
         samples: draws for `aggregate`.
         seed: of all draws.
 
@@ -340,13 +353,12 @@ def code_figures(model: Any, x: Tensor, *, samples: int = 1000, seed: int = 0) -
         NoBound: the codes have no Gaussian noise.
         DataError: fewer than two examples.
     """
-    q = posteriors(model, x)
+    q = posteriors(model, x) if q is None else q
     normal = isinstance(getattr(model, "prior", None), StandardNormal)
-    active, carried = active_units(q.mean), information(q.mean, q.log_var)
+    n, carried = len(x), information(q.mean, q.log_var)
     nats = kl_per_unit(q.mean, q.log_var) if normal else carried
-    n, of = len(x), f"of {q.mean.shape[1]}"
     found = {
-        "active_units": Measured(float(active.sum()), n=n, note=of),
+        "active_units": active_count(q.mean),
         "information_nats": Measured(carried.sum().item(), n=n, note="dimension by dimension"),
         **aggregate(q.mean, q.log_var, standard_normal=normal, samples=samples, seed=seed),
     }
@@ -355,7 +367,7 @@ def code_figures(model: Any, x: Tensor, *, samples: int = 1000, seed: int = 0) -
     except NoBound:
         heard = {}
     verdict = collapse(nats, heard)
-    found["unused_units"] = Measured(float(verdict.unused), n=n, note=of)
+    found["unused_units"] = Measured(float(verdict.unused), n=n, note=f"of {verdict.dims}")
     found["collapsed"] = Measured(float(verdict.collapsed), n=n, note=verdict.words)
     return found | heard
 

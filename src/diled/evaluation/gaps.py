@@ -33,6 +33,7 @@ __all__ = [
     "Interval",
     "Zhang",
     "amortization",
+    "best_log_p",
     "cremer",
     "generalization",
     "generalization_by_term",
@@ -117,6 +118,29 @@ def amortization(bound: Any, best_bound: Any) -> Measured:
     """
     b, best = _same_examples(bound=bound, best_bound=best_bound)
     return averaged(b - best)
+
+
+def best_log_p(arrays: Mapping[str, np.ndarray], split: str) -> np.ndarray | None:
+    """The estimate of log p(x) by which the inference gap is split: the tightest lower bound there is, of as many examples
+    as possible.
+
+    Where both were run on the first m examples, the bound from importance weights and that from annealing are compared by
+    their means over these. All examples count where weights win, and m where annealing does.
+
+    Args:
+        arrays: `likelihood/SPLIT_log_p` (N,) from importance weights, and `likelihood/SPLIT_log_p_best` (m,), the better of
+            both on the first m of the same examples; in nats. Either may be missing.
+        split: `train` or `test`.
+
+    Returns:
+        (N,) or (m,) nats; None where there is no estimate.
+
+    Reference: Cremer et al. 2018 (arXiv 1801.03558), section 5.1: the larger of IWAE and AIS.
+    """
+    weighted, best = (arrays.get(f"likelihood/{split}_{name}") for name in ("log_p", "log_p_best"))
+    if best is None or (weighted is not None and np.array_equal(best, weighted[: len(best)])):
+        return weighted
+    return best
 
 
 def cremer(log_p: Any, bound: Any, best_bound: Any) -> Cremer:

@@ -36,7 +36,7 @@ from diled.models.adapter import Adapter, AdapterDecoder, AdapterEncoder, Means,
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import StandardNormal
 
-__all__ = ["Foreign", "from_diffusers", "from_function", "load_foreign"]
+__all__ = ["Foreign", "check_source", "from_diffusers", "from_function", "load_foreign"]
 
 NOTES_OF_DIFFUSERS = (
     "codes: those that the model's own pipelines hand to their diffusion, (latent - shift) * scale",
@@ -109,11 +109,29 @@ def load_foreign(source: str, spec: DataSpec, device: str = "cpu", *, search_pat
     Raises:
         ModelError: neither; or what `from_diffusers` and `from_function` raise.
     """
+    check_source(source)
     if Path(source).is_dir():
         return from_diffusers(source, spec, device)
-    if ":" in source:
-        return from_function(source, spec, device, search_path=search_path)
-    raise ModelError(f"'{source}' is neither a folder (of a diffusers AutoencoderKL) nor of the form module:function.")
+    return from_function(source, spec, device, search_path=search_path)
+
+
+def check_source(source: str) -> None:
+    """Whether this may be a model: a folder that there is, or, where there is no such path, anything with a colon.
+
+    Args:
+        source: a folder, or `module:function`.
+
+    Raises:
+        ModelError: it is a file, or there is no such folder.
+    """
+    path = Path(source)
+    if path.is_dir() or (":" in source and not path.exists()):
+        return
+    if path.exists():
+        raise ModelError(f"{source} is a file, and a model is a folder: of a run, or of a diffusers AutoencoderKL.")
+    folder = path.parent
+    beside = [p.name for p in folder.iterdir() if (p / "config.json").exists()] if folder.is_dir() else []
+    raise ModelError(f"There is no run folder {source}.{did_you_mean(path.name, beside)}")
 
 
 def from_diffusers(folder: str | Path, spec: DataSpec, device: str = "cpu") -> Foreign:

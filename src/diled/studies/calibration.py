@@ -25,11 +25,17 @@ import numpy as np
 from diled.auditing import Subject, audit_models, identity_of
 from diled.data import Data, Split, open_data
 from diled.evaluation.measure import Measured
-from diled.model import load
 from diled.runs import RunConfig
-from diled.session import Session
 from diled.studies.ablations import looks
-from diled.studies.commands import as_records, exit_code, made_here, record_options, refuse_uncommitted, training_of
+from diled.studies.commands import (
+    as_records,
+    exit_code,
+    made_here,
+    record_options,
+    refuse_uncommitted,
+    trained,
+    training_of,
+)
 from diled.studies.dmaapx import STUDY, arms_of
 from diled.studies.records import add
 
@@ -93,9 +99,7 @@ def _run(chosen: argparse.Namespace) -> None:
     for seed in chosen.seeds:
         config = config_of(seed, chosen.epochs, chosen.every, per_epoch)
         out = chosen.runs / NAME / f"vae-{seed}"
-        if not (out / "config.json").exists():
-            Session(config, out=out, data=data, going_on=(out / "run.json").exists()).run()
-        model = load(out)
+        model = trained(config, out, data=data)
         subject = Subject("vae", model.density, identity_of(model.density), data)
         audited = audit_models([subject], out / "audit", effort=plan.effort, sections=("bounds",))["vae"]
         found = curve(out, per_epoch)
@@ -105,7 +109,9 @@ def _run(chosen: argparse.Namespace) -> None:
         found["test_elbo"] = replace(bound, value=-bound.value)
         print("\n".join(f"{name}: {m.value:.2f}" for name, m in found.items() if m.value is not None), flush=True)
         if not chosen.trial:
-            command = f"python -m diled.studies.calibration --epochs {chosen.epochs} --seeds {seed}"
+            command = (
+                f"python -m diled.studies.calibration --epochs {chosen.epochs} --every {chosen.every:g} --seeds {seed}"
+            )
             records = as_records(
                 found,
                 study=STUDY,

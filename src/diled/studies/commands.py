@@ -1,4 +1,4 @@
-"""What the commands that record figures have in common: options, the refusal of uncommitted code, records, the exit code."""
+"""What the commands that record figures have in common: options, runs, records, refusals, the exit code."""
 
 from __future__ import annotations
 
@@ -8,12 +8,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from diled.config import TrainingConfig
+from diled.data import Data
 from diled.errors import ConfigError, DiledError
 from diled.evaluation.measure import Measured
-from diled.runs import commit, hardware
+from diled.model import Model, load
+from diled.runs import RunConfig, commit, hardware, read_run
+from diled.session import Session
 from diled.studies.records import Record
 
-__all__ = ["as_records", "exit_code", "made_here", "record_options", "refuse_uncommitted", "uncommitted"]
+__all__ = [
+    "as_records",
+    "dotted",
+    "exit_code",
+    "made_here",
+    "record_options",
+    "refuse_uncommitted",
+    "trained",
+    "training_of",
+    "uncommitted",
+]
 
 
 def record_options(parser: argparse.ArgumentParser) -> None:
@@ -48,6 +62,56 @@ def refuse_uncommitted(way_out: str = "or use --trial") -> None:
     """
     if uncommitted(commit()):
         raise ConfigError(f"Results are recorded by committed code only: commit the changes under src, {way_out}.")
+
+
+def trained(config: RunConfig, out: Path, *, data: Data | None = None, device: str = "auto") -> Model:
+    """Train a run, go on with one that was stopped, or load one that is finished.
+
+    Args:
+        config: what a study wants now.
+        out: folder of the run.
+        data: already opened data in place of those that `config` names.
+        device: where to compute; a run is the same wherever it is computed.
+
+    Raises:
+        ConfigError: the folder holds a run of other settings, finished or not.
+    """
+    if (out / "config.json").exists():
+        model = load(out, device=device)
+        _refuse_others(config.model_copy(update={"model": config.model.resolved(model.spec)}), out)
+        return model
+    begun = (out / "run.json").exists()
+    here = config if device == "auto" else _computed_on(config, device)
+    session = Session(here, out=out, data=data, going_on=begun)
+    if begun:
+        _refuse_others(session.config, out)
+    return session.run()
+
+
+def _refuse_others(config: RunConfig, out: Path) -> None:
+    """Stop where a run is not the one that is wanted, and say in what it differs."""
+    wanted, there = (dotted(_computed_on(one, "auto").model_dump(mode="json")) for one in (config, read_run(out)))
+    differing = [key for key in sorted({*wanted, *there}) if wanted.get(key) != there.get(key)]
+    if differing:
+        key = differing[0]
+        raise ConfigError(
+            f"{out} was trained with other settings than the study has now: {key} = {there.get(key)}, not "
+            f"{wanted.get(key)}. Move it away."
+        )
+
+
+def _computed_on(config: RunConfig, device: str) -> RunConfig:
+    training: TrainingConfig = config.training.model_copy(update={"device": device})
+    return config.model_copy(update={"training": training})
+
+
+def dotted(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Nested values by dotted key."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{path}{key}"
+        out |= dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return out
 
 
 def made_here() -> dict[str, Any]:

@@ -21,21 +21,29 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from diled.auditing import Audited, audit_models, subjects_of
-from diled.config import TrainingConfig
+from diled.auditing import audit_models, subjects_of
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.audit import Effort
+from diled.evaluation.audited import Audited
 from diled.evaluation.measure import Measured
-from diled.model import Model, load
-from diled.runs import RunConfig, read_run, read_settings, resolve
-from diled.session import Session
-from diled.studies.commands import as_records, exit_code, made_here, refuse_uncommitted, training_of
+from diled.model import Model
+from diled.runs import RunConfig, read_settings, resolve
+from diled.studies.commands import (
+    as_records,
+    dotted,
+    exit_code,
+    made_here,
+    refuse_uncommitted,
+    trained,
+    training_of,
+)
+from diled.studies.intervals import ALL, as_figures, intervals
 from diled.studies.records import Record, add, read
 from diled.studies.table import data_key
 from diled.synthesizing import synthesize
@@ -117,6 +125,11 @@ class Arms:
     folds: int
     effort: Effort
 
+    @property
+    def first(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.arms))
+
     def config(self, arm: str, seed: int, pool: Path | None = None, steps: int | None = None) -> RunConfig:
         """The run of one arm.
 
@@ -167,7 +180,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
         raise ConfigError(f"{study} has no scale '{scale}'. Scales: {', '.join(whole['scales'])}.")
     changes = whole["scales"][scale]
     given = {arm: dict(values) for arm, values in whole["arms"].items() if arm not in changes.get("without", ())}
-    common = {**_dotted(whole.get("source", {})), **changes.get("source", {})}
+    common = {**dotted(whole.get("source", {})), **changes.get("source", {})}
     sources = {}
     for name, values in whole.get("sources", {}).items():
         own = dict(values)
@@ -176,7 +189,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
     drawn = {arm: values.pop("from", next(iter(sources), "")) for arm, values in given.items() if _drawn(values)}
     return Arms(
         name=f"{study}-{scale}",
-        base={**_dotted(whole["base"]), **changes.get("base", {})},
+        base={**dotted(whole["base"]), **changes.get("base", {})},
         sources=sources,
         arms=given,
         drawn=drawn,
@@ -188,15 +201,6 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
 def _drawn(values: dict[str, Any]) -> bool:
     """Whether an arm is trained on a synthetic set."""
     return "from" in values or any(key.startswith("pool.") for key in values)
-
-
-def _dotted(values: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested values by dotted key."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{path}{key}"
-        out |= _dotted(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return out
 
 
 def reproduce(
@@ -223,8 +227,8 @@ def reproduce(
         device: where to compute.
 
     Raises:
-        ConfigError: an unknown study, scale or arm; a finished run of other settings; uncommitted code where figures are
-            recorded.
+        ConfigError: an unknown study, scale or arm; a run of other settings, finished or not; uncommitted code where
+            figures are recorded.
     """
     plan = arms_of(study, scale)
     unknown = sorted(set(only) - set(plan.arms))
@@ -235,6 +239,8 @@ def reproduce(
     folder = runs / plan.name
     chosen = list(only) or list(plan.arms)
     found: dict[str, dict[int, Audited]] = {arm: {} for arm in chosen}
+    named = f"python -m diled.studies.dmaapx {study} --scale {scale}"
+    keys = {}
     for seed in seeds:
         for arm in chosen:
             out = _place(folder, arm, seed)
@@ -242,12 +248,15 @@ def reproduce(
             subjects = subjects_of([out], None, device)
             audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=SECTIONS)
             found[arm][seed] = next(iter(audited.values()))
+            keys[arm] = f"{data_key(subjects[0].data)}/{plan.name}"
             if results is not None:
-                command = f"python -m diled.studies.dmaapx {study} --scale {scale} --only {arm} --seeds {seed}"
-                records = _records(arm, seed, model, subjects[0].data, found[arm][seed], command, plan.name)
-                add(results / f"{STUDY}.json", records)
+                command = f"{named} --only {arm} --seeds {seed}"
+                add(results / f"{STUDY}.json", _records(arm, seed, model, keys[arm], found[arm][seed], command))
             gap = found[arm][seed].figures.get("generalization_gap", Measured(None)).value
             print(f"{arm}, seed {seed}: generalization gap {gap if gap is None else round(gap, 2)}", flush=True)
+    if results is not None:
+        command = named + (f" --only {' '.join(only)}" if only else "") + f" --seeds {' '.join(map(str, seeds))}"
+        add(results / f"{STUDY}.json", _differences(plan, found, keys, command))
     return found
 
 
@@ -270,35 +279,11 @@ def _trained(plan: Arms, arm: str, seed: int, folder: Path, steps: int | None, d
             )
         else:
             origin, pool = folder / "source" / source, folder / "pool" / source
-            _run(plan.source_config(source, steps), origin, device)
+            trained(plan.source_config(source, steps), origin, device=device)
             taken = plan.sources[source].sampler_steps
         n = plan.folds * _train_size(plan.config(arm, seed, None, steps))
         synthesize(origin, n, pool, steps=taken, seed=seed if own else 0, draw=own, device=device)
-    return _run(plan.config(arm, seed, pool, steps), _place(folder, arm, seed), device)
-
-
-def _run(config: RunConfig, out: Path, device: str) -> Model:
-    """Train, go on with, or load a run.
-
-    Raises:
-        ConfigError: a finished run has other settings.
-    """
-    if (out / "config.json").exists():
-        done = read_run(out)
-        model = load(out, device=device)
-        mine = (config.preprocess, config.pool, config.name, config.model.resolved(model.spec))
-        same = _anywhere(done.training) == _anywhere(config.training)
-        if not same or (done.preprocess, done.pool, done.name, done.model) != mine:
-            raise ConfigError(f"{out} was trained with other settings than the study has now: move it away.")
-        return model
-    if device != "auto":
-        config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
-    return Session(config, out=out, going_on=(out / "run.json").exists()).run()
-
-
-def _anywhere(training: TrainingConfig) -> TrainingConfig:
-    """The recipe, wherever it is computed."""
-    return training.model_copy(update={"device": "auto"})
+    return trained(plan.config(arm, seed, pool, steps), _place(folder, arm, seed), device=device)
 
 
 def _train_size(config: RunConfig) -> int:
@@ -310,23 +295,27 @@ def _train_size(config: RunConfig) -> int:
     return len(open_data(config.data, config.preprocess).train)
 
 
-def _records(arm: str, seed: int, model: Model, data: Any, audited: Audited, command: str, name: str) -> list[Record]:
-    """What is recorded of one arm and seed. The scale is part of the data's key."""
-    made = model.provenance
+def _records(arm: str, seed: int, model: Model, data: str, audited: Audited, command: str) -> list[Record]:
+    """What is recorded of one arm and seed; `data` is the key of the data, with the study and its scale."""
     figures = {metric: audited.figures[metric] for metric in METRICS if metric in audited.figures}
     bound = figures.get("bound_nats/test")
     if bound is not None and bound.value is not None:
         figures["test_elbo"] = Measured(-bound.value, bound.stderr, bound.n, bound.note)
-    return as_records(
-        figures,
-        study=STUDY,
-        data=f"{data_key(data)}/{name}",
-        system=arm,
-        seed=seed,
-        **training_of({**made, "parameters": model.parameters}),
-        **made_here(),
-        command=command,
-    )
+    made = training_of({**model.provenance, "parameters": model.parameters})
+    return as_records(figures, study=STUDY, data=data, system=arm, seed=seed, **made, **made_here(), command=command)
+
+
+def _differences(
+    plan: Arms, found: Mapping[str, Mapping[int, Audited]], keys: Mapping[str, str], command: str
+) -> list[Record]:
+    """What is recorded of each arm against the first one of the study, over all these seeds; nothing without the first."""
+    between = intervals({arm: list(by_seed.values()) for arm, by_seed in found.items()}, plan.first)
+    shared = {"study": STUDY, "seed": ALL, **training_of({}), **made_here(), "command": command}
+    return [
+        record
+        for arm, row in between.items()
+        for record in as_records(as_figures(row, plan.first), data=keys[arm], system=arm, **shared)
+    ]
 
 
 def recorded(path: Path, name: str) -> dict[str, dict[str, list[Record]]]:

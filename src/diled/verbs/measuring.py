@@ -152,27 +152,28 @@ def audit(
         models: runs; folders of a diffusers AutoencoderKL; or module:function, a function that returns anything with `encode`
             and `decode`.
         data: real data of all models; default: what each run was trained on. Foreign models need it, or a run beside them.
-        sections: bounds, amortization, likelihood, robustness, codes, pool; default: all.
+        sections: bounds, amortization, likelihood, robustness, codes, pool; default: all that apply.
         thorough: more examples, samples, steps, restarts, and AIS: hours on two cores.
         ais: log p(x) of 100 test examples by annealed importance sampling as well, with BDMC on samples of the model.
-        examples: of the training and of the test split, for all but the bound, which takes up to 10,000; default 1,000.
+        examples: of the training and of the test split for the amortization gap, log p(x) and, 5,000 at least where there are
+            as many, the codes; 10,000 at most. Bounds take up to 10,000, attacks have their own number. Default 1,000.
         steps: of the per-example optimisation; default 300.
         radii: of the strong attack, between 0 and 1; default 0.05 0.1 0.2.
         seed: of all draws.
         device: where to compute.
-        out: folder of the page, the figures and what is kept. Default: runs/audit, or the run's own folder `audit`.
+        out: folder of the page, the figures and what is kept. Default: runs/audit, or of one run alone its folder `audit`.
 
     Returns:
         Model -> metric -> `Measured`. A section that a model cannot have is left out, and said.
 
     Raises:
-        DiledError: no model, an unknown section, a radius outside [0, 1], or models of different data.
+        DiledError: no model, or one twice; an unknown section, more examples than 10,000, a radius outside [0, 1]; models of
+            different data.
     """
     from dataclasses import replace
 
-    from diled.auditing import BRIEF, THOROUGH, audit_models, report_audit, subjects_of
+    from diled.auditing import BRIEF, THOROUGH, audit_folder, audit_models, report_audit, subjects_of
     from diled.errors import ConfigError
-    from diled.evaluation.audit import SECTIONS
 
     if not models:
         raise ConfigError("Name at least one model to audit: a run, a diffusers folder, or module:function.")
@@ -180,7 +181,6 @@ def audit(
     chosen: dict[str, Any] = {"examples": examples, "steps": steps, "radii": tuple(map(float, radii)) or None}
     effort = replace(effort, **{key: value for key, value in chosen.items() if value is not None})
     subjects = subjects_of(models, data, device)
-    own = len(models) == 1 and isinstance(models[0], (str, Path)) and Path(models[0]).is_dir()
-    folder = Path(out) if out is not None else Path(str(models[0])) / "audit" if own else Path("runs") / "audit"
-    found = audit_models(subjects, folder, effort=effort, sections=tuple(sections) or SECTIONS, seed=seed)
+    folder = audit_folder(models, out)
+    found = audit_models(subjects, folder, effort=effort, sections=tuple(sections), seed=seed)
     return report_audit(found, subjects, folder, seed=seed)
