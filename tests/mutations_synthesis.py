@@ -18,23 +18,29 @@ CHANGED = f"{TESTS}::test_other_bytes_or_rows_are_refused_by_the_shard"
 OTHER_DATA = f"{TESTS}::test_a_pool_of_other_data_is_refused"
 LISTS = f"{TESTS}::test_other_data_are_lists_of_their_raw_type"
 PROBE = f"{TESTS}::test_the_probe_compares_with_training_data"
-DRAWS = f"{TESTS}::test_seed_and_draws_change_the_samples"
+ROWS = f"{TESTS}::test_batches_from_a_number_on_are_rows_of_the_series"
 BF16 = f"{TESTS}::test_bf16_is_near_fp32_and_is_said"
 WEIGHTS = f"{TESTS}::test_hash_of_the_weights_is_that_of_the_saved_file"
 COLOURS = f"{TESTS}::test_datasets_and_open_data_read_the_same_images"
+LISTS_TESTS = "test_parquet_lists.py"
+AS_ARRAYS = f"{LISTS_TESTS}::test_lists_of_others_are_read_as_arrays_are"
+IN_ORDER = f"{LISTS_TESTS}::test_slices_and_chunks_are_read_in_order"
+STATED = f"{LISTS_TESTS}::test_one_shard_says_by_itself_what_it_holds"
+GREY_SCALE = f"{LISTS_TESTS}::test_grey_values_of_binarised_data_keep_a_scale_of_their_own"
+UNTRUE = f"{LISTS_TESTS}::test_statements_that_are_not_true_are_refused"
 INDEX = f"{TESTS}::test_folders_of_images_are_indexed"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "drawing.py": [
+        ("rows, start=start, batch=rows", "rows, batch=rows", "every batch is the first", THOSE_OF_THE_MODEL),
+        ("x[max(start - at, 0) : stop - at]", "x[: stop - start]", "a shard begins too early", SHARDS_OR_BATCHES),
+        ('"mean": not draw}', '"mean": draw}', "draws for means", THOSE_OF_THE_MODEL),
         (
-            "BlockNoise(seed, start, device",
-            "BlockNoise(seed, 0, device",
-            "every batch is the first",
+            '{"steps": steps, "sampler": sampler, "seed"',
+            '{"sampler": sampler, "seed"',
+            "other steps",
             THOSE_OF_THE_MODEL,
         ),
-        ("x[max(start - at, 0) : stop - at]", "x[: stop - start]", "a shard begins too early", SHARDS_OR_BATCHES),
-        ('{"mean": not draw}', '{"mean": draw}', "draws for means", THOSE_OF_THE_MODEL),
-        ("density, steps=steps, sampler=sampler):", "density, sampler=sampler):", "other steps", THOSE_OF_THE_MODEL),
         ("seed_from(seed, i)) for", "seed_from(seed, i - start)) for", "every batch is the first", PIPELINE),
         ('{"generator": generators}', '{"generator": generators[::-1]}', "noise of other samples", PIPELINE),
         ("set_timesteps(steps, device", "set_timesteps(steps + 1, device", "a step more", PIPELINE),
@@ -42,9 +48,13 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         (".sample.float()", ".sample.float() * 0.9", "another output", PIPELINE),
         ('{"format": "pt"}', "{}", "the hash of another file", WEIGHTS),
     ],
+    "models/sampling.py": [
+        ("BlockNoise(seed, first, device", "BlockNoise(seed, start, device", "batches repeat", ROWS),
+        ("start + n - first", "n", "a batch too long", ROWS),
+    ],
     "synthesizing.py": [
         ("(step * ranks + rank) * batch", "(step + rank) * batch", "ranks repeat each other", ENDLESS),
-        ("shards[part::parts]", "shards[part:]", "workers draw each other's shards", WORKERS),
+        ("self.all[self.part :: self.parts]", "self.all[self.part :]", "workers draw each other's shards", WORKERS),
         ("part * int(ranks) + int(rank)", "part + int(rank)", "two processes draw one part", WORKERS),
         ('{"binarize": "none"}', '{"low": spec.low - 8.0}', "distances on another scale", PROBE),
         ("float(raw.std())", "float(raw.var())", "a variance", PROBE),
@@ -54,6 +64,26 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("(spec.low, spec.high) == (0, 255)", "spec.low == 0", "a scale of 0 to 16 as a dark picture", LISTS),
         ("np.moveaxis(values, 1, -1)", "np.moveaxis(values, 1, -1)[..., ::-1]", "blue for red", COLOURS),
         ("np.arange(start, start + len(numbers))", "numbers", "samples of another shard", CHANGED),
+    ],
+    "data/lists.py": [
+        ("shape.append(lengths[0])", "shape.insert(1, lengths[0])", "axes in the wrong order", AS_ARRAYS),
+        ("if len(chunk)]", "if len(chunk)][::-1]", "groups of rows in the wrong order", IN_ORDER),
+        (
+            "KEY in (metadata := schema.metadata or {})",
+            "KEY in (metadata := {})",
+            "what the file says is not read",
+            STATED,
+        ),
+    ],
+    "data/opening.py": [
+        ('spec.binarize != "none"', "False", "two levels for grey values", GREY_SCALE),
+        ("low < spec.low or high > spec.high", "low < spec.low", "values beyond the scale", UNTRUE),
+        (
+            'return spec.low, spec.high, spec.levels, [f"Values from',
+            'return low, high, spec.levels, [f"Values from',
+            "the scale of what is there",
+            STATED,
+        ),
     ],
     "data/synthesis.py": [
         ("(spec.low + spec.high) / 2", "spec.low", "cut elsewhere", GREY_COPIES),

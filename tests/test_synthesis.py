@@ -22,10 +22,13 @@ import diled
 from diled.config import DataSpec
 from diled.data import from_model, open_data
 from diled.data.synthesis import Pool, check_disjoint, duplicates, open_pool, read_manifest
+from diled.diffusion import SAMPLERS
+from diled.drawing import SCHEDULERS
 from diled.draws import seed_from
 from diled.errors import ConfigError, DataError, Interrupted, ModelError
 from diled.family import model_config
 from diled.model import Model
+from diled.models.sampling import sample_batches
 from diled.models.zoo import build
 from diled.runs import RunConfig
 from diled.synthesizing import fresh, synthesize
@@ -103,6 +106,14 @@ def test_samples_do_not_depend_on_shards_or_batches(digits_model, tmp_path, opti
     quiet(digits_model, 300, tmp_path / "pool", steps=2, **{"shard_size": 150, **options})
     values = open_pool(tmp_path / "pool", digits_model.spec).values
     np.testing.assert_array_equal(values, digits_model.sample(320, steps=2)[:300])
+
+
+def test_batches_from_a_number_on_are_rows_of_the_series(digits_model):
+    options = {"steps": 2, "seed": 3}
+    parts = list(sample_batches(digits_model.density, 100, start=128, batch=64, **options))
+    assert [len(part) for part in parts] == [64, 36]
+    whole = torch.cat(list(sample_batches(digits_model.density, 256, **options)))
+    torch.testing.assert_close(torch.cat(parts), whole[128:228], rtol=0, atol=1e-5)
 
 
 def test_workers_make_the_files_of_one(digits_model, tmp_path, monkeypatch):
@@ -289,6 +300,19 @@ def test_settings_without_meaning_are_refused(tmp_path, options, said):
     with pytest.raises(diled.errors.DiledError, match=said):
         quiet(echo(), options.pop("n"), options.pop("out"), **options)
     assert not (tmp_path / "pool").exists()
+
+
+@pytest.mark.parametrize("sampler", ["dimm", "DDIM", "ddim:5", "ddim, 5 steps", "heun/18", "", "euler"])
+def test_a_sampler_is_one_of_four_names_and_steps_stand_apart(digits_model, tmp_path, sampler):
+    with pytest.raises(ConfigError) as caught:
+        quiet(digits_model, 64, tmp_path / "pool", sampler=sampler)
+    for piece in (f"sampler '{sampler}' is unknown", "ancestral, ddim, heun, dpm_solver", "--steps", "--sampler"):
+        assert piece in str(caught.value)
+    assert not (tmp_path / "pool").exists()
+
+
+def test_every_sampler_of_ours_has_its_scheduler():
+    assert set(SCHEDULERS) == set(SAMPLERS)
 
 
 def test_a_manifest_is_begun_by_one_process_only(tmp_path, monkeypatch):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,9 @@ from diled.data import Data, open_data
 from diled.errors import ConfigError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
+from diled.models.properties import head_of
 from diled.pools import source_for
+from diled.progress import progress_bar
 from diled.recipes import parts_of, recipe_of
 from diled.runs import RunConfig, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
@@ -67,9 +68,17 @@ class Session:
         self.recipe = recipe_of(self.config, self.spec, self.say, started=started)
         self.stages = self._stages()
         self.values = raw_tensor(self.data.train.values)
-        self.source = source_for(self.config, self.data, self.say)
+        columns = getattr(self.recipe.model, "columns", ())
+        self.source = source_for(self.config, self.data, self.say, columns)
+        self._standardize()
         if minutes is not None:
             self._fit_budget(minutes)
+
+    def _standardize(self) -> None:
+        """Tell a head of properties the mean and spread of its labels; a frozen one, and a checkpoint, bring their own."""
+        head, parts = head_of(self.recipe.model), parts_of(self.recipe.model)
+        if head is not None and not any(head in parts[name].modules() for name in self.config.freeze):
+            head.fit({column: torch.from_numpy(self.data.train.labels[column]) for column in head.columns})
 
     @property
     def spec(self) -> DataSpec:
@@ -97,7 +106,7 @@ class Session:
         if self.rank == 0:
             self._write_configuration()
         try:
-            with _bar(self.rank == 0) as progress:
+            with progress_bar(self.rank == 0, "nats") as progress:
                 done = fit(
                     self.recipe.model,
                     self.recipe.stages,
@@ -262,47 +271,6 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-@contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[str, int, int, float], None] | None]:
-    """A live progress bar on standard error."""
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[nats]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    tasks: dict[str, Any] = {}
-    bar = Progress(*columns, console=Console(stderr=True))
-
-    def progress(stage: str, step: int, steps: int, nats: float) -> None:
-        bar.start()
-        if stage not in tasks:
-            tasks[stage] = bar.add_task(stage, total=steps, nats="")
-        said = f"{nats:.2f} nats" if nats == nats else ""
-        bar.update(tasks[stage], completed=step, nats=said)
-
-    try:
-        yield progress
-    finally:
-        if tasks:
-            bar.stop()
 
 
 def check_same_data(data: Data, spec: DataSpec, where: str) -> None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diled.arguments import data_of, is_run
 from diled.config import DataSpec
@@ -32,8 +33,10 @@ from diled.errors import ConfigError, DiledError, Interrupted
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet
 from diled.evaluation.measure import features_for
+from diled.memory import kept_memory
 from diled.model import Model
 from diled.models.sampling import BATCH
+from diled.progress import progress_bar
 from diled.runs import provenance
 from diled.space import raw_tensor, to_space
 from diled.training.signals import Signals
@@ -84,7 +87,8 @@ def synthesize(
         dtype: of the networks; bf16 runs them under autocast.
         shard_size: samples in a file.
         shard: i/n, 0 <= i < n: draw every n-th shard from shard i on; beside it, torchrun divides by itself.
-        batch: samples that are computed at once, a multiple of 64; default: 512, on a GPU 2,048.
+        batch: samples that are computed at once, a multiple of 64; default: 2,048 on a GPU; on a processor 64 where there
+            are convolutions, else 512.
         device: where to compute.
         verify: check every byte of the shards that are finished, not only their size and number of rows.
         probe: measure the quality of the first shard.
@@ -107,7 +111,7 @@ def synthesize(
         raise ConfigError(f"Say {'how many samples to draw: --n' if n is None else 'where to put the samples: --out'}.")
     if data is not None and not probe:
         raise ConfigError("data has no effect without the probe, which compares the samples with them.")
-    folder, shards, (part, parts) = Path(out), plan(n, shard_size), _part(shard)
+    folder, shards, size = Path(out), _Shares(plan(n, shard_size), *_part(shard)), _batch(batch)
     with _own_gpu(device):
         chosen = source_of(source, steps=steps, sampler=sampler, draw=draw, dtype=dtype, device=device)
         place = None if data is None else _training_data(source, data, chosen.spec)
@@ -117,15 +121,11 @@ def synthesize(
 
         settings = {**chosen.settings, "seed": seed, "n": n, "shard_size": shard_size}
         settings["data"] = chosen.spec.model_dump(mode="json")
-        size = _batch(batch, chosen.device)
         try:
             begin(folder, settings, {"source": chosen.named, "provenance": provenance(seed=seed)})
-            mine = shards[part::parts]
-            left = [one for one in mine if not is_finished(folder, one, verify=verify)]
-            if len(left) < len(mine) and part == 0:
-                say(f"{len(mine) - len(left):,} of {len(mine):,} shards are there.")
-            _draw_shards(chosen, folder, mine, left, seed, size, progress and part == 0)
-            if complete(folder, shards, ask if probe else None, verify=verify) and left:
+            left = shards.left(folder, verify, say)
+            _draw_shards(chosen, folder, shards.mine, left, seed, size, progress and shards.part == 0)
+            if complete(folder, shards.all, ask if probe else None, verify=verify) and left:
                 say(f"{n:,} samples are in {folder}.")
         except OSError as error:
             raise ConfigError(f"Could not write to {folder}: {error.strerror or error}. {_again(folder)}") from None
@@ -172,18 +172,43 @@ def fresh(
 # Drawing --------------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Shares:
+    """All shards of a set, and which of them fall to this process: every `parts`-th, from number `part` on."""
+
+    all: list[Shard]
+    part: int
+    parts: int
+
+    @property
+    def mine(self) -> list[Shard]:
+        return self.all[self.part :: self.parts]
+
+    def left(self, folder: Path, verify: bool, say: Callable[[str], None]) -> list[Shard]:
+        """Those of this process that are not finished; the first process says how many are."""
+        left = [one for one in self.mine if not is_finished(folder, one, verify=verify)]
+        if len(left) < len(self.mine) and self.part == 0:
+            say(f"{len(self.mine) - len(left):,} of {len(self.mine):,} shards are there.")
+        return left
+
+
 def _draw_shards(
-    source: Source, folder: Path, mine: list[Shard], left: list[Shard], seed: int, batch: int, shown: bool
+    source: Source, folder: Path, mine: list[Shard], left: list[Shard], seed: int, batch: int | None, shown: bool
 ) -> None:
     """Draw the shards that are left of this process's, and write each when it is full."""
-    done = sum(one.stop - one.start for one in mine) - sum(one.stop - one.start for one in left)
-    bar, signals = _bar(done, sum(one.stop - one.start for one in mine), shown), Signals(lambda: _again(folder))
-    with signals, bar as advance, _fast_layout(source):
+    total = sum(one.stop - one.start for one in mine)
+    done = total - sum(one.stop - one.start for one in left)
+    bar, signals = progress_bar(shown and bool(left), "rate"), Signals(lambda: _again(folder))
+    with signals, bar as report, _fast_layout(source), kept_memory(source.device):
+        if report is not None:
+            report("synthesize", done, total)
         for one in left:
             parts = []
             for values in source.values(one.start, one.stop, seed, batch):
                 parts.append(values)
-                advance(len(values))
+                done += len(values)
+                if report is not None:
+                    report("synthesize", done, total)
                 if signals.asked:
                     break
             if sum(map(len, parts)) == one.stop - one.start:
@@ -194,8 +219,8 @@ def _draw_shards(
 
 @contextmanager
 def _fast_layout(source: Source) -> Iterator[None]:
-    """Channels last on a GPU, whose convolutions are faster so; on a processor it makes no difference."""
-    if source.device.type != "cuda" or not any(isinstance(part, nn.Conv2d) for part in source.network.modules()):
+    """Channels last on a GPU, whose convolutions are faster so; on a processor it makes no difference, and bf16 slower."""
+    if source.device.type != "cuda" or not source.convolves:
         yield
         return
     source.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -215,35 +240,6 @@ def _own_gpu(device: str) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _bar(done: int, total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A live bar on standard error, with samples a second and the time that is left."""
-    if not shown or done == total:
-        yield lambda rows: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.0f}/s" if task.speed else "")
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate())
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as bar:
-        task = bar.add_task("synthesize", total=total, completed=done)
-        yield lambda rows: bar.advance(task, rows)
-
-
 def _part(shard: str | None) -> tuple[int, int]:
     """Which part of the shards is this process's, of how many: from `shard`, and within it from torchrun."""
     part, parts = 0, 1
@@ -258,10 +254,8 @@ def _part(shard: str | None) -> tuple[int, int]:
     return part, parts
 
 
-def _batch(batch: int | None, device: torch.device) -> int:
-    if batch is None:
-        return 4 * BATCH if device.type == "cuda" else BATCH
-    if batch < 1 or batch % BLOCK:
+def _batch(batch: int | None) -> int | None:
+    if batch is not None and (batch < 1 or batch % BLOCK):
         nearest = max(1, round(batch / BLOCK)) * BLOCK
         raise ConfigError(f"batch = {batch}: samples are computed in multiples of {BLOCK}, such as {nearest}.")
     return batch

@@ -20,6 +20,7 @@ from diled.data.images import CHANNELS, EXTENSIONS, KIND_NAMES, Header, ImageIte
 from diled.data.parquet import parquet_files, parquet_part
 from diled.data.pixels import as_channels, fit, size_text
 from diled.data.scale import raw_dtype
+from diled.data.sequence_examples import read_named_sequences
 from diled.data.sources import check_file, existing, is_array, is_image_folder
 from diled.errors import DataError
 
@@ -41,21 +42,26 @@ def read_named_examples(
     convert: bool = False,
     max_pixels: int = 64_000_000,
     image_column: str = "image",
+    sequence_column: str | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """Raw values (N, *spec.shape) in the model's raw type, and a name for each example.
 
     Arguments:
         inputs: a path (image, folder, `.npy`, `.npz`, Parquet), a Pillow image, one example or an array of them, or a list
-            of any of these. Images may be (H, W, C), and (H, W) where there is one channel.
+            of any of these. Images may be (H, W, C), and (H, W) where there is one channel. For a model of sequences also
+            a sequence, and files of them, see `read_named_sequences`.
         spec: what the model was trained on.
         convert: bring other channels, sizes (centre crop, unless the model has a policy) and values between the model's
             levels to what the model wants.
         max_pixels: larger images are refused as image bombs.
         image_column: the column of Parquet files that holds the images.
+        sequence_column: the column of tables that holds the sequences.
 
     Raises:
         DataError: nothing there, unreadable, or of another shape, kind or range than the model's; it names the input.
     """
+    if spec.sequential:
+        return read_named_sequences(inputs, spec, convert=convert, column=sequence_column)
     blocks = _gather(inputs, image_column, "the input")
     values, names = [], []
     for block in blocks:
@@ -112,10 +118,9 @@ def _path(path: Path, image_column: str) -> list[Block]:
         if suffix in (".npy", ".npz"):
             return [(str(path), group[key]) for key, group in examples_in(path).values()]
         examples = parquet_part([path], image_column)[0].examples
-    assert isinstance(examples, list)
-    if not examples:
+    if not len(examples):
         raise DataError(f"{path} has no rows.")
-    return [examples]
+    return [examples] if isinstance(examples, list) else [(str(path), examples)]
 
 
 def _pictures(items: list[ImageItem], spec: DataSpec, convert: bool, max_pixels: int) -> np.ndarray:

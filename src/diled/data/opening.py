@@ -31,6 +31,7 @@ from diled.data.images import (
 from diled.data.labels import encode_labels
 from diled.data.pixels import as_channels, fit, size_text
 from diled.data.scale import measure
+from diled.data.sequence_splits import divide_sequences
 from diled.data.sources import find
 from diled.data.splits import Data, Found, Part, Split, divide
 from diled.errors import DataError
@@ -59,10 +60,11 @@ def open_data(
     """Training, validation and test data of `source`, as found unless `preprocess` says otherwise.
 
     Arguments:
-        source: a known name (`digits`, `mnist`, `fashion-mnist`, `cifar10`; it goes before a folder of that name), a
-            folder of images, a Parquet file or a folder of them, `.npy` or `.npz` (see `diled.data.arrays` for which axis
-            is what), an array (N, ...), or a list of image paths, Pillow images or arrays.
-        preprocess: size, channels, splits, labels, and what to do with unreadable files.
+        source: a known name (`digits`, `mnist`, ..., see `known_sets`; it goes before a folder of that name), a folder of
+            images, a Parquet file or a folder of them, `.npy` or `.npz` (see `diled.data.arrays` for which axis is what),
+            protein sequences in FASTA or in a table (`.csv`, `.tsv`, Parquet) or a folder of these, an array (N, ...), or
+            a list of image paths, Pillow images, arrays or sequences.
+        preprocess: size, channels, splits, labels, and what to do with unreadable files and records.
         seed: of the division and of `preprocess.limit`. It is apart from the training seed: keep it, so that an example
             of the test set stays one.
 
@@ -85,7 +87,7 @@ def open_data(
     for split, part in found.parts.items():
         part.columns = columns[split]
     found.notes += notes
-    parts, notes = divide(found, preprocess, seed)
+    parts, notes = (divide_sequences if found.kind == "protein" else divide)(found, preprocess, seed)
     found.notes += notes
     found.parts.clear()  # so that popping frees each part once it is decoded
     splits = {}
@@ -244,7 +246,7 @@ def _spec(
 ) -> DataSpec:
     """Shape, scale and levels of the final values."""
     values = [splits[name].values for name in ("train", "validation", "test")]
-    low, high, levels, notes = measure(
+    low, high, levels, notes = _stated(found, values) or measure(
         values, integer=integer, full_scale=found.full_scale, kind=found.kind, name=found.name
     )
     found.notes += notes
@@ -268,4 +270,24 @@ def _spec(
         mode=mode,
         size_policy="exact" if preprocess.size is None else preprocess.size_policy,
         labels=classes,
+        **{} if found.stated is None else {k: getattr(found.stated, k) for k in ("symbols", "background", "sites")},
     )
+
+
+def _stated(found: Found, values: list[np.ndarray]) -> tuple[float, float, int | None, list[str]] | None:
+    """The scale that a source itself states, as `measure` would say it; None where it states none.
+
+    Binarised data state two levels and hold grey values, which have a scale of their own.
+    """
+    spec = found.stated
+    if spec is None or spec.binarize != "none":
+        return None
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    if spec.levels is not None and (low < spec.low or high > spec.high):
+        raise DataError(
+            f"{found.name} says that its values are {spec.low:g} to {spec.high:g}, and holds {low:g} to {high:g}."
+        )
+    if spec.sequential:
+        return spec.low, spec.high, spec.levels, []
+    levels = "continuous" if spec.levels is None else f"{spec.levels:,} levels"
+    return spec.low, spec.high, spec.levels, [f"Values from {spec.low:g} to {spec.high:g}, {levels}, as the files say."]

@@ -1,6 +1,7 @@
 """Parquet files with an image column, as Hugging Face writes them: a file, or a folder of files with split names.
 
-The image column holds encoded files, as `struct<bytes, path>` or plain binary. All columns of numbers or text beside it
+The image column holds encoded files, as `struct<bytes, path>` or plain binary, or lists of numbers of one length; where
+there is none, lists are looked for in a column `values`, as in synthetic sets. All columns of numbers or text beside it
 become labels; class names are taken from the schema's `huggingface` metadata where they are declared there.
 """
 
@@ -14,14 +15,28 @@ from typing import Any
 
 import numpy as np
 
+from diled.data.arrays import layout
 from diled.data.folder import SPLIT_NAMES, files_below
 from diled.data.images import ImageItem
+from diled.data.lists import is_list, list_values, marked
 from diled.data.splits import Found, Part
 from diled.errors import DataError, did_you_mean
 
-__all__ = ["class_names", "parquet_files", "parquet_part", "read_parquet", "table_part"]
+__all__ = [
+    "LISTS",
+    "by_split",
+    "class_names",
+    "label_columns",
+    "parquet_files",
+    "parquet_part",
+    "read_parquet",
+    "read_table",
+    "table_part",
+]
 
-_SPLIT = re.compile(r"(?:^|[-_./])(train|training|validation|valid|val|test)(?=[-_./]|$)", re.IGNORECASE)
+LISTS = "values"
+"""Column of the lists of numbers in synthetic sets."""
+_SPLIT = re.compile(rf"(?:^|[-_./])({'|'.join(SPLIT_NAMES)})(?=[-_./]|$)", re.IGNORECASE)
 
 
 def read_parquet(path: Path, image_column: str = "image") -> Found:
@@ -32,27 +47,58 @@ def read_parquet(path: Path, image_column: str = "image") -> Found:
     """
     if path.is_file():
         part, classes, notes = parquet_part([path], image_column)
-        return Found(path.name, "image", {"all": part}, notes, classes, full_scale=True)
+        return _arranged(Found(path.name, "image", {"all": part}, notes, classes, full_scale=True), [path])
+    found = Found(path.resolve().name, "image", {}, full_scale=True)
+    groups, found.notes = by_split(path, parquet_files(path))
+    for split, files in groups.items():
+        found.parts[split], classes, notes = parquet_part(files, image_column)
+        found.classes |= classes
+        found.notes += [note for note in notes if note not in found.notes]
+    return _arranged(found, [file for files in groups.values() for file in files])
+
+
+def by_split(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]:
+    """The files of each split, told by their names or folders, or all under `all`; and notes.
+
+    Raises:
+        DataError: files of several data sets.
+    """
     groups: dict[str, list[Path]] = {}
     prefixes = set()
-    for file in parquet_files(path):
-        name = file.relative_to(path).with_suffix("").as_posix()
+    for file in files:
+        name = file.relative_to(folder).with_suffix("").as_posix()
         match = _SPLIT.search(name)
         groups.setdefault(SPLIT_NAMES[match[1].lower()] if match else "all", []).append(file)
         if match:
             prefixes.add(name[: match.start()])
     if "train" not in groups:
-        groups = {"all": [file for files in groups.values() for file in files]}
-    elif len(prefixes) > 1:
+        return {"all": [file for files in groups.values() for file in files]}, []
+    if len(prefixes) > 1:
         names = ", ".join(name or "train" for name in sorted(prefixes))
-        raise DataError(f"{path} holds several data sets: {names}. Give one file, or a folder for each.")
-    found = Found(path.resolve().name, "image", {}, full_scale=True)
-    if "train" in groups and (rest := groups.pop("all", [])):
-        found.notes.append(f"Left out, because their names tell no split: {', '.join(f.name for f in rest)}.")
-    for split, files in groups.items():
-        found.parts[split], classes, notes = parquet_part(files, image_column)
-        found.classes |= classes
-        found.notes += [note for note in notes if note not in found.notes]
+        raise DataError(f"{folder} holds several data sets: {names}. Give one file, or a folder for each.")
+    rest = groups.pop("all", [])
+    named = ", ".join(file.name for file in rest)
+    return groups, [f"Left out, because their names tell no split: {named}."] if rest else []
+
+
+def _arranged(found: Found, files: Sequence[Path]) -> Found:
+    """What is found, with the kind and the layout of its arrays where it holds lists: as stated, else by their axes."""
+    import pyarrow.parquet as pq
+
+    arrays = {split: part.examples for split, part in found.parts.items() if not isinstance(part.examples, list)}
+    if not arrays:
+        return found
+    if len(arrays) < len(found.parts):
+        raise DataError(f"{found.name} holds encoded images in some splits and lists of numbers in others.")
+    found.full_scale = False
+    found.stated = marked(map(pq.read_schema, files), found.name)
+    for split, values in arrays.items():
+        if found.stated is not None:
+            found.kind = found.stated.kind
+            said = f"holds {len(values):,} examples of shape {found.stated.shape}, as the files say."
+        else:
+            found.parts[split].examples, found.kind, said = layout(values, found.name)
+        found.notes.append(f"{found.name} {said}")
     return found
 
 
@@ -61,24 +107,40 @@ def parquet_files(folder: Path) -> list[Path]:
     return [file for file in files_below(folder) if file.suffix.lower() in (".parquet", ".pq")]
 
 
-def parquet_part(files: Sequence[Path], image_column: str = "image") -> tuple[Part, dict[str, list[str]], list[str]]:
-    """The rows of `files`, one after the other, with class names and notes."""
+def read_table(file: Path) -> Any:
+    """The pyarrow table in a Parquet file.
+
+    Raises:
+        DataError: it is damaged.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = []
-    for file in files:
-        try:
-            tables.append(pq.read_table(file, partitioning=None))
-        except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"{file} cannot be read as Parquet: {reason}") from error
+    try:
+        return pq.read_table(file, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{file} cannot be read as Parquet: {reason}") from error
+
+
+def parquet_part(files: Sequence[Path], image_column: str = "image") -> tuple[Part, dict[str, list[str]], list[str]]:
+    """The rows of `files`, one after the other, with class names and notes."""
+    import pyarrow as pa
+
+    tables = [read_table(file) for file in files]
     name = files[0].name if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more"
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise DataError(f"{name}: the files have columns of different types ({error}).") from error
     part, notes = table_part(table, image_column, name)
+    spec = marked((one.schema for one in tables), name)
+    if spec is not None and not isinstance(part.examples, list):
+        try:
+            part.examples = part.examples.reshape(len(part), *spec.shape)
+        except ValueError:
+            numbers = " x ".join(map(str, part.examples.shape[1:]))
+            raise DataError(f"{name} has lists of {numbers} numbers and says that they are {spec.shape}.") from None
     return part, class_names(tables[0].schema), notes
 
 
@@ -86,20 +148,32 @@ def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str
     """Items and label columns of a pyarrow table, and notes on columns that are no labels.
 
     Raises:
-        DataError: no such image column, or it does not hold encoded images.
+        DataError: no such image column, or it holds neither encoded images nor lists of numbers.
     """
-    import pyarrow as pa
 
+    if image_column not in table.column_names and LISTS in table.column_names and is_list(table.field(LISTS).type):
+        image_column = LISTS
     if image_column not in table.column_names:
         others = ", ".join(table.column_names) or "none"
         raise DataError(
             f"{name} has no column '{image_column}'.{did_you_mean(image_column, table.column_names)} Its columns are: "
-            f"{others}. Choose the one that holds encoded images with --preprocess.image_column."
+            f"{others}. Choose the one that holds encoded images, or lists of numbers, with --preprocess.image_column."
         )
-    items = _items(table.column(image_column), image_column, name)
+    column = table.column(image_column)
+    named = f"the column '{image_column}' of {name}"
+    items = list_values(column, named) if is_list(column.type) else _items(column, image_column, name)
+    columns, notes = label_columns(table, image_column)
+    ids = [item.id for item in items] if isinstance(items, list) else [str(row) for row in range(len(items))]
+    return Part(items, ids, columns), notes
+
+
+def label_columns(table: Any, *but: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The columns of numbers and text of a pyarrow table, without those named `but`; and notes on what was left out."""
+    import pyarrow as pa
+
     columns, ignored = {}, []
     for field in table.schema:
-        if field.name == image_column:
+        if field.name in but:
             continue
         column = table.column(field.name)
         if pa.types.is_dictionary(field.type):
@@ -110,8 +184,9 @@ def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str
             columns[field.name] = np.asarray(values, dtype=object if isinstance(values, list) else None)
         else:
             ignored.append(f"{field.name} ({field.type})")
-    notes = [f"Columns that hold neither numbers nor text were left out: {', '.join(ignored)}."] if ignored else []
-    return Part(items, [item.id for item in items], columns), notes
+    return columns, [
+        f"Columns that hold neither numbers nor text were left out: {', '.join(ignored)}."
+    ] if ignored else []
 
 
 def _items(column: Any, image_column: str, name: str) -> list[ImageItem]:
@@ -130,8 +205,8 @@ def _items(column: Any, image_column: str, name: str) -> list[ImageItem]:
         contents = column.to_pylist()
     else:
         raise DataError(
-            f"The column '{image_column}' of {name} holds {kind}, not encoded images (binary, or a struct with 'bytes'). "
-            "Choose another with --preprocess.image_column."
+            f"The column '{image_column}' of {name} holds {kind}, not encoded images (binary, or a struct with 'bytes') "
+            "or lists of numbers. Choose another with --preprocess.image_column."
         )
     rows = enumerate(zip(contents, paths, strict=True))
     return [ImageItem(path or str(row), f"row {row} of {name}", content or b"") for row, (content, path) in rows]

@@ -1,7 +1,7 @@
 """One shard of a synthetic training set as a Parquet file: samples with their numbers, read alike by others and by us.
 
 image   struct<bytes, path>: 8-bit grey or RGB as PNG, marked so that Hugging Face `datasets` decodes it by itself
-values  a list of fixed size: everything else, in the raw type, flattened
+values  a list of fixed size: everything else, in the raw type, flattened; the schema says of what shape and scale
 index   int64: the number of the sample
 """
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from diled.config import DataSpec
 from diled.data.images import ImageItem, decode
+from diled.data.lists import mark
 from diled.errors import DataError
 
 __all__ = ["decoded", "encoded"]
@@ -45,6 +46,7 @@ def encoded(values: np.ndarray, start: int, spec: DataSpec) -> bytes:
     else:
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         table = pa.table({"values": pa.FixedSizeListArray.from_arrays(flat, values[0].size), "index": numbers})
+        table = mark(table, spec)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()

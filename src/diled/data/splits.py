@@ -93,15 +93,17 @@ class Found:
         classes: names of the classes, for columns that come with them.
         full_scale: whether integers use the whole range of their type by convention, as image files do.
         validation_count: the customary number of validation examples of a named set, None elsewhere.
+        stated: what the source says its values are, scale and levels included; None: they are looked at.
     """
 
     name: str
-    kind: Literal["image", "signal", "vector"]
+    kind: Literal["image", "signal", "vector", "protein"]
     parts: dict[str, Part]
     notes: list[str] = field(default_factory=list)
     classes: dict[str, list[str]] = field(default_factory=dict)
     full_scale: bool = False
     validation_count: int | None = None
+    stated: DataSpec | None = None
 
 
 def divide(found: Found, preprocess: PreprocessConfig, seed: int = 0) -> tuple[dict[str, Part], list[str]]:
