@@ -429,15 +429,15 @@ MUTATIONS = [
         "the second stage trains the encoder",
         (f"{OBJECTIVES}::test_rate_alone_is_the_second_stage",),
     ),
-    # models/parts.py and models/zoo.py
+    # models/parts.py, models/zoo.py and models/recipe.py
     Mutation("models/parts.py", 'getattr(config, "terminal", True)', "True", "the last KL always trains", (LAST_KL,)),
     Mutation("models/zoo.py", "terminal=config.prior.terminal", "terminal=False", "the paper's never does", (LAST_KL,)),
     Mutation(
         "models/zoo.py", 'if config.reconstruct_at == "split"', 'if config.reconstruct_at == "one"', "split", (MEETS,)
     ),
-    Mutation("models/zoo.py", "outer, frozen=(prior,)", "outer", "the prior trains with the encoder", (ROUNDS,)),
+    Mutation("models/recipe.py", "outer, frozen=(prior,)", "outer", "the prior trains with the encoder", (ROUNDS,)),
     Mutation(
-        "models/zoo.py",
+        "models/recipe.py",
         "weight = portion(model.rate_weight, k, rounds)",
         "weight = model.rate_weight",
         "ramp",

@@ -155,7 +155,10 @@ def test_mistakes_in_words(words, expected, refused):
         ("sample RUN --out x.gifff", "'x.gifff' has no ending that images are written to. Known: .npy"),
         ("sample RUN --out RUN", "exists and is not empty"),
         ("sample RUN --out RUN/config.json/x.png", "cannot be written, because of"),
-        ("encode RUN SOME --out x.png", "'x.png' has no ending that codes are written to. Known: .npy, .parquet."),
+        (
+            "encode RUN SOME --out x.png",
+            "'x.png' has no ending that codes are written to. Known: .npy, .parquet, .csv.",
+        ),
         ("evaluate RUN --out x.txt", "has no ending that figures are written to. Known: .json."),
         ("evaluate RUN --samples 0", "samples = 0: at least 1 is needed."),
         ("evaluate RUN --repeats 0", "repeats = 0: at least 1 is needed."),
@@ -397,7 +400,7 @@ def test_data_that_cannot_be_trained_on(refused, tmp_path):
     pictures(tmp_path / "one", 1)
     assert "only one image" in refused("train", "one")
     (tmp_path / "text.csv").write_text("a,b\n1,2\n")
-    assert "'.csv'" in refused("train", "text.csv")
+    assert "no column of protein sequences" in refused("train", "text.csv")
     (tmp_path / "model.pt").write_bytes(b"\x80\x04K\x01.")
     assert "pickle" in refused("train", "model.pt")
     np.save(tmp_path / "nan.npy", np.full((20, 3), np.nan))

@@ -24,21 +24,34 @@ from diled.models.autoencoder import (
     LikelihoodDecoder,
 )
 from diled.models.check import CheckFailed, check_model
+from diled.models.exact_sequences import Profile
 from diled.models.priors import Standardized, StandardNormal
 from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.latent import ResidualMLP
+from diled.sequences import cut
 
 SPECS = {
     "binary": DataSpec(kind="image", shape=(1, 8, 8), levels=2, high=1.0),
     "grey": DataSpec(kind="image", shape=(1, 8, 8), levels=17, high=16.0),
     "vector": DataSpec(kind="vector", shape=(6,)),
     "signal": DataSpec(kind="signal", shape=(2, 16)),
+    "sequence": DataSpec(
+        kind="protein", shape=(5,), levels=4, symbols=("", "A", "C", "D"), labels={"y": [], "group": ["a", "b"]}
+    ),
 }
+LABELS = {"y": torch.linspace(-1, 1, 8), "group": torch.arange(8) % 2}
+FITS = [
+    (name, kind) for kind, spec in SPECS.items() for name, config in FAMILY.items()
+    if ("symbols" if spec.sequential else "numbers") in config.reads
+]  # fmt: skip
+"""Which models of the family are for which data."""
 
 
 def examples(spec: DataSpec, n: int = 8) -> torch.Tensor:
-    """Random examples in model space, on the grid where there is one."""
+    """Random examples in model space, on the grid where there is one; of sequences some end early."""
+    if spec.sequential:
+        return cut(torch.randint(0, len(spec.symbols), (n, *spec.shape)).clamp(min=torch.arange(n)[:, None] % 2))
     x = torch.rand(n, *spec.shape)
     if spec.levels:
         x = torch.round(x * (spec.levels - 1)) / (spec.levels - 1)
@@ -50,6 +63,10 @@ def tiny(name: str, kind: str, **more):
     values = small(name, {"kind": "conv", "channels": 8} if kind == "signal" else None)
     if kind == "signal":
         values |= {key: {"kind": "unet", "channels": 4} for key in ("diffusion", "decoder") if key in values}
+    if kind == "sequence" and name in ("relso", "nos"):
+        values |= {"properties": {"columns": ("y", "group"), "width": 8}}
+    if name in ("lm", "token_diffusion", "nos"):
+        values |= {"width": 8, "depth": 1, "heads": 2}
     return model_config(name, values | more)
 
 
@@ -74,13 +91,22 @@ VECTORS = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 # Models that keep the contract ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SPECS)
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize(("name", "kind"), FITS)
 def test_the_family_keeps_the_contract(name, kind):
     config, spec = tiny(name, kind), SPECS[kind]
     recipe = build(name, config, spec)
     again = lambda: build(name, config, spec, seed=1).model  # noqa: E731
-    check_model(recipe.model, examples(spec), stages=recipe.stages, rebuild=again)
+    labels = LABELS if kind == "sequence" else {}
+    check_model(recipe.model, examples(spec), stages=recipe.stages, rebuild=again, labels=labels)
+
+
+@pytest.mark.parametrize("name", ["diled", "ldm", "daae", "beta_vae"])
+def test_transformers_and_heads_keep_the_contract(name):
+    network = {"kind": "transformer", "width": 8, "depth": 1, "heads": 2}
+    config = tiny(name, "sequence", network=network, properties={"columns": ("group", "y"), "width": 4})
+    recipe = build(name, config, SPECS["sequence"])
+    assert recipe.model.columns == ("group", "y")
+    check_model(recipe.model, examples(SPECS["sequence"]), stages=recipe.stages, labels=LABELS)
 
 
 @pytest.mark.parametrize("schedule", ["learned_log_snr", "cosine", "linear", "ddpm"])
@@ -119,7 +145,7 @@ def test_free_bits_keep_the_contract():
 
 COMPOSED = {
     "vae": composed,
-    "vae with an extra": lambda: composed(extras=(lambda model, x, q, z: {"size": z.pow(2).sum(1)},)),
+    "vae with an extra": lambda: composed(extras=(lambda model, batch, q, z: {"size": z.pow(2).sum(1)},)),
     "autoencoder (no bound)": lambda: composed(encoder=DiracEncoder(mlp([6, 12, 3]))),
     "learned ends": lambda: composed(prior=diffusion(LearnedLogSNR())),
     "hierarchy": lambda: composed(
@@ -372,6 +398,51 @@ BROKEN = {
 def test_a_broken_model_is_caught(kind, message):
     with pytest.raises(CheckFailed, match=message):
         check_model(kind(), VECTORS.clone())
+
+
+class EndsWithin(Profile):
+    def sample(self, n, *, noise=None):
+        return super().sample(n, noise=noise).flip(1)
+
+
+class FloatSequences(Profile):
+    def sample(self, n, *, noise=None):
+        return super().sample(n, noise=noise).float()
+
+
+class NeighboursBeginning(Profile):
+    def terms(self, q, **options):
+        terms = super().terms(q, **options)
+        return {"nll": terms["nll"] + terms["nll"].mean()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (EndsWithin, "must be sequences of whole numbers with zeros only at their ends"),
+        (FloatSequences, "must be sequences of whole numbers"),
+        (NeighboursBeginning, "depends on the other examples"),
+    ],
+)
+def test_a_broken_model_of_symbols_is_caught(kind, message):
+    check_model(Profile(5, 4), examples(SPECS["sequence"]))
+    model = kind(5, 4)
+    model.fit(torch.tensor([[1, 0, 0, 0, 0], [2, 3, 1, 0, 0], [1, 1, 1, 2, 3]]))
+    with pytest.raises(CheckFailed, match=message):
+        check_model(model, examples(SPECS["sequence"]))
+
+
+class LabelledBound(Broken):
+    columns = ("y",)
+
+    def terms(self, q, *, labels=None, **options):
+        terms = super().terms(q, **options)
+        return terms | {"distortion": terms["distortion"] + (labels or {"y": 0.0})["y"]}
+
+
+def test_a_bound_that_depends_on_labels_is_caught():
+    with pytest.raises(CheckFailed, match="depend on labels"):
+        check_model(LabelledBound(), VECTORS, labels={"y": torch.ones(8)})
 
 
 def test_state_outside_of_the_weights_is_caught():

@@ -114,7 +114,7 @@ def test_pickles_are_refused_and_never_loaded(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("a.csv", ("'.csv'", "not read", ".parquet", ".npz")),
+        ("a.doc", ("'.doc'", "not read", ".parquet", ".npz", ".fasta")),
         ("a", ("'none'",)),
         ("a.zip", ("unpack",)),
         ("a.safetensors", ("weights",)),

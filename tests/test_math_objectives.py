@@ -473,7 +473,7 @@ def test_nested_levels_multiply_along_the_path():
 def test_extras_train_and_never_enter_the_bound():
     x = torch.randn(B, 2)
     model = model_of(StandardNormal((D,)), 1.0)
-    model.extras = (lambda m, x, q, z: {"shrink": (q.mean**2).sum(1) + 0 * z.sum(1)},)
+    model.extras = (lambda m, batch, q, z: {"shrink": (q.mean**2).sum(1) + 0 * z.sum(1)},)
     terms = model.terms(x)
     torch.testing.assert_close(terms["extra/shrink"], (model.encoder(x).mean ** 2).sum(1))
     assert not any(n.startswith("extra") for n in model.terms(x, exact=True))

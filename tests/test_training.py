@@ -39,7 +39,7 @@ def part(run, name):
 def test_every_example_comes_once_in_an_epoch_in_another_order():
     values = torch.arange(10)
     batches = iter(Batches(values, 5, seed=3))
-    first, second = (torch.cat([next(batches), next(batches)]) for _ in range(2))
+    first, second = (torch.cat([next(batches).x, next(batches).x]) for _ in range(2))
     assert first.tolist() != second.tolist()
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
 
@@ -63,7 +63,7 @@ def test_batches_start_anywhere():
     for _ in range(5):
         next(whole)
     for _ in range(6):
-        assert next(whole).tolist() == next(later).tolist()
+        assert next(whole).x.tolist() == next(later).x.tolist()
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():

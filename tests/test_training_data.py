@@ -74,7 +74,7 @@ def test_a_mixture_is_a_function_of_the_step_and_shared_by_ranks():
     for step in (0, 7, 3, 40):
         assert torch.cat([share.batch(step) for share in shares]).tolist() == whole.batch(step).tolist()
     later = iter(Batches(mixed(0.3), 12, seed=1, start=5))
-    assert next(later).tolist() == whole.batch(5).tolist()
+    assert next(later).x.tolist() == whole.batch(5).tolist()
     assert sorted(mixed(0.5).some(8).tolist())[3] < 100 <= sorted(mixed(0.5).some(8).tolist())[4]
 
 

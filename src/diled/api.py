@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from diled.errors import NoBound
 
 __all__ = [
+    "Batch",
     "Decoder",
     "Denoiser",
     "Density",
@@ -181,6 +183,15 @@ class Stage:
             for p in fixed:
                 p.requires_grad_(True)
             self.density.eval()
+
+
+class Batch(NamedTuple):
+    """Examples with their labels."""
+
+    x: Tensor
+    """(B, ...), raw or in model space."""
+    labels: Mapping[str, Tensor] = MappingProxyType({})
+    """Column -> (B,): class indices (-1 where missing) or real numbers (NaN where missing)."""
 
 
 class Encoder(Protocol):

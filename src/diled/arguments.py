@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diled.config import PreprocessConfig
+from diled.config import DataSpec, PreprocessConfig, SequenceConfig
 from diled.data import Data, Split, known_sets, open_data, read_examples
 from diled.errors import ConfigError
 from diled.latent.edit import Direction, fit_direction, parse_attribute
@@ -70,14 +70,25 @@ def data_of(run: Any, data: str | Path | None, model: Model) -> Data:
     """
     if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists():
         config = read_run(run)
-        place = open_data(data if data is not None else config.data, config.preprocess)
+        preprocess = config.preprocess
+        if model.spec.sequential and data is not None and str(data) != config.data:  # whose columns may be others
+            preprocess = preprocess.model_copy(update={"sequence": _sequences_for(model.spec)})
+        place = open_data(data if data is not None else config.data, preprocess)
     elif data is not None:
         size = model.spec.shape[1:] if model.spec.kind == "image" else None
-        place = open_data(data, PreprocessConfig(size=size, binarize=model.spec.binarize))
+        sequence = _sequences_for(model.spec) if model.spec.sequential else SequenceConfig()
+        place = open_data(data, PreprocessConfig(size=size, binarize=model.spec.binarize, sequence=sequence))
     else:
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
     check_same_data(place, model.spec, "The model")
     return place
+
+
+def _sequences_for(spec: DataSpec) -> SequenceConfig:
+    """How sequences are brought to the length, or the sites, that a model reads."""
+    if spec.sites:
+        return SequenceConfig(sites=tuple(site + 1 for site in spec.sites), background=spec.background)
+    return SequenceConfig(max_length=spec.numel)
 
 
 def direction_of(model: Model, data: Data, attribute: str, method: str, limit: int = 20_000) -> Direction:

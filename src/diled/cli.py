@@ -33,9 +33,10 @@ Generate, reconstruct and represent with one diffusion autoencoder.
   train PATH              train a model on a folder, a file or a known data set
   sample RUN              draw new examples
   reconstruct RUN INPUT   encode and decode
-  encode RUN INPUT        turn examples into codes (.npy, .parquet)
+  encode RUN INPUT        turn examples into codes (.npy, .parquet, .csv)
   interpolate RUN A B     walk from one example to another
   edit RUN INPUT          change an attribute, by a direction fitted to training data
+  optimize RUN            propose sequences with a property (--property, --goal)
   search RUN QUERY        find the nearest examples in the latent space
   evaluate RUN            bound, rate, distortion, Frechet distances, reconstruction, probe
   audit MODEL ...         generalization, amortization and robustness gaps, of anybody's autoencoder
@@ -56,6 +57,7 @@ POSITIONAL = {
     "encode": ["run", "inputs"],
     "interpolate": ["run", "a", "b"],
     "edit": ["run", "inputs"],
+    "optimize": ["run"],
     "search": ["run", "query"],
     "evaluate": ["run"],
     "audit": ["models"],
@@ -74,9 +76,12 @@ OUT = {
     "encode": "codes.npy",
     "interpolate": "interpolation.png",
     "edit": "edited.png",
+    "optimize": "designs.csv",
     "search": "neighbours.png",
 }
 """Where the command line writes, inside the run's folder, unless --out says otherwise."""
+PRINTED = ("sample", "reconstruct", "interpolate", "edit")
+"""Verbs whose result is printed where it is text."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,19 +135,36 @@ def _run(verb: str, argv: list[str]) -> int:
     positional = [options.pop(key) for key in POSITIONAL[verb] if key in options]
     if verb in ("audit", "compare"):
         positional = positional[0]
-    _show(verb, function(*(_alone(value) for value in positional), **options), options.get("out"))
+    result = function(*(_alone(value) for value in positional), **options)
+    if verb in PRINTED and options.get("out") is None:
+        _print_sequences(result, Path(positional[0]))
+    _show(verb, result, options.get("out"))
     return 0
 
 
+def _print_sequences(values: Any, run: Path) -> None:
+    """One sequence a line."""
+    from diled.config import DataSpec
+    from diled.data import to_strings
+
+    print("\n".join(to_strings(values, DataSpec(**json.loads((run / "config.json").read_text())["data"]))))
+
+
 def _place(verb: str, run: Path) -> str | None:
-    """Where the verb writes unless --out says otherwise: a picture, or an array where the data are no images."""
+    """Where the verb writes unless --out says otherwise: a picture, or an array where the data are no images.
+
+    Sequences are printed instead.
+    """
     try:
-        images = json.loads((run / "config.json").read_text())["data"]["kind"] == "image"
-    except (OSError, ValueError, KeyError, TypeError):
-        images = True  # the verb itself will say what is wrong with the run
-    if verb == "search" and not images:
+        data = json.loads((run / "config.json").read_text())["data"]
+        images, sequences = data["kind"] == "image", bool(data.get("symbols"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        images, sequences = True, False  # the verb itself will say what is wrong with the run
+    if (verb == "search" and not images) or (verb in PRINTED and sequences):
         return None
     place = run / OUT[verb]
+    if verb == "optimize":
+        return str(place)
     return str(place if images else place.with_suffix(".npy"))
 
 
@@ -292,7 +314,8 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         if type(None) in members and text.lower() in ("none", "null"):
             return None
-        if any(get_origin(member) is tuple for member in members) and "," in text:
+        tuples = [get_args(member) for member in members if get_origin(member) is tuple]
+        if tuples and ("," in text or tuples[0][-1] is Ellipsis):
             return [part.strip() for part in text.strip("[]() ").split(",")]
         return text
 
@@ -339,9 +362,8 @@ def _show(verb: str, result: Any, out: str | None) -> None:
     elif verb == "data":
         print("\n".join(result.notes))
         spec = result.spec
-        print(
-            f"{spec.kind}s of shape {spec.shape}; {spec.levels or 'continuous'} {'grey values' if spec.levels else 'values'}"
-        )
+        values = "symbols" if spec.sequential else "grey values" if spec.levels else "values"
+        print(f"{spec.kind}s of shape {spec.shape}; {spec.levels or 'continuous'} {values}")
         print(
             f"{len(result.train):,} for training, {len(result.validation):,} for validation, {len(result.test):,} for testing"
         )
@@ -349,6 +371,8 @@ def _show(verb: str, result: Any, out: str | None) -> None:
             print(f"label '{column}': {', '.join(names[:12]) if names else 'real numbers'}")
     elif verb == "reproduce":
         print(result)
+    elif verb == "optimize":
+        print(result.text())
     elif verb == "search":
         for row in result:
             print("  ".join(f"{name} ({distance:.3g})" for name, distance in row))

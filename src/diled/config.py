@@ -13,7 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from diled.errors import ConfigError, did_you_mean
 
-__all__ = ["AugmentConfig", "Config", "DataSpec", "PoolConfig", "PreprocessConfig", "TrainingConfig", "validated"]
+__all__ = [
+    "AugmentConfig",
+    "Config",
+    "DataSpec",
+    "PoolConfig",
+    "PreprocessConfig",
+    "SequenceConfig",
+    "TrainingConfig",
+    "validated",
+]
 
 
 class Config(BaseModel):
@@ -42,8 +51,8 @@ class Config(BaseModel):
 class DataSpec(Config):
     """What a model must know about its data: the kind, the shape and the measure that its bounds refer to."""
 
-    kind: Literal["image", "signal", "vector"]
-    """`image`: (C, H, W); `signal`: (C, L); `vector`: (D,)."""
+    kind: Literal["image", "signal", "vector", "protein"]
+    """`image`: (C, H, W); `signal`: (C, L); `vector`: (D,); `protein`: (L,), at most L symbols."""
     shape: tuple[int, ...]
     """The shape of one example."""
     levels: int | None = None
@@ -62,6 +71,17 @@ class DataSpec(Config):
     """How images of another size are brought to `shape`; `exact` refuses them."""
     labels: dict[str, list[str]] = Field(default_factory=dict)
     """Label columns, the chosen one first, and the names of their classes (empty list: real numbers)."""
+    symbols: tuple[str, ...] = ()
+    """Of sequences: what each whole number stands for; 0 is the end, and `levels` is their number."""
+    background: str | None = None
+    """Of sequences of which only some sites are modelled: the whole sequence."""
+    sites: tuple[int, ...] = ()
+    """The sites of `background` that are modelled, counted from 0."""
+
+    @property
+    def sequential(self) -> bool:
+        """Whether an example is a sequence of symbols."""
+        return bool(self.symbols)
 
     @property
     def numel(self) -> int:
@@ -70,6 +90,73 @@ class DataSpec(Config):
         for s in self.shape:
             n *= s
         return n
+
+
+class SequenceConfig(Config):
+    """How sequences are found in files, cleaned and divided. Every default is 'as found'."""
+
+    kind: Literal["auto", "protein"] = "auto"
+    """`auto` looks whether a file holds sequences; `protein` says that it does."""
+    column: str | None = None
+    """Column that holds the sequences; None looks for `sequence`, `seq`, `protein`, `CDR3`, `variant` or the only one."""
+    id_column: str | None = None
+    """Column that names the records; None takes `id`, `name` or `accession` where there is one, else row numbers."""
+    padding: str = "J."
+    """Characters that only fill sequences up at their ends, and are taken away there."""
+    max_length: int | None = Field(None, ge=1)
+    """Most symbols of a sequence, where longer ones are refused; None: as many as the longest has."""
+    sites: tuple[int, ...] = ()
+    """Positions that are modelled, counted from 1; at all others the sequences must agree."""
+    background: str | None = None
+    """The whole sequence around `sites`, as residues or a FASTA file; None takes it from the sequences."""
+    split: Literal["auto", "random", "column", "clusters", "mutations"] = "auto"
+    """How sequences are divided. `auto`: by files or a column that says so, else at random; `clusters`: alike ones into one
+    split; `mutations`: training has those with at most `max_mutations`, test those with more."""
+    split_column: str | None = None
+    """Column with `train`, `validation` (or `valid`, `val`, `dev`) and `test`; records without one are left out."""
+    identity: float = Field(0.8, gt=0, le=1)
+    """Share of equal positions from which two sequences are of one cluster."""
+    max_mutations: int | None = Field(None, ge=0)
+    """Most mutations of a training sequence, where `split` is `mutations`."""
+    parent: str | None = None
+    """What mutations are counted from; None: `background`, else the most frequent symbol at each position."""
+    overlap: Literal["keep", "drop"] = "keep"
+    """Whether sequences that occur in training as well stay in validation and test."""
+
+    @field_validator("sites", mode="before")
+    @classmethod
+    def _one_site(cls, sites: Any) -> Any:
+        """On a command line, or in a file, several are text and one is a number."""
+        if isinstance(sites, str):
+            return [part.strip() for part in sites.split(",") if part.strip()]
+        return (sites,) if isinstance(sites, int) else sites
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SequenceConfig:
+        if any(site < 1 for site in self.sites) or list(self.sites) != sorted(set(self.sites)):
+            raise ValueError(f"'sites' = {self.sites}: positions count from 1, each once, in increasing order")
+        residues = set("ACDEFGHIKLMNPQRSTVWY") & set(self.padding.upper())
+        if residues:
+            raise ValueError(f"'padding' = {self.padding}: {min(residues)} is an amino acid, and cannot be filling")
+        if self.split == "mutations" and self.max_mutations is None:
+            raise ValueError("'split' = mutations needs 'max_mutations', the most that training sequences may have")
+        if self.split == "column" and self.split_column is None:
+            raise ValueError("'split' = column needs 'split_column'")
+        return self._nothing_ignored()
+
+    def _nothing_ignored(self) -> SequenceConfig:
+        changed = {key for key in self.model_fields_set if getattr(self, key) != type(self).model_fields[key].default}
+        for key, why, needed in (
+            ("background", "'sites'", bool(self.sites)),
+            ("split_column", "'split' = auto or column", self.split in ("auto", "column")),
+            ("identity", "'split' = clusters", self.split == "clusters"),
+            ("max_mutations", "'split' = mutations", self.split == "mutations"),
+            ("parent", "'split' = mutations", self.split == "mutations"),
+            ("max_length", "sequences without 'sites'", not self.sites),
+        ):
+            if key in changed and not needed:
+                raise ValueError(f"'{key}' has no effect here: it is for {why}")
+        return self
 
 
 class PreprocessConfig(Config):
@@ -94,12 +181,14 @@ class PreprocessConfig(Config):
     max_pixels: int = Field(default=64_000_000, ge=1)
     """Images with more pixels are refused as image bombs."""
     on_error: Literal["stop", "skip"] = "stop"
-    """What an unreadable file does: `stop` with its name, or `skip` it and say how many of how many were left out."""
+    """What an unreadable file or record does: `stop` with its name, or `skip` it and say how many of how many."""
     validation_fraction: float | None = Field(default=None, gt=0, lt=1)
     """Share of the examples held out from training for model selection, where the data come without such a split. None is
     one tenth, and the customary 5,000 for mnist, fashion-mnist and cifar10."""
     test_fraction: float = Field(default=0.1, gt=0, lt=1)
     """Share of the examples held out for the final figures, where the data come without such a split."""
+    sequence: SequenceConfig = SequenceConfig()
+    """Of sequences: where they are, and how they are cleaned and divided."""
 
     @field_validator("size")
     @classmethod

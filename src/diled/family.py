@@ -13,8 +13,14 @@ from diled.config import DataSpec, validated
 from diled.errors import ConfigError, did_you_mean
 from diled.kinds import AutoencoderConfig, CodeConfig, ModelConfig, Row, WarmupConfig, default_code
 from diled.parts import DataDiffusionConfig, DiffusionConfig, refuse
+from diled.sequence_family import LMConfig, NOSConfig, PottsConfig, ProfileConfig, TokenDiffusionConfig
 
 __all__ = ["FAMILY", "AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "family_table", "model_config"]
+
+
+def rate_weight(given: float | None, data: DataSpec) -> float:
+    """The weight of the rate, where it depends on the data."""
+    return (0.1 if data.sequential else 1.0) if given is None else given
 
 
 class DiledConfig(WarmupConfig):
@@ -24,13 +30,18 @@ class DiledConfig(WarmupConfig):
         "DiLED (EDDPM), default", "Gaussian, learned variance", "likelihood", "diffusion", "joint, warm-up", "yes",
         "Liu et al. 2024; Vahdat et al. 2021",
     )  # fmt: skip
-    rate_weight: float = Field(1.0, ge=0)
-    """How much of the rate's gradient the encoder feels: 1 for the best bound, 0.3 for sharper reconstructions."""
+    rate_weight: float | None = Field(None, ge=0)
+    """How much of the rate's gradient the encoder feels: 1 for the best bound, 0.3 for sharper reconstructions. None: 1, and
+    0.1 for sequences, whose positions are so nearly random that a code is not worth its price."""
     prior: DiffusionConfig = DiffusionConfig()
     """The diffusion over codes."""
     rounds: int = Field(0, ge=0)
     """0: everything is trained jointly. k: k rounds of two equally long stages in turn, encoder and decoder against the
     frozen prior, then the prior on the codes of the frozen encoder."""
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """The weight of the rate."""
+        return super().choices(data) | {"rate_weight": rate_weight(self.rate_weight, data)}
 
 
 class DiledFixedConfig(DiledConfig):
@@ -130,6 +141,10 @@ class VAEConfig(WarmupConfig):
 
     @model_validator(mode="after")
     def _weights_and_flow(self) -> VAEConfig:
+        if self.importance > 1 and self.properties.columns:
+            raise ValueError(
+                "importance: several codes share one bound, so a property has no code to be read from: use 1"
+            )
         if self.importance > 1 and self.rate_warmup:
             raise ValueError(
                 f"importance: {self.importance} weights need the rate in full from the start, since a scaled rate is part of "
@@ -221,12 +236,16 @@ class LSGMConfig(WarmupConfig):
         "LSGM", "Gaussian, learned variance", "likelihood", "diffusion, mixed score",
         "joint, warm-up; prior and encoder weighted apart", "yes", "Vahdat et al. 2021",
     )  # fmt: skip
-    rate_weight: float = Field(1.0, ge=0)
-    """How much of the rate's gradient the encoder feels."""
+    rate_weight: float | None = Field(None, ge=0)
+    """How much of the rate's gradient the encoder feels. None: 1, and 0.1 for sequences."""
     prior: DiffusionConfig = DiffusionConfig(
         mixed=True, parameterization="eps", weighting="simple", encoder_weighting="vlb"
     )
     """The diffusion over codes."""
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """The weight of the rate."""
+        return super().choices(data) | {"rate_weight": rate_weight(self.rate_weight, data)}
 
 
 class AEConfig(AutoencoderConfig):
@@ -238,6 +257,42 @@ class AEConfig(AutoencoderConfig):
     )  # fmt: skip
     mixture: int = Field(10, ge=1)
     """Components of the Gaussian mixture that is fitted to training codes, to sample from."""
+
+
+class ReLSOConfig(AEConfig):
+    """ReLSO: an autoencoder of sequences with a property head and regularisers for a code that can be climbed in."""
+
+    row = Row(
+        "ReLSO", "deterministic", "likelihood", "Gaussian mixture, fitted afterwards",
+        "reconstruction, a property head, three regularisers", "no", "Castro et al. 2022",
+    )  # fmt: skip
+    reads = ("symbols",)
+    norm: float = Field(0.001, ge=0)
+    """Weight of the codes' squared norm."""
+    interpolation: float = Field(0.02, ge=0)
+    """Weight of what decoded midpoints of neighbours differ from both beyond what these differ from each other, per symbol."""
+    negative: float = Field(0.8, ge=0)
+    """Weight of the predictions' distance from `negative_floor` far outside the data."""
+    negative_floor: float = -2.0
+    """What is predicted there, in standard deviations from the mean of the training examples."""
+    negative_reach: float = Field(4.0, gt=1)
+    """How far outside, in distances of the farthest code from the centre."""
+
+    @model_validator(mode="after")
+    def _has_a_property(self) -> ReLSOConfig:
+        if not self.properties.columns:
+            raise ValueError("properties.columns: ReLSO learns a property: name a label column, or use 'ae'")
+        return self
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """Those of an autoencoder; predictions far outside are of real numbers."""
+        chosen = super().choices(data)
+        if self.negative and all(data.labels[column] for column in self.properties.columns):
+            raise ConfigError(
+                "properties.columns: none of them holds real numbers, and 'negative' draws those to negative_floor: name "
+                "another column, or set negative to 0."
+            )
+        return chosen
 
 
 class DAAEConfig(AEConfig):
@@ -409,6 +464,7 @@ FAMILY: dict[str, type[ModelConfig]] = {
     "lsgm": LSGMConfig,
     "ae": AEConfig,
     "daae": DAAEConfig,
+    "relso": ReLSOConfig,
     "ddpm": DDPMConfig,
     "edm": EDMConfig,
     "ndm": NDMConfig,
@@ -416,6 +472,11 @@ FAMILY: dict[str, type[ModelConfig]] = {
     "consistency": ConsistencyConfig,
     "ppca": PPCAConfig,
     "independent": IndependentConfig,
+    "profile": ProfileConfig,
+    "potts": PottsConfig,
+    "lm": LMConfig,
+    "token_diffusion": TokenDiffusionConfig,
+    "nos": NOSConfig,
 }
 """Name of the zoo function -> its configuration type."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from diled.config import Config, DataSpec, validated
 from diled.errors import ConfigError
-from diled.parts import DataDiffusionConfig, NetworkConfig, refuse
+from diled.parts import DataDiffusionConfig, NetworkConfig, PropertyConfig, refuse
 
 __all__ = ["AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "WarmupConfig", "default_code"]
 
@@ -31,6 +31,8 @@ class ModelConfig(Config):
     """What all models share: a row of the family table, and defaults that depend on the data."""
 
     row: ClassVar[Row]
+    reads: ClassVar[tuple[str, ...]] = ("numbers",)
+    """What it models: `numbers` (images, signals, vectors), `symbols` (sequences), or both."""
 
     def choices(self, data: DataSpec) -> dict[str, Any]:
         """What this type fills in for these data, by key.
@@ -53,12 +55,19 @@ class ModelConfig(Config):
         Raises:
             ConfigError: a choice does not fit the data.
         """
+        if ("symbols" if data.sequential else "numbers") not in self.reads:
+            raise ConfigError(
+                f"{self.row.title} models {self.reads[0]}, and an example of these data is "
+                f"{'a sequence of symbols' if data.sequential else 'made of numbers'}: choose another model (diled models)."
+            )
         given = {key: getattr(self, key) for key in self.model_fields_set}
         return validated(type(self), given | self.choices(data), "model")
 
 
 def default_code(data: DataSpec) -> int:
-    """Size of a code where none is given: a quarter of the dimensions, within limits."""
+    """Size of a code where none is given: a quarter of the dimensions, of sequences twice their number, within limits."""
+    if data.sequential:
+        return max(2, min(2 * data.numel, 32))
     return max(2, min(data.numel // 4, 32 if data.numel <= 1024 else 128))
 
 
@@ -83,30 +92,51 @@ def whole_channels(latent_dim: int | None, data: DataSpec) -> int:
     return dim
 
 
+def network_kind(kind: str, data: DataSpec) -> str:
+    """The kind of network, with `auto` settled.
+
+    Raises:
+        ConfigError: it is not for such data.
+    """
+    if data.sequential:
+        if kind not in ("auto", "mlp", "transformer"):
+            raise ConfigError(f"network.kind '{kind}' is for pictures: of sequences use 'mlp' or 'transformer'.")
+        return "mlp" if kind == "auto" else kind
+    if kind == "transformer":
+        raise ConfigError(f"network.kind 'transformer' is for sequences, not for data of kind '{data.kind}'.")
+    big = data.kind == "signal" or (data.kind == "image" and (data.numel > 1024 or data.shape[0] > 1))
+    if kind == "auto":
+        return "conv" if big and min(data.shape[1:], default=0) >= 8 else "mlp"
+    if kind == "conv" and (data.kind == "vector" or min(data.shape[1:]) < 8):
+        raise ConfigError(
+            f"network.kind 'conv' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
+        )
+    return kind
+
+
 class CodeConfig(ModelConfig):
     """A model with an encoder network and vector codes."""
 
     latent_dim: int | None = Field(None, ge=1)
-    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions); for the
-    network `residual` one channel of its grid, H W / 16."""
+    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions); twice the
+    length of sequences, at most 32; for the network `residual` one channel of its grid, H W / 16."""
     network: NetworkConfig = NetworkConfig()
     """Encoder and decoder networks."""
+    properties: PropertyConfig = PropertyConfig()
+    """A head that predicts label columns from the code."""
 
     def choices(self, data: DataSpec) -> dict[str, Any]:
         """The size of the code and the kind of the network."""
-        n, dim = data.numel, self.latent_dim or default_code(data)
-        kind = self.network.kind
-        if kind == "auto":
-            big = data.kind == "signal" or (data.kind == "image" and (n > 1024 or data.shape[0] > 1))
-            kind = "conv" if big and min(data.shape[1:], default=0) >= 8 else "mlp"
-        if kind == "conv" and (data.kind == "vector" or min(data.shape[1:]) < 8):
-            raise ConfigError(
-                f"network.kind 'conv' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
-            )
+        dim = self.latent_dim or default_code(data)
+        kind = network_kind(self.network.kind, data)
         if kind == "residual":
             dim = whole_channels(self.latent_dim, data)
+        self.properties.check(data.labels)
         network = {key: getattr(self.network, key) for key in self.network.model_fields_set}
-        return super().choices(data) | {"latent_dim": dim, "network": network | {"kind": kind}}
+        network["kind"] = kind
+        if kind == "transformer":
+            network.setdefault("width", 128)
+        return super().choices(data) | {"latent_dim": dim, "network": network}
 
     def code_size(self, data: DataSpec) -> int | None:
         """The size of the latent code."""
@@ -116,9 +146,11 @@ class CodeConfig(ModelConfig):
 class AutoencoderConfig(CodeConfig):
     """A model whose decoder's network gives the parameters of a likelihood."""
 
-    likelihood: Literal["auto", "bernoulli", "gaussian", "logistic", "logistic_mixture"] = "auto"
-    """p(x | z). `auto`: Bernoulli for two grey values, logistic for more, Gaussian for continuous data. On a grid of grey
-    values `gaussian` and `logistic` are discretised, so that the bound is a probability."""
+    reads: ClassVar[tuple[str, ...]] = ("numbers", "symbols")
+
+    likelihood: Literal["auto", "bernoulli", "gaussian", "logistic", "logistic_mixture", "categorical"] = "auto"
+    """p(x | z). `auto`: Bernoulli for two grey values, logistic for more, Gaussian for continuous data, categorical for
+    sequences. On a grid of grey values `gaussian` and `logistic` are discretised, so that the bound is a probability."""
     std: float | None = Field(None, gt=0)
     """A fixed standard deviation for `gaussian`, in units of the range [-1, 1]; None: learned."""
     components: int = Field(5, ge=1)
@@ -135,6 +167,15 @@ class AutoencoderConfig(CodeConfig):
     def choices(self, data: DataSpec) -> dict[str, Any]:
         """The likelihood that fits the data's measure."""
         likelihood = self.likelihood
+        if data.sequential and likelihood == "auto":
+            likelihood = "categorical"
+        if data.sequential != (likelihood == "categorical"):
+            what = "a sequence of symbols" if data.sequential else f"a {data.kind}"
+            raise ConfigError(
+                f"likelihood '{likelihood}' is not for {what}; 'categorical' is for sequences, and only for them."
+            )
+        if data.sequential:
+            return super().choices(data) | {"likelihood": likelihood}
         if likelihood == "auto":
             likelihood = {None: "gaussian", 2: "bernoulli"}.get(data.levels, "logistic")  # type: ignore[assignment]
         if likelihood == "bernoulli" and data.levels != 2:

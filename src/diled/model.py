@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diled.api import Density, total
 from diled.config import DataSpec
-from diled.data import from_model, read_examples
+from diled.data import from_model, read_examples, to_strings
 from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, ModelError
 from diled.family import ModelConfig
@@ -55,8 +55,9 @@ class Model:
         device: where to compute.
         provenance: how it was made.
 
-    Examples of `inputs` below: a path, a folder, a Pillow image, an array of one or many examples in raw values, or a list
-    of these. What comes back in data space are raw values (uint8 grey values for 8-bit images).
+    Examples of `inputs` below: a path, a folder, a Pillow image, a protein sequence, an array of one or many examples in raw
+    values, or a list of these. What comes back in data space are raw values (uint8 grey values for 8-bit images; rows of
+    numbers for sequences, which `strings` writes out).
 
     Example:
         >>> model = diled.load("runs/digits-diled")
@@ -190,6 +191,10 @@ class Model:
     def score_samples(self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0) -> np.ndarray:
         """A lower bound on log p(x) in nats, (n,): minus `bound`, in scikit-learn's convention (higher is better)."""
         return -self.bound(inputs, repeats=repeats, convert=convert, seed=seed)
+
+    def strings(self, values: np.ndarray) -> list[str]:
+        """Raw values (..., L) of a model of sequences as text, one for each row: whole sequences, also around sites."""
+        return to_strings(values, self.spec)
 
     # Saving and loading -----------------------------------------------------------------------------------------------
 

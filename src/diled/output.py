@@ -1,22 +1,27 @@
-"""Writing what a verb returns: pictures, arrays and tables, by the ending of the file's name."""
+"""Writing what a verb returns: pictures, arrays, sequences and tables, by the ending of the file's name."""
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from diled.config import DataSpec
-from diled.data import to_pil
+from diled.data import to_pil, to_strings
+from diled.data.proteins import sites_of
 from diled.errors import ConfigError
 
-__all__ = ["check_out", "grid", "is_sheet", "write_codes", "write_examples"]
+__all__ = ["check_out", "check_place", "grid", "is_sheet", "through", "write_codes", "write_examples"]
 
 ARRAYS = (".npy", ".npz")
-CODES = (".npy", ".parquet")
+CODES = (".npy", ".parquet", ".csv")
+SEQUENCES = (".fasta", ".fa", ".faa", ".csv", ".txt")
+WRAP = 80
+"""Residues on a line of FASTA."""
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
@@ -34,7 +39,9 @@ def check_out(out: str | Path | None, spec: DataSpec | None, *, codes: bool = Fa
     if out is None:
         return
     out = Path(out)
-    known = CODES if codes else (".json",) if spec is None else (*ARRAYS, *(PICTURES if spec.kind == "image" else ()))
+    known = CODES if codes else (".json",) if spec is None else ARRAYS
+    if spec is not None:
+        known = (*known, *(PICTURES if spec.kind == "image" else SEQUENCES if spec.sequential else ()))
     folder = not out.suffix and spec is not None and spec.kind == "image" and not codes
     if out.suffix.lower() not in known and not folder:
         what = "codes" if codes else "figures" if spec is None else f"{spec.kind}s"
@@ -42,6 +49,15 @@ def check_out(out: str | Path | None, spec: DataSpec | None, *, codes: bool = Fa
         raise ConfigError(f"'{out}' has no ending that {what} are written to. Known: {', '.join(known)}{more}.")
     if folder and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} exists and is not empty; nothing is overwritten. Choose another --out.")
+    check_place(out, folder=folder)
+
+
+def check_place(out: Path, *, folder: bool = False) -> None:
+    """Refuse a file, or a folder, that could not be written.
+
+    Raises:
+        ConfigError: the place is taken by the other kind, or there is no permission.
+    """
     if out.exists() and out.is_dir() != folder:
         raise ConfigError(f"{out} is a {'folder' if out.is_dir() else 'file'}. Choose another --out.")
     there = next(parent for parent in (out, *out.parents) if parent.exists())
@@ -49,8 +65,25 @@ def check_out(out: str | Path | None, spec: DataSpec | None, *, codes: bool = Fa
         raise ConfigError(f"{out} cannot be written, because of {there}. Choose another --out.")
 
 
-def write_examples(values: np.ndarray, spec: DataSpec, out: str | Path, *, columns: int | None = None) -> Path:
+def write_examples(
+    values: np.ndarray,
+    spec: DataSpec,
+    out: str | Path,
+    *,
+    columns: int | None = None,
+    ids: Sequence[str] | None = None,
+) -> Path:
     """Raw values (n, *shape) as a sheet (.png, ...), an array (.npy, .npz) or, for a folder, one picture each.
+
+    Sequences are written whole as FASTA (.fasta, .fa, .faa), as a table (.csv: id, sequence, and the residues of the sites
+    where only these are modelled) or as one a line (.txt).
+
+    Args:
+        values: what to write.
+        spec: of the data.
+        out: where to.
+        columns: of a sheet; None: as many as rows.
+        ids: of sequences; None: their numbers.
 
     Raises:
         ConfigError: see `check_out`, or the disk is full.
@@ -58,20 +91,23 @@ def write_examples(values: np.ndarray, spec: DataSpec, out: str | Path, *, colum
     check_out(out, spec)
     out = Path(out)
     if out.suffix.lower() in ARRAYS:
-        return _through(out, lambda partial: _save_array(partial, values))
+        return through(out, lambda partial: _save_array(partial, values))
+    if spec.sequential:
+        names = [str(i) for i in range(len(values))] if ids is None else ids
+        return through(out, lambda partial: _write_sequences(partial, out.suffix.lower(), values, spec, names))
     if out.suffix:
         sheet = grid(values, columns or int(np.ceil(np.sqrt(len(values)))), pad=spec.high)
         picture = to_pil(sheet, spec)
         scale = max(1, 64 // max(spec.shape[1:]))
         picture = picture.resize((picture.width * scale, picture.height * scale), 0)
-        return _through(out, picture.save)
+        return through(out, picture.save)
 
     def each(partial: Path) -> None:
         partial.mkdir()
         for i, value in enumerate(values):
             to_pil(value, spec).save(partial / f"{i:05d}.png")
 
-    return _through(out, each)
+    return through(out, each)
 
 
 def is_sheet(out: str | Path) -> bool:
@@ -80,7 +116,7 @@ def is_sheet(out: str | Path) -> bool:
 
 
 def write_codes(codes: np.ndarray, ids: list[str], out: str | Path) -> Path:
-    """Codes (n, d) as .npy with the ids beside it (.ids.txt), or as Parquet with the columns `id` and `code`.
+    """Codes (n, d) as .npy with the ids beside it (.ids.txt), as Parquet (`id`, `code`), or as .csv (`id`, `z0`, `z1`, ...).
 
     Raises:
         ConfigError: see `check_out`, or the disk is full.
@@ -88,15 +124,19 @@ def write_codes(codes: np.ndarray, ids: list[str], out: str | Path) -> Path:
     check_out(out, None, codes=True)
     out = Path(out)
     if out.suffix.lower() == ".npy":
-        _through(out, lambda partial: _save_array(partial, codes))
-        _through(out.with_suffix(".ids.txt"), lambda partial: partial.write_text("\n".join(ids) + "\n"))
+        through(out, lambda partial: _save_array(partial, codes))
+        through(out.with_suffix(".ids.txt"), lambda partial: partial.write_text("\n".join(ids) + "\n"))
         return out
+    if out.suffix.lower() == ".csv":
+        head = ["id", *(f"z{i}" for i in range(codes.shape[1]))]
+        rows = ([name, *map(str, row)] for name, row in zip(ids, codes.astype(np.float32), strict=True))
+        return through(out, lambda partial: _write_table(partial, head, rows))
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     flat = pa.array(codes.reshape(-1).astype(np.float32))
     table = pa.table({"id": ids, "code": pa.FixedSizeListArray.from_arrays(flat, codes.shape[1])})
-    return _through(out, lambda partial: pq.write_table(table, partial))
+    return through(out, lambda partial: pq.write_table(table, partial))
 
 
 def grid(values: np.ndarray, columns: int, pad: float = 0.0, gutter: int = 1) -> np.ndarray:
@@ -111,7 +151,7 @@ def grid(values: np.ndarray, columns: int, pad: float = 0.0, gutter: int = 1) ->
     return sheet
 
 
-def _through(out: Path, write: Callable[[Path], object]) -> Path:
+def through(out: Path, write: Callable[[Path], object]) -> Path:
     """Write to a place beside `out` and move it there, so that nothing half-written is left."""
     partial = out.with_name(f".partial-{out.name}")
     try:
@@ -125,6 +165,27 @@ def _through(out: Path, write: Callable[[Path], object]) -> Path:
             shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
     return out
+
+
+def _write_sequences(path: Path, suffix: str, values: np.ndarray, spec: DataSpec, ids: Sequence[str]) -> None:
+    texts = to_strings(values, spec)
+    if suffix == ".csv":
+        rows = [ids, texts, *([sites_of(values, spec)] if spec.sites else [])]
+        _write_table(path, ["id", "sequence", "sites"][: len(rows)], zip(*rows, strict=True))
+    elif suffix == ".txt":
+        path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8") as file:
+            for name, text in zip(ids, texts, strict=True):
+                lines = [text[i : i + WRAP] for i in range(0, len(text), WRAP)]
+                file.write("\n".join([f">{name}", *lines]) + "\n")
+
+
+def _write_table(path: Path, head: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
 
 
 def _save_array(path: Path, values: np.ndarray) -> None:

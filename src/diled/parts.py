@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from diled.config import Config, DataSpec, validated
-from diled.errors import ConfigError
+from diled.errors import ConfigError, did_you_mean
 
-__all__ = ["DataDiffusionConfig", "DiffusionConfig", "NetworkConfig", "NoiseConfig", "refuse"]
+__all__ = ["DataDiffusionConfig", "DiffusionConfig", "NetworkConfig", "NoiseConfig", "PropertyConfig", "refuse"]
 
 
 def refuse(config: Config, unused: set[str], why: str) -> None:
@@ -26,14 +27,16 @@ def refuse(config: Config, unused: set[str], why: str) -> None:
 class NetworkConfig(Config):
     """Encoder and decoder networks: one size dial for each kind."""
 
-    kind: Literal["auto", "mlp", "conv", "residual"] = "auto"
+    kind: Literal["auto", "mlp", "conv", "residual", "transformer"] = "auto"
     """`auto`: convolutions for images of more than 1,024 pixels or several channels and for signals, else an MLP. `residual`:
     the convolutions with BatchNorm of Xiao et al. 2024, whose code is `latent_dim` / (H W / 16) channels of a grid, for images
-    whose sides are divisible by 4."""
+    whose sides are divisible by 4. `transformer`: for sequences."""
     width: int = Field(400, ge=1)
-    """Hidden width of the MLP."""
+    """Hidden width of the MLP, or of the transformer, which has 128 unless told otherwise."""
     depth: int = Field(2, ge=1)
-    """Hidden layers of the MLP."""
+    """Hidden layers of the MLP, or blocks of the transformer."""
+    heads: int = Field(4, ge=1)
+    """Attention heads of the transformer, a divisor of its width."""
     activation: Literal["silu", "relu"] = "silu"
     """Nonlinearity of the MLP."""
     channels: int = Field(32, ge=1)
@@ -47,13 +50,17 @@ class NetworkConfig(Config):
     @model_validator(mode="after")
     def _nothing_ignored(self) -> NetworkConfig:
         of_mlp = {"width", "depth", "activation"}
+        of_conv = {"channels", "blocks"}
         unused = {
-            "mlp": {"channels", "blocks"},
-            "conv": of_mlp,
-            "residual": of_mlp | {"blocks", "dropout"},
+            "mlp": of_conv | {"heads"},
+            "conv": of_mlp | {"heads"},
+            "residual": of_mlp | {"blocks", "dropout", "heads"},
+            "transformer": of_conv | {"activation"},
             "auto": set(),
         }[self.kind]
         refuse(self, unused, f"network.kind is '{self.kind}'")
+        if self.kind == "transformer" and "width" in self.model_fields_set and self.width % self.heads:
+            raise ValueError(f"'width' = {self.width}: it must be a multiple of heads = {self.heads}")
         if self.kind != "residual" and self.channels % 8:
             raise ValueError(
                 f"'channels' = {self.channels}: it must be a multiple of 8 unless network.kind is 'residual'"
@@ -63,6 +70,39 @@ class NetworkConfig(Config):
 
 TABLES = ("ddpm", "constant_beta")
 """Schedules that are tables, with ends of their own."""
+
+
+class PropertyConfig(Config):
+    """A head that reads properties of an example from its code, trained together with the model."""
+
+    columns: tuple[str, ...] = ()
+    """Label columns that it predicts; none: there is no head."""
+    weight: float = Field(1.0, gt=0)
+    """Weight of its error beside the nats of the model: half the square of standardised numbers, the cross-entropy of
+    classes. It trains the encoder too, and is no part of the bound."""
+    width: int = Field(64, ge=1)
+    """Width of its one hidden layer."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> PropertyConfig:
+        if not self.columns:
+            refuse(self, {"weight", "width"}, "properties.columns names no label column")
+        twice = next((column for column in self.columns if self.columns.count(column) > 1), None)
+        if twice is not None:
+            raise ValueError(f"'columns' names '{twice}' twice: once is enough")
+        return self
+
+    def check(self, labels: Mapping[str, Any]) -> None:
+        """Whether the data have these label columns.
+
+        Raises:
+            ConfigError: one is missing; the nearest is named.
+        """
+        unknown = next((column for column in self.columns if column not in labels), None)
+        if unknown is not None:
+            raise ConfigError(
+                f"properties.columns: there is no label column '{unknown}'.{did_you_mean(unknown, labels)}"
+            )
 
 
 class NoiseConfig(Config):

@@ -13,7 +13,7 @@ Reference: Xiao et al. 2024 (arXiv 2310.19653), Algorithm 2 and section 4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data
-from diled.errors import DataError
+from diled.errors import ConfigError, DataError
 from diled.models.io import read_config
 from diled.runs import RunConfig
 from diled.space import raw_tensor
@@ -30,18 +30,28 @@ from diled.training.data import Fresh, Mixed, Shuffled, Source
 __all__ = ["source_for"]
 
 
-def source_for(config: RunConfig, data: Data, say: Callable[[str], None] = print) -> Source:
+def source_for(
+    config: RunConfig, data: Data, say: Callable[[str], None] = print, columns: Sequence[str] = ()
+) -> Source:
     """Where the training examples of a run come from; validation and test data are the real ones in any case.
 
     Args:
         config: of the run.
         data: the real data.
         say: prints what was found.
+        columns: the label columns that the model learns from.
 
     Raises:
+        ConfigError: labels are wanted of a pool, which has none.
         DataError: the pool is damaged, too small, of other data, or holds test examples.
     """
-    pool, real = config.pool, Shuffled(raw_tensor(data.train.values))
+    pool = config.pool
+    if columns and (pool.source is not None or pool.fresh is not None):
+        raise ConfigError(
+            f"properties.columns: examples of a pool have no '{columns[0]}' to learn: leave out the pool, or the columns."
+        )
+    labels = {column: torch.from_numpy(data.train.labels[column]) for column in columns}
+    real = Shuffled(raw_tensor(data.train.values), labels)
     synthetic: Source
     if pool.fresh is not None:
         from diled.synthesizing import fresh

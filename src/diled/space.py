@@ -1,6 +1,6 @@
 """Raw data and model space: the one place where grey values become [-1, 1] tensors and back.
 
-    x = 2 (v - low) / (high - low) - 1
+    x = 2 (v - low) / (high - low) - 1          sequences of symbols stay whole numbers
 
 A density in model space is per unit of x; per unit of v it is larger by the factor 2 / (high - low) for each dimension.
 """
@@ -28,13 +28,15 @@ def raw_tensor(values: np.ndarray) -> Tensor:
 
 
 def to_space(raw: Tensor, spec: DataSpec, *, draw: bool = True) -> Tensor:
-    """Raw values (B, *shape) -> float32 in [-1, 1]; binarised ones in {-1, 1}.
+    """Raw values (B, *shape) -> float32 in [-1, 1]; binarised ones in {-1, 1}; symbols as whole numbers.
 
     Args:
         raw: as found in the data.
         spec: of the data.
         draw: for `dynamic` binarisation, draw each pixel anew from torch's generator; otherwise cut at one half.
     """
+    if spec.sequential:
+        return raw.long()
     unit = (raw.to(torch.float32) - spec.low) / (spec.high - spec.low)
     if spec.binarize == "none":
         return 2 * unit - 1

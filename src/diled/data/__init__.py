@@ -1,4 +1,4 @@
-"""Data of any kind as three splits of raw values: folders of images, Parquet, arrays and named sets. NumPy only.
+"""Data of any kind as three splits of raw values: folders of images, Parquet, arrays, sequences and named sets. NumPy only.
 
     source -> open_data -> Data(train, validation, test, spec) ; to_model(values, spec) -> [-1, 1] ; from_model is its inverse
 
@@ -7,10 +7,13 @@
 | `opening.py` | `open_data`: the way from a source to `Data` |
 | `sources.py` | what a name, path, array or list refers to |
 | `folder.py` `parquet.py` `arrays.py` `known.py` | one file for each kind of source |
+| `lists.py` | lists of numbers in Parquet files |
 | `images.py` `pixels.py` | headers and pixels of image files; channels, depth and size |
 | `splits.py` `labels.py` | the division into splits; classes and real-valued labels |
+| `proteins.py` | the alphabet; texts as rows of numbers and back |
+| `sequence_files.py` `sequence_splits.py` | FASTA and tables of sequences; clusters, mutations and overlaps |
 | `scale.py` | the measure, and model space |
-| `examples.py` | what a user hands to a trained model |
+| `examples.py` `sequence_examples.py` | what a user hands to a trained model |
 | `cache.py` | decoded arrays of the named sets |
 | `synthesis.py` `shards.py` `indexing.py` | synthetic training sets: manifest, Parquet shards, samples that exist already |
 """
@@ -19,6 +22,7 @@ from diled._callable import make_callable
 from diled.data.examples import read_examples, read_named_examples
 from diled.data.known import known_sets
 from diled.data.opening import open_data
+from diled.data.proteins import from_strings, to_strings
 from diled.data.scale import from_model, to_model, to_pil
 from diled.data.splits import Data, Split
 
@@ -26,12 +30,14 @@ __all__ = [
     "Data",
     "Split",
     "from_model",
+    "from_strings",
     "known_sets",
     "open_data",
     "read_examples",
     "read_named_examples",
     "to_model",
     "to_pil",
+    "to_strings",
 ]
 
 make_callable(__name__, "data")

@@ -20,6 +20,7 @@ SPLIT_NAMES = {
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
+    "dev": "validation",
     "test": "test",
 }
 

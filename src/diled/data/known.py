@@ -1,21 +1,24 @@
 """Data sets with a name: `digits` comes with scikit-learn; `mnist`, `fashion-mnist` and `cifar10` from files or the Hub.
 
 Files are looked for as `{name}-train*.parquet` and `{name}-test*.parquet` in the folder that the environment variable
-`DILED_DATA` names. Where they are not there, the optional package `datasets` downloads the set.
+`DILED_DATA` names. Where they are not there, the optional package `datasets` downloads the set. The sets of proteins are
+tables there, and are not downloaded.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.cache import cached, file_key
 from diled.data.images import ImageItem, header, in_threads, read_all, target_kind
 from diled.data.parquet import class_names, parquet_part, table_part
+from diled.data.sequence_files import found_of, read_records
 from diled.data.splits import Found, Part
 from diled.errors import DataError
 
@@ -24,11 +27,26 @@ __all__ = ["KNOWN", "find_known", "known_sets"]
 
 @dataclass(frozen=True)
 class Known:
-    """A named set: what it is, and its repository and image column on the Hugging Face Hub."""
+    """A named set: what it is, and where it is found.
+
+    Attributes:
+        description: in words.
+        repository, image_column: on the Hugging Face Hub.
+        tables: of sequences: split -> name of the file.
+        sequence: what of `SequenceConfig` is set unless the user says otherwise.
+        labels: the columns that are labels; the others are left out.
+    """
 
     description: str
     repository: str = ""
     image_column: str = "image"
+    tables: dict[str, str] = field(default_factory=dict)
+    sequence: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+
+
+GB1 = "MTYKLILNGKTLKGETTTEAVDAATAEKVFKQYANDNGVDGEWTYDDATKTFTVTE"
+"""Wild type of the binding domain of protein G; the sites of Wu et al. 2016 (eLife 5, e16965) are V39, D40, G41, V54."""
 
 
 KNOWN = {
@@ -36,6 +54,29 @@ KNOWN = {
     "mnist": Known("70,000 grey images of digits, 28 x 28, 10 classes", "ylecun/mnist"),
     "fashion-mnist": Known("70,000 grey images of clothes, 28 x 28, 10 classes", "zalando-datasets/fashion_mnist"),
     "cifar10": Known("60,000 RGB images, 32 x 32, 10 classes", "uoft-cs/cifar10", "img"),
+    "gifford": Known(
+        "90,459 antibody CDR-H3 sequences with enrichment (Liu et al. 2020)",
+        tables={"train": "gifford-cdr3-train.csv.gz", "test": "gifford-cdr3-test.csv.gz"},
+        sequence={"column": "CDR3"},
+        labels=("enrichment",),
+    ),
+    "gb1": Known(
+        "149,361 variants of protein G at four sites with fitness (Wu et al. 2016)",
+        tables={"all": "gb1-four-sites.csv.gz"},
+        sequence={
+            "column": "variant",
+            "sites": (39, 40, 41, 54),
+            "background": GB1,
+            "split_column": "relso_split",
+        },
+        labels=("fitness",),
+    ),
+    "gfp": Known(
+        "54,024 variants of a green fluorescent protein with log fluorescence (Sarkisyan et al. 2016)",
+        tables={"all": "gfp-fluorescence.csv.gz"},
+        sequence={"column": "sequence", "split_column": "relso_split"},
+        labels=("log_fluorescence",),
+    ),
 }
 # The customary split of the 60,000 or 50,000 training images.
 _VALIDATION_COUNT = 5000
@@ -47,6 +88,9 @@ def known_sets() -> list[tuple[str, str, str]]:
     for name, known in KNOWN.items():
         if name == "digits":
             where = "comes with scikit-learn"
+        elif known.tables:
+            there = all(path is not None for path in _tables(name).values())
+            where = f"found in {os.environ['DILED_DATA']}" if there else _advice(name)
         elif all(_files(name, split) for split in ("train", "test")):
             where = f"found in {os.environ['DILED_DATA']}"
         else:
@@ -55,14 +99,16 @@ def known_sets() -> list[tuple[str, str, str]]:
     return rows
 
 
-def find_known(name: str) -> Found:
-    """The named set with its official training and test split, decoded, as (N, C, H, W) uint8.
+def find_known(name: str, preprocess: PreprocessConfig = PreprocessConfig()) -> Found:  # noqa: B008 (frozen)
+    """The named set with its official training and test split: images as (N, C, H, W) uint8, sequences as (N, L).
 
     Raises:
         DataError: its files are not in `DILED_DATA`, and `datasets` is not installed or cannot download it.
     """
     if name == "digits":
         return _digits()
+    if KNOWN[name].tables:
+        return _proteins(name, preprocess)
     classes: dict[str, list[str]] = {}
     parts = {}
     for split in ("train", "test"):
@@ -70,6 +116,36 @@ def find_known(name: str) -> Found:
         parts[split], declared = _from_files(files) if files else _from_hub(name, split)
         classes |= declared
     return Found(name, "image", parts, [], classes, full_scale=True, validation_count=_VALIDATION_COUNT)
+
+
+def _proteins(name: str, preprocess: PreprocessConfig) -> Found:
+    """A set of sequences, with its own columns and splits where the user says nothing of them."""
+    known, paths = KNOWN[name], _tables(name)
+    given = preprocess.sequence.model_dump(exclude_unset=True)
+    own = dict(known.sequence)
+    if given.get("split", "auto") not in ("auto", "column"):
+        own.pop("split_column", None)
+    config = SequenceConfig(**own | given)
+    records = {}
+    for split, path in paths.items():
+        if path is None:
+            raise DataError(f"The data set '{name}' is not on this machine: {_advice(name)}.")
+        records[split] = read_records([path], config)
+    found = found_of(records, name, preprocess.model_copy(update={"sequence": config}))
+    for part in found.parts.values():
+        part.columns = {column: part.columns[column] for column in known.labels}
+    return found
+
+
+def _tables(name: str) -> dict[str, Path | None]:
+    """The files of a set of sequences in `DILED_DATA`, None where one is missing."""
+    folder = os.environ.get("DILED_DATA")
+    paths = {split: Path(folder or ".").expanduser() / file for split, file in KNOWN[name].tables.items()}
+    return {split: path if folder and path.is_file() else None for split, path in paths.items()}
+
+
+def _advice(name: str) -> str:
+    return f"set DILED_DATA to a folder with {' and '.join(KNOWN[name].tables.values())}"
 
 
 def _digits() -> Found:

@@ -36,9 +36,12 @@ def to_model(values: np.ndarray, spec: DataSpec, rng: np.random.Generator | None
 def from_model(x: np.ndarray, spec: DataSpec) -> np.ndarray:
     """Model space (..., *spec.shape) as raw values.
 
-    With grey levels: clipped, rounded to the nearest level, in the raw type. Continuous: float32, not clipped. Binarised:
-    (x + 1)/2 is the probability of white, scaled to low..high, and rounded only where that is a whole byte or two.
+    Symbols: as they are, in the raw type. With grey levels: clipped, rounded to the nearest level, in the raw type.
+    Continuous: float32, not clipped. Binarised: (x + 1)/2 is the probability of white, scaled to low..high, and rounded only
+    where that is a whole byte or two.
     """
+    if spec.sequential:
+        return np.asarray(x).astype(raw_dtype(spec))
     coarse = spec.levels is not None and max(spec.levels, spec.high - spec.low) <= 4096  # float32 misses no level
     share = (np.asarray(x, np.float32 if coarse else np.float64) + np.float32(1)) / np.float32(2)  # type: ignore[operator]
     if spec.binarize != "none":

@@ -9,18 +9,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diled.config import PreprocessConfig
+from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.arrays import read_array, read_array_file
 from diled.data.folder import files_below, read_folder
 from diled.data.images import EXTENSIONS, ImageItem
 from diled.data.known import KNOWN, find_known
 from diled.data.parquet import parquet_files, read_parquet
+from diled.data.sequence_files import (
+    SEQUENCES,
+    are_sequences,
+    holds_sequences,
+    is_sequence_file,
+    read_sequences,
+    sequence_files,
+)
 from diled.data.splits import Found, Part
 from diled.errors import DataError, did_you_mean
 
 __all__ = ["check_file", "existing", "find", "is_array", "is_image_folder"]
 
-READ = f"a folder of images ({' '.join(EXTENSIONS)}), .parquet, .npy and .npz"
+READ = (
+    f"a folder of images ({' '.join(EXTENSIONS)}), .parquet, .npy and .npz; sequences: {' '.join(SEQUENCES)} (also .gz)"
+)
 # Formats whose ordinary readers run code that the file brings along.
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill", ".mat")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -32,20 +42,42 @@ def find(source: Any, preprocess: PreprocessConfig) -> Found:
     Raises:
         DataError: nothing there, or nothing that can be read.
     """
+    found = _find(source, preprocess)
+    changed = [k for k in preprocess.sequence.model_fields_set if _differs(preprocess.sequence, k)]
+    if found.kind != "protein" and changed:
+        raise DataError(f"--preprocess.sequence.{min(changed)} is for sequences, and {found.name} holds {found.kind}s.")
+    return found
+
+
+def _differs(config: SequenceConfig, key: str) -> bool:
+    """Whether a value is another than its default."""
+    return bool(getattr(config, key) != SequenceConfig.model_fields[key].default)
+
+
+def _find(source: Any, preprocess: PreprocessConfig) -> Found:
     if is_array(source):
-        return read_array(np.asarray(source), "the array")
+        values = np.asarray(source)
+        if values.dtype.kind not in "UO":
+            return read_array(values, "the array")
+        source = values.tolist()
     if isinstance(source, (list, tuple)):
-        return _list(source)
+        listed = source and are_sequences(source, preprocess.sequence)
+        return read_sequences(source, preprocess) if listed else _list(source)
     if isinstance(source, str) and source in KNOWN:
-        found = find_known(source)
+        found = find_known(source, preprocess)
         if Path(source).exists():
             found.notes.append(f"'{source}' names the known set; the local path is ./{source}.")
         return found
     if not isinstance(source, (str, Path)):
         raise DataError(f"Data are given by a name, a path, an array or a list, not by {type(source).__name__}.")
     path = existing(source, KNOWN)
+    wanted = preprocess.sequence.kind != "auto" or preprocess.sequence.column is not None
     if path.is_dir():
+        if sequence_files(path):
+            return read_sequences(path, preprocess)
         return read_folder(path) if is_image_folder(path) else read_parquet(path, preprocess.image_column)
+    if path.is_file() and (is_sequence_file(path) or holds_sequences(path, preprocess.image_column, wanted=wanted)):
+        return read_sequences(path, preprocess)
     suffix = check_file(path)
     if suffix in (".npy", ".npz"):
         return read_array_file(path, preprocess.label_column)

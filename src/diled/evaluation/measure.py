@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -65,7 +66,7 @@ def measure(
     limit: int = 10_000,
     label: str | None = None,
 ) -> dict[str, Measured]:
-    """Every figure that the model and the data admit, on the test split.
+    """Every figure that the model and the data admit, on the test split; of sequences those of `sequences.py`.
 
     Args:
         model: any density; an autoencoder for reconstructions, midpoints and probes.
@@ -81,6 +82,12 @@ def measure(
         ConfigError: at once, where steps or a sampler do not go together with the model.
     """
     described(model, steps=steps, sampler=sampler)
+    if data.spec.sequential:
+        from diled.evaluation.sequences import sequence_figures
+
+        bound = partial(bounds, model, spec=data.spec, repeats=repeats, seed=seed)
+        how = {"steps": steps, "sampler": sampler}
+        return sequence_figures(model, data, samples=samples, seed=seed, limit=limit, bounds=bound, **how)  # type: ignore[arg-type]
     test = data.test.subset(np.arange(min(limit, len(data.test))))
     found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
     if model.has_codes:

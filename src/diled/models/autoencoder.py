@@ -11,13 +11,15 @@ prior always trains at full weight and the printed number stays in nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from diled.api import (
+    Batch,
     Decoder,
     Density,
     Distribution,
@@ -32,10 +34,12 @@ from diled.diffusion.objectives import StepWeight
 from diled.diffusion.schedule import Schedule, alpha, sigma2
 from diled.distributions import Bernoulli, Dirac, Discretized, Logistic, LogisticMixture, Normal
 from diled.errors import ConfigError
+from diled.sequences import TokenSequence
 
 __all__ = [
     "Autoencoder",
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
     "DiracEncoder",
     "DiscretizedLikelihood",
     "Extra",
@@ -51,8 +55,8 @@ __all__ = [
     "warmup",
 ]
 
-Extra = Callable[["Autoencoder", Tensor, Distribution, Tensor], Terms]
-"""(model, x, q, z) -> named terms (B,) that train but never enter the bound."""
+Extra = Callable[["Autoencoder", Batch, Distribution, Tensor], Terms]
+"""(model, batch, q, z) -> named terms (B,) that train but never enter the bound."""
 
 RateWeight = Callable[[Tensor | float], Tensor | float]
 """progress in [0, 1] -> r."""
@@ -97,7 +101,7 @@ class Autoencoder(Density):
         decoder: z -> p(x | z).
         prior: a density over z.
         rate_weight: r, or r(progress): how much of the rate's gradient the encoder feels. `bound()` ignores it.
-        extras: functions (model, x, q, z) -> named (B,) terms, added in training only.
+        extras: functions (model, batch, q, z) -> named (B,) terms, added in training only.
         distortion_weight: (B, like) -> weights (B,) of each example's distortion in the gradient, drawn anew in each
             training step; None: one. Neither the printed nats nor `bound()` know of it.
 
@@ -123,16 +127,39 @@ class Autoencoder(Density):
         self.prior = prior
         self.rate_weight = rate_weight if callable(rate_weight) else warmup(rate_weight)
         self.distortion_weight = distortion_weight
-        self.extras = tuple(extras)
-        self.extra = nn.ModuleList(extra for extra in self.extras if isinstance(extra, nn.Module))
+        self.extras: tuple[Extra, ...] = ()
+        self.extra = nn.ModuleList()
+        for extra in extras:
+            self.add(extra)
+
+    def add(self, extra: Extra) -> None:
+        """One more extra."""
+        self.extras += (extra,)
+        if isinstance(extra, nn.Module):
+            self.extra.append(extra)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label columns that the extras learn from."""
+        return tuple(column for extra in self.extras for column in getattr(extra, "columns", ()))
 
     @property
     def implicit(self) -> bool:  # type: ignore[override]
         """Whether the decoder is a diffusion."""
         return getattr(self.decoder, "implicit", False)
 
-    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
-        """`distortion`, the prior's terms as `rate/...`, and in training the extras as `extra/...`."""
+    def terms(
+        self,
+        q: Tensor | Posterior,
+        *,
+        exact: bool = False,
+        progress: Tensor | float = 1.0,
+        labels: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Terms:
+        """`distortion`, the prior's terms as `rate/...`, and in training the extras as `extra/...`.
+
+        `labels` are columns (B,) for the extras that learn from them; no bound depends on them.
+        """
         if not isinstance(q, Tensor):
             return self.terms_of_sample(q, exact=exact, progress=progress)
         x, posterior = q, self.encoder(q)
@@ -149,7 +176,8 @@ class Autoencoder(Density):
         terms = {"distortion": distortion, **{f"rate/{name}": term for name, term in rate.items()}}
         if not exact:
             for extra in self.extras:
-                terms |= {f"extra/{name}": term for name, term in extra(self, x, posterior, z).items()}
+                found = extra(self, Batch(x, labels), posterior, z)
+                terms |= {f"extra/{name}": term for name, term in found.items()}
         return terms
 
     def sample(self, n: int, *, noise: Noise | None = None, mean: bool = False, **options: Any) -> Tensor:
@@ -370,6 +398,14 @@ class DiscretizedLikelihood(Likelihood):
         log_scale = log_scale.clamp(min=-7.0) - 1.0  # start at a scale of e^-1: a third of the range
         base = Normal(mean, 2 * log_scale) if self.kind == "gaussian" else Logistic(mean, log_scale)
         return Discretized(base, self.levels)
+
+
+class CategoricalLikelihood(Likelihood):
+    """Sequences of symbols, each position by itself; a network gives (B, L, V) logits."""
+
+    def forward(self, raw: Tensor) -> TokenSequence:
+        """raw (B, L, V)."""
+        return TokenSequence(raw)
 
 
 class LogisticMixtureLikelihood(Likelihood):

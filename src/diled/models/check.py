@@ -4,30 +4,34 @@ It holds for the models of the family, for hand-composed ones and for new ones. 
 weights, because a layer that starts at zero hides what lies behind it, and is put back bit by bit afterwards.
 
     terms      named, (B,), finite; in both modes; `progress` may be a number or a tensor
-    bound      (B,) and finite, or refused in words; independent of progress and of extras
+    bound      (B,) and finite, or refused in words; independent of progress, of labels and of extras
     values     in training the terms are the same nats as in the bound, up to noise
-    batches    the terms, code and reconstruction of an example do not depend on the other examples
+    batches    the terms (but for extras), code and reconstruction of an example do not depend on the other examples
     samples    of the data's shape, finite; sample i depends on its own noise alone
     gradients  reach every parameter that some stage trains, and none that is frozen
     saving     weights come back from safetensors bit by bit, and with them terms and samples
+
+Examples are numbers in model space, or sequences of symbols as whole numbers.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from diled.api import Density, NoBound, Stage, Terms, total
 from diled.distributions import Normal
 from diled.draws import BlockNoise, seeded
+from diled.models.check_case import Case, CheckFailed, as_before, frozen_tensors, parameter_names, perturb
+from diled.sequences import TokenSequence, cut
 
 __all__ = ["CheckFailed", "check_model"]
 
@@ -35,24 +39,6 @@ T = TypeVar("T")
 
 REPEATS = 16
 """Estimates whose means are compared where a value is random."""
-NOISE = 0.02
-"""Standard deviation of the perturbation of all weights."""
-
-
-class CheckFailed(AssertionError):
-    """A model breaks the contract; the message names what, and why it matters."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is checked."""
-
-    model: Density
-    data: Tensor
-    stages: tuple[Stage, ...]
-    rebuild: Callable[[], Density] | None
-    seed: int
-    tolerance: float
 
 
 def check_model(
@@ -63,17 +49,20 @@ def check_model(
     rebuild: Callable[[], Density] | None = None,
     seed: int = 0,
     tolerance: float = 1e-4,
+    labels: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Check that a model keeps the contract of a `Density`, so that it trains, samples, is measured and saved like any other.
 
     Args:
         model: any density. Weights, gradients, modes and torch's random state are afterwards as they were before.
-        data: examples in model space, (B, ...) with 4 or more of them that are not all equal.
+        data: examples in model space, (B, ...) with 4 or more of them that are not all equal: floating-point numbers, or
+            whole numbers (B, L), of which 0 ends a sequence and fills its row.
         stages: how it is trained; by default in one stage, with nothing frozen.
         rebuild: makes another model of the same parts, to load the saved weights into. Without it they are loaded into
             the same model after all its weights were erased.
         seed: of everything random.
         tolerance: relative to the size of what is compared, for results that differ by rounding only.
+        labels: column -> (B,), of examples for a model that learns from them; no bound may depend on them.
 
     Raises:
         CheckFailed: the model breaks the contract.
@@ -84,18 +73,21 @@ def check_model(
         >>> from diled.models.priors import StandardNormal
         >>> check_model(StandardNormal((2,)), torch.randn(8, 2))
     """
-    if data.ndim < 2 or len(data) < 4 or not data.is_floating_point() or bool((data == data[:1]).all()):
+    fits = data.is_floating_point() or (data.ndim == 2 and torch.equal(cut(data), data))
+    if data.ndim < 2 or len(data) < 4 or not fits or bool((data == data[:1]).all()):
         raise ValueError(
-            f"check_model wants 4 or more different examples (B, ...) in model space, not {data.dtype} {tuple(data.shape)}."
+            "check_model wants 4 or more different examples (B, ...) in model space, or sequences (B, L) with zeros only at "
+            f"their ends, not {data.dtype} {tuple(data.shape)}."
         )
     if not isinstance(model, Density):
         raise CheckFailed(f"{type(model).__name__} is no Density: derive it from diled.Density.")
     device = next((p.device for p in model.parameters()), data.device)
     chosen = tuple(stages) if stages is not None else (Stage("joint", model),)
-    case = Case(model, data.to(device), chosen, rebuild, seed, tolerance)
-    with seeded(seed), _as_before(case):
+    there = {column: values.to(device) for column, values in labels.items()}
+    case = Case(model, data.to(device), chosen, rebuild, seed, tolerance, there)
+    with seeded(seed), as_before(case):
         _check_terms(case, "with its own weights")
-        _perturb(case)
+        perturb(case)
         for check in CHECKS:
             check(case)
 
@@ -139,6 +131,10 @@ def _check_bound(case: Case) -> None:
     _require_terms(late, len(case.data), "terms(x, exact=True)")
     _require_terms({"bound": bound}, len(case.data), "bound(x)")
     _require_close(case, early, late, "terms(x, exact=True) depend on progress, so the bound is weighted")
+    if case.labels:
+        labelled = _exact(case, case.data, progress=1.0, **_labels(case, case.model))
+        assert labelled is not None
+        _require_close(case, late, labelled, "terms(x, exact=True) depend on labels")
     extras = [name for name in late if "extra/" in name]
     if extras:
         raise CheckFailed(f"terms(x, exact=True) hold the extras {extras}, which are no part of a bound.")
@@ -171,7 +167,7 @@ def _check_values(case: Case) -> None:
 def _check_distribution(case: Case) -> None:
     """A distribution instead of a tensor: so the model can be another one's prior."""
     case.model.eval()
-    q: Any = Normal(case.data, torch.full_like(case.data, -2.0))
+    q: Any = _around(case.data)
     what = "terms(q) of a distribution q"
     _require_terms(_attempt(what, lambda: case.model.terms(q)), len(case.data), what)
     exact = _exact(case, q)
@@ -180,11 +176,15 @@ def _check_distribution(case: Case) -> None:
 
 
 def _check_batches(case: Case) -> None:
-    """What belongs to an example does not depend on the others (stratified times are the same for the same seed)."""
+    """What belongs to an example does not depend on the others (stratified times are the same for the same seed).
+
+    An extra may be about the batch: it trains only.
+    """
     model, x = case.model.eval(), case.data
-    others = torch.cat([x[:1], x[1:].flip(0) * 0.5])
+    changed = F.pad(x[1:, 1:], (0, 1)) if case.symbols else x[1:].flip(0) * 0.5  # sequences without their first symbol
+    others = torch.cat([x[:1], changed])
     with torch.no_grad():
-        here, there = ({n: t[:1] for n, t in _terms(case, x=one).items()} for one in (x, others))
+        here, there = ({n: t[:1] for n, t in _terms(case, x=one).items() if "extra/" not in n} for one in (x, others))
         message = "of an example depends on the other examples of its batch, in evaluation mode"
         _require_close(case, here, there, f"the value {message}")
         for name, function in _maps(model).items():
@@ -235,18 +235,19 @@ def _check_samples(case: Case) -> None:
 
 def _check_gradients(case: Case) -> None:
     """Every parameter that may train is reached in some stage; what is frozen is neither reached nor changed."""
-    names = _parameter_names(case)
+    names = parameter_names(case)
     missing = {id(p) for p in names if p.requires_grad}
     for stage in case.stages:
         if not any(p.requires_grad for p in stage.density.parameters()):
             continue
         with stage.training():
-            frozen = _frozen_tensors(stage)
+            frozen = frozen_tensors(stage)
             kept = [tensor.detach().clone() for tensor in frozen.values()]
             for p in names:
                 p.grad = None
             for _ in range(2):
-                terms = _attempt(f"terms(x) in stage '{stage.name}'", partial(stage.density.terms, case.data))
+                given = _labels(case, stage.density)
+                terms = _attempt(f"terms(x) in stage '{stage.name}'", partial(stage.density.terms, case.data, **given))
                 loss = total(terms).mean()
                 if not loss.requires_grad:
                     raise CheckFailed(f"stage '{stage.name}' trains nothing: no gradient flows from its terms.")
@@ -284,7 +285,7 @@ def _check_saving(case: Case) -> None:
     for name, tensor in state.items():
         if name not in back or not torch.equal(back[name].cpu(), tensor):
             raise CheckFailed(f"'{name}' is not the same after saving and loading.")
-    loaded = Case(fresh, case.data, (), None, case.seed, case.tolerance)
+    loaded = Case(fresh, case.data, (), None, case.seed, case.tolerance, case.labels)
     after = {**_terms(loaded), "sample": _sample(loaded, 3, {})}
     for name, value in before.items():
         if name not in after or not torch.equal(value, after[name]):
@@ -326,12 +327,17 @@ def _require_terms(terms: Any, batch: int, what: str) -> None:
 
 
 def _require_examples(x: Any, data: Tensor, n: int, what: str) -> None:
-    """n finite examples of the data's shape."""
+    """n examples of the data's shape: finite numbers, or whole ones where the data are symbols."""
     wanted = (n, *data.shape[1:])
     if not isinstance(x, Tensor) or tuple(x.shape) != wanted:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise CheckFailed(f"{what} must have the shape {wanted} of the data, not {found}.")
-    if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
+    if not data.is_floating_point():
+        if x.is_floating_point() or bool((x < 0).any()) or not torch.equal(cut(x), x):
+            raise CheckFailed(
+                f"{what} must be sequences of whole numbers with zeros only at their ends, as the data are."
+            )
+    elif not x.is_floating_point() or not bool(torch.isfinite(x).all()):
         raise CheckFailed(f"{what} is not finite everywhere (or no floating-point tensor).")
 
 
@@ -387,7 +393,20 @@ def _terms(case: Case, x: Tensor | None = None, **options: Any) -> Terms:
     """Training terms after seeding torch."""
     torch.manual_seed(case.seed)
     said = "".join(f", {name}={value}" for name, value in options.items())
-    return _attempt(f"terms(x{said})", lambda: case.model.terms(case.data if x is None else x, **options))
+    given = options | _labels(case, case.model)
+    return _attempt(f"terms(x{said})", lambda: case.model.terms(case.data if x is None else x, **given))
+
+
+def _labels(case: Case, density: Any) -> dict[str, Any]:
+    """The labels, for a density that learns from them."""
+    return {"labels": case.labels} if bool(case.labels) and bool(getattr(density, "columns", None)) else {}
+
+
+def _around(x: Tensor) -> Any:
+    """Distributions about examples: a little noise on numbers; of symbols likely the same ones."""
+    if x.is_floating_point():
+        return Normal(x, torch.full_like(x, -2.0))
+    return TokenSequence(2 * F.one_hot(x.long(), int(x.max()) + 1).float())
 
 
 def _exact(case: Case, q: Any, **options: Any) -> Terms | None:
@@ -400,7 +419,8 @@ def _exact(case: Case, q: Any, **options: Any) -> Terms | None:
 @torch.no_grad()
 def _sample(case: Case, n: int, options: dict[str, Any]) -> Tensor:
     """n samples from noise that depends on the seed alone."""
-    noise = BlockNoise(case.seed, device=case.data.device, dtype=case.data.dtype)
+    kind = torch.float32 if case.symbols else case.data.dtype
+    noise = BlockNoise(case.seed, device=case.data.device, dtype=kind)
     return _attempt(f"sample({n}, noise=noise)", lambda: case.model.sample(n, noise=noise, **options))
 
 
@@ -411,58 +431,3 @@ def _maps(model: Any) -> dict[str, Callable[[Tensor], Tensor]]:
         maps["encode(x)"] = lambda x: model.encode(x)
         maps["reconstruct(x)"] = lambda x: model.reconstruct(x)
     return maps
-
-
-def _densities(case: Case) -> list[nn.Module]:
-    return [case.model, *(stage.density for stage in case.stages), *(m for s in case.stages for m in s.frozen)]
-
-
-def _parameter_names(case: Case) -> dict[nn.Parameter, str]:
-    """Every parameter of the model and its stages once, with a name."""
-    names = {p: name for name, p in case.model.named_parameters()}
-    for stage in case.stages:
-        for name, p in stage.density.named_parameters():
-            names.setdefault(p, f"{stage.name}: {name}")
-    return names
-
-
-def _frozen_tensors(stage: Stage) -> dict[str, Tensor]:
-    """Parameters and buffers of the frozen modules, and parameters that were fixed from the start."""
-    found = {name: p for name, p in stage.density.named_parameters() if not p.requires_grad}
-    known = {id(p) for p in found.values()}
-    inside: dict[str, Tensor] = {}
-    for module in stage.frozen:
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            if id(tensor) not in known:
-                inside[f"{type(module).__name__}.{name}"] = tensor
-    return {**found, **inside}
-
-
-def _tensors(*modules: nn.Module) -> list[Tensor]:
-    """Every parameter and buffer once."""
-    found = {id(t): t for module in modules for t in [*module.parameters(), *module.buffers()]}
-    return list(found.values())
-
-
-@torch.no_grad()
-def _perturb(case: Case) -> None:
-    """A little noise on every parameter, so that layers which start at zero let gradients through."""
-    for p in _parameter_names(case):
-        p.add_(NOISE * torch.randn_like(p))
-
-
-@contextmanager
-def _as_before(case: Case) -> Iterator[None]:
-    """Put weights, buffers, gradients and modes back."""
-    tensors = _tensors(*_densities(case))
-    values = [(t, t.detach().clone(), t.grad, t.requires_grad) for t in tensors]
-    modes = [(module, module.training) for density in _densities(case) for module in density.modules()]
-    try:
-        yield
-    finally:
-        for tensor, value, grad, trains in values:
-            tensor.data.copy_(value)
-            tensor.grad = grad
-            tensor.requires_grad_(trains)
-        for module, training in modes:
-            module.training = training

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diled.api import Density, Distribution, Terms
+from diled.api import Batch, Density, Distribution, Terms
 from diled.nn.blocks import mlp
 
 __all__ = ["Corrupted", "Critic"]
@@ -33,7 +33,7 @@ class Critic(nn.Module):
         super().__init__()
         self.network, self.weight, self.learning_rate_factor = mlp([dim, width, width, 1]), weight, pace
 
-    def forward(self, model: Density, x: Tensor, q: Distribution, z: Tensor) -> Terms:
+    def forward(self, model: Density, batch: Batch, q: Distribution, z: Tensor) -> Terms:
         """The two terms of codes z (B, D)."""
         real, fake = self.network(torch.randn_like(z)), self.network(z.detach())
         fixed = {name: p.detach() for name, p in self.network.named_parameters()}
@@ -45,21 +45,29 @@ class Critic(nn.Module):
 
 
 class Corrupted(nn.Module):
-    """An encoder that is shown x with some of its values hidden (set to 0, the middle of the range) while it trains.
+    """An encoder that is shown x with some of its values hidden while it trains.
+
+    Hidden numbers are 0, the middle of the range; for a hidden symbol one is drawn uniformly, never the end.
 
     Args:
         encoder: x -> q(z | x).
         share: of the values that are hidden.
+        symbols: V, the number of symbols with the end, of sequences; 0: x are numbers.
 
-    Reference: Vincent et al. 2008.
+    Reference: Vincent et al. 2008; Shen et al. 2020 (arXiv 1905.12777) for sequences.
     """
 
-    def __init__(self, encoder: nn.Module, share: float) -> None:
+    def __init__(self, encoder: nn.Module, share: float, symbols: int = 0) -> None:
         super().__init__()
-        self.encoder, self.share = encoder, share
+        self.encoder, self.share, self.symbols = encoder, share, symbols
 
     def forward(self, x: Tensor) -> Any:
         """The posterior of each example."""
         if self.training and self.share > 0:
-            x = x * (torch.rand_like(x) >= self.share)
+            hidden = torch.rand(x.shape, device=x.device) < self.share
+            x = torch.where(hidden & (x != 0), self._others(x), x) if self.symbols else x * ~hidden
         return self.encoder(x)
+
+    def _others(self, x: Tensor) -> Tensor:
+        """Symbols in their place."""
+        return torch.randint_like(x, 1, self.symbols)

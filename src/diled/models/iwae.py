@@ -10,6 +10,8 @@ fixed (their Eq. 14).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +62,14 @@ class ImportanceWeighted(Autoencoder):
         super().__init__(encoder, decoder, prior)
         self.samples = samples
 
-    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+    def terms(
+        self,
+        q: Tensor | Posterior,
+        *,
+        exact: bool = False,
+        progress: Tensor | float = 1.0,
+        labels: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Terms:
         """`distortion`, `rate/kl` and `extra/importance`; with `exact` those of the autoencoder."""
         if exact or not isinstance(q, Tensor):
             return super().terms(q, exact=exact, progress=progress)  # of a distribution it asks about a draw

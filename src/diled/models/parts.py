@@ -35,6 +35,7 @@ from diled.diffusion.schedule import (
 from diled.family import AutoencoderConfig, CodeConfig
 from diled.models.autoencoder import (
     BernoulliLikelihood,
+    CategoricalLikelihood,
     DiscretizedLikelihood,
     GaussianLikelihood,
     Likelihood,
@@ -44,6 +45,7 @@ from diled.models.autoencoder import (
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.nn.latent import Flat, ResidualMLP
 from diled.nn.residual import ResidualDecoder, ResidualEncoder
+from diled.nn.sequence import SequenceMLPDecoder, SequenceMLPEncoder, TransformerDecoder, TransformerEncoder
 from diled.nn.unet import UNet
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 
@@ -69,6 +71,9 @@ def latent_dim(config: CodeConfig) -> int:
 def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
     """x (B, *shape) -> (B, out)."""
     net = config.network
+    if data.sequential:
+        encoders = {"mlp": SequenceMLPEncoder, "transformer": TransformerEncoder}
+        return encoders[net.kind](data.numel, len(data.symbols), out, **_dials(net))
     if net.kind == "conv":
         return ConvEncoder(data.shape, out, **_dials(net))
     if net.kind == "residual":
@@ -77,14 +82,19 @@ def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
 
 
 def _dials(net: NetworkConfig) -> dict[str, Any]:
-    """What is set of an MLP or of convolutions."""
-    own = ("channels", "blocks") if net.kind == "conv" else ("width", "depth", "activation")
-    return {key: getattr(net, key) for key in (*own, "dropout")}
+    """What is set of an MLP, of convolutions or of a transformer."""
+    own = {"conv": ("channels", "blocks"), "transformer": ("width", "depth", "heads")}
+    return {key: getattr(net, key) for key in (*own.get(net.kind, ("width", "depth", "activation")), "dropout")}
 
 
 def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
     """z (B, D) -> p(x | z)."""
     net, p = config.network, likelihood(config, data)
+    if data.sequential:
+        decoders = {"mlp": SequenceMLPDecoder, "transformer": TransformerDecoder}
+        return LikelihoodDecoder(
+            decoders[net.kind](latent_dim(config), data.numel, len(data.symbols), **_dials(net)), p
+        )
     out = (p.parameters_per_pixel(data.shape[0]), *data.shape[1:])
     dim = latent_dim(config)
     if net.kind == "conv":
@@ -96,6 +106,8 @@ def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
 
 def likelihood(config: AutoencoderConfig, data: DataSpec) -> Likelihood:
     """p(x | z) in the data's own measure."""
+    if config.likelihood == "categorical":
+        return CategoricalLikelihood()
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
     if config.likelihood == "logistic_mixture":

@@ -24,6 +24,8 @@
     ppca              linear                   linear         standard normal           in closed form            yes
     independent       none                     none           each dimension by itself  in closed form            exact
 
+and those for sequences alone in `sequence_zoo.py`: relso, profile, potts, lm, token_diffusion, nos.
+
 Each function takes the model's configuration (its defaults live there) and what is known of the data, and returns the
 model with its training stages. The only place where networks meet mathematics.
 """
@@ -31,7 +33,6 @@ model with its training stages. The only place where networks meet mathematics.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -72,10 +73,8 @@ from diled.models.autoencoder import (
     GaussianEncoder,
     GaussianLikelihood,
     LikelihoodDecoder,
-    Rate,
     RateWeight,
     cyclic,
-    portion,
     warmup,
 )
 from diled.models.critic import Corrupted, Critic
@@ -90,20 +89,14 @@ from diled.models.parts import (
     latent_dim,
     schedule,
 )
-from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
+from diled.models.priors import NoPrior, Standardized, StandardNormal
+from diled.models.recipe import Recipe, in_rounds, in_two_stages, jointly, ramp, then_a_mixture, with_properties
+from diled.models.sequence_zoo import lm, nos, potts, profile, relso, token_diffusion
 from diled.models.trivial import PPCA, Independent
 from diled.nn.blocks import mlp
 from diled.nn.flows import Flow
 
 __all__ = ["ZOO", "Recipe", "build"]
-
-
-@dataclass
-class Recipe:
-    """A model and the stages that train it."""
-
-    model: Density
-    stages: list[Stage]
 
 
 def diled(config: DiledConfig, data: DataSpec) -> Recipe:
@@ -119,7 +112,7 @@ def diled(config: DiledConfig, data: DataSpec) -> Recipe:
     dim = latent_dim(config)
     prior = diffusion(config.prior, dim)
     encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
-    weight = warmup(config.rate_weight, config.rate_warmup)
+    weight = ramp(config)
     return in_rounds(config.rounds, Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
@@ -131,7 +124,7 @@ def diled_fixed(config: DiledFixedConfig, data: DataSpec) -> Recipe:
     dim = latent_dim(config)
     prior = diffusion(config.prior, dim)
     encoder = FixedNoiseEncoder(encoder_network(config, data, dim), prior.schedule)
-    weight = warmup(config.rate_weight, config.rate_warmup)
+    weight = ramp(config)
     return in_rounds(config.rounds, Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
@@ -162,7 +155,7 @@ def diled_levels(config: DiledLevelsConfig, data: DataSpec) -> Recipe:
     """
     prior = levels(config, diffusion(config.prior, latent_dim(config)))
     encoder = GaussianEncoder(encoder_network(config, data, 2 * latent_dim(config)))
-    weight = warmup(config.rate_weight, config.rate_warmup)
+    weight = ramp(config)
     return in_rounds(config.rounds, Autoencoder(encoder, decoder(config, data), prior, rate_weight=weight))
 
 
@@ -177,7 +170,7 @@ def diled_diffusion_decoder(config: DiledDiffusionDecoderConfig, data: DataSpec)
     dim = latent_dim(config)
     encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
     pixels = DiffusionDecoder(data_diffusion(config.decoder, data, dim))
-    weight = warmup(config.rate_weight, config.rate_warmup)
+    weight = ramp(config)
     return jointly(Autoencoder(encoder, pixels, diffusion(config.prior, dim), rate_weight=weight))
 
 
@@ -221,7 +214,7 @@ def hierarchical_vae(config: HierarchicalVAEConfig, data: DataSpec) -> Recipe:
 def two_stage_vae(config: TwoStageVAEConfig, data: DataSpec) -> Recipe:
     """A VAE, then a second VAE on its codes as the prior. Reference: Dai & Wipf 2019 (arXiv 1903.05789)."""
     dim, width = latent_dim(config), config.second_width
-    first = gaussian_vae(config, data, warmup(config.rate_weight, config.rate_warmup))
+    first = gaussian_vae(config, data, ramp(config))
     second = Autoencoder(
         GaussianEncoder(mlp([dim, width, width, 2 * dim])),
         LikelihoodDecoder(mlp([dim, width, width, dim]), GaussianLikelihood()),
@@ -236,7 +229,7 @@ def ldm(config: LDMConfig, data: DataSpec) -> Recipe:
     Reference: Rombach et al. 2022 (arXiv 2112.10752), here with vector codes.
     """
     dim = latent_dim(config)
-    first = gaussian_vae(config, data, warmup(config.rate_weight, config.rate_warmup))
+    first = gaussian_vae(config, data, ramp(config))
     return in_two_stages(config.first_stage, first, Standardized(diffusion(config.prior, dim), (dim,)))
 
 
@@ -248,7 +241,7 @@ def lsgm(config: LSGMConfig, data: DataSpec) -> Recipe:
     """
     dim = latent_dim(config)
     encoder = GaussianEncoder(encoder_network(config, data, 2 * dim))
-    weight = warmup(config.rate_weight, config.rate_warmup)
+    weight = ramp(config)
     return jointly(Autoencoder(encoder, decoder(config, data), diffusion(config.prior, dim), rate_weight=weight))
 
 
@@ -270,7 +263,7 @@ def daae(config: DAAEConfig, data: DataSpec) -> Recipe:
     dim = latent_dim(config)
     encoder = DiracEncoder(encoder_network(config, data, dim))
     critic = Critic(dim, config.critic_width, weight=config.critic_weight, pace=config.critic_pace)
-    shown = Corrupted(encoder, config.corruption)
+    shown = Corrupted(encoder, config.corruption, len(data.symbols))
     return then_a_mixture(config, Autoencoder(shown, decoder(config, data), NoPrior(), extras=(critic,)), encoder)
 
 
@@ -351,55 +344,6 @@ def independent(config: IndependentConfig, data: DataSpec) -> Recipe:
 # How they are put together -------------------------------------------------------------------------------------------
 
 
-def jointly(model: Density) -> Recipe:
-    """One stage that trains everything."""
-    return Recipe(model, [Stage("joint", model)])
-
-
-def in_rounds(rounds: int, model: Autoencoder) -> Recipe:
-    """Jointly where `rounds` is 0; else rounds of two stages in turn, each with what the other trains frozen.
-
-    The weight of the rate follows the progress of the whole training, not of a stage.
-    """
-    if rounds == 0:
-        return jointly(model)
-    encoder, decoder, prior, stages = model.encoder, model.decoder, model.prior, []
-    for k in range(rounds):
-        weight = portion(model.rate_weight, k, rounds)
-        outer = Autoencoder(encoder, decoder, prior, rate_weight=weight)
-        stages += [
-            Stage(f"autoencoder {k + 1}", outer, frozen=(prior,)),
-            Stage(f"prior {k + 1}", Rate(encoder, prior), frozen=(encoder,)),
-        ]
-    return Recipe(model, stages)
-
-
-def in_two_stages(share: float, first: Autoencoder, prior: Density) -> Recipe:
-    """The autoencoder with its own simple prior, or none; then the prior proper, on the codes of the frozen encoder."""
-
-    def fit(x: Tensor) -> None:
-        if isinstance(prior, Standardized):
-            prior.fit(first.encoder(x).sample())
-
-    model = Autoencoder(first.encoder, first.decoder, prior)
-    stages = [
-        Stage("autoencoder", first, share),
-        Stage("prior", Rate(first.encoder, prior), 1 - share, frozen=(first.encoder,), prepare=fit),
-    ]
-    return Recipe(model, stages)
-
-
-def then_a_mixture(config: AEConfig, first: Autoencoder, encoder: DiracEncoder) -> Recipe:
-    """The autoencoder without a prior; then a Gaussian mixture is fitted to its codes."""
-    prior = GaussianMixture(latent_dim(config), config.mixture)
-    model = Autoencoder(encoder, first.decoder, prior)
-    stages = [
-        Stage("autoencoder", first),
-        Stage("mixture", model, 0.0, prepare=lambda x: prior.fit(encoder(x).mean.cpu())),
-    ]
-    return Recipe(model, stages)
-
-
 def gaussian_vae(
     config: AutoencoderConfig,
     data: DataSpec,
@@ -431,7 +375,8 @@ ZOO: dict[str, Callable[..., Recipe]] = {
     f.__name__: f
     for f in (
         diled, diled_fixed, diled_paper, diled_levels, diled_diffusion_decoder, vae, beta_vae, hierarchical_vae,
-        two_stage_vae, ldm, lsgm, ae, daae, ddpm, edm, ndm, diffae, consistency, ppca, independent,
+        two_stage_vae, ldm, lsgm, ae, daae, relso, ddpm, edm, ndm, diffae, consistency, ppca, independent,
+        profile, potts, lm, token_diffusion, nos,
     )
 }  # fmt: skip
 assert list(ZOO) == list(FAMILY), "every model has a function here and a configuration type in family.py"
@@ -441,4 +386,5 @@ def build(name: str, config: ModelConfig, data: DataSpec, seed: int = 0) -> Reci
     """The model called `name`, initialised from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ZOO[name](config.resolved(data), data)
+        config = config.resolved(data)
+        return with_properties(ZOO[name](config, data), config, data)

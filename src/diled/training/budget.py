@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,9 +86,12 @@ def _step(
 ) -> None:
     """What the engine does in one optimiser step, without the engine."""
     for micro in range(config.accumulate):
-        x = inputs(batches.batch(step * config.accumulate + micro).to(device), 0.0)
+        at = step * config.accumulate + micro
+        x = inputs(batches.batch(at).to(device), 0.0)
+        labels = {column: values.to(device) for column, values in batches.labels(at).items()}
+        labelled: dict[str, Any] = {"labels": labels} if labels and hasattr(stage.density, "columns") else {}
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss = total(stage.density.terms(x)).mean() / config.accumulate
+            loss = total(stage.density.terms(x, **labelled)).mean() / config.accumulate
         loss.backward()
     if config.clip:
         nn.utils.clip_grad_norm_(parameters, config.clip)

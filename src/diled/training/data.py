@@ -11,13 +11,15 @@ and then it is number floor(i s) of the real examples' own epochs, else number i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from diled.api import Batch
 from diled.draws import seed_from
 from diled.space import raw_tensor
 
@@ -53,10 +55,11 @@ class Shuffled:
 
     Args:
         values: all examples, (N, ...).
+        labels: column -> (N,), what models that predict properties learn from.
     """
 
-    def __init__(self, values: Tensor) -> None:
-        self.values, self.nbytes = values, values.numel() * values.element_size()
+    def __init__(self, values: Tensor, labels: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+        self.values, self.labels, self.nbytes = values, labels, values.numel() * values.element_size()
         self._key, self._order = (0, -1), torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -64,12 +67,21 @@ class Shuffled:
 
     def take(self, first: int, n: int, seed: int) -> Tensor:
         """A batch that would run past the end of an epoch goes on with the next epoch's order."""
+        return self.values[self.rows(first, n, seed)]
+
+    def labels_of(self, first: int, n: int, seed: int) -> dict[str, Tensor]:
+        """The labels of the same examples, column -> (n,)."""
+        rows = self.rows(first, n, seed) if self.labels else torch.empty(0)
+        return {column: values[rows] for column, values in self.labels.items()}
+
+    def rows(self, first: int, n: int, seed: int) -> Tensor:
+        """Where they are stored."""
         parts = [torch.empty(0, dtype=torch.long)]
         while n:
             epoch, at = divmod(first, len(self.values))
             parts.append(self.order(epoch, seed)[at : at + n])
             first, n = first + len(parts[-1]), n - len(parts[-1])
-        return self.values[torch.cat(parts)]
+        return torch.cat(parts)
 
     def order(self, epoch: int, seed: int) -> Tensor:
         """The permutation of an epoch."""
@@ -180,12 +192,20 @@ class Batches:
 
     def batch(self, step: int) -> Tensor:
         """The raw examples of one micro-step of this rank."""
-        first = (step * self.ranks + self.rank) * self.batch_size
-        return self.source.take(first, self.batch_size, self.seed)
+        return self.source.take(self._first(step), self.batch_size, self.seed)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def labels(self, step: int) -> dict[str, Tensor]:
+        """Their labels, where there are any."""
+        if not isinstance(self.source, Shuffled):
+            return {}
+        return self.source.labels_of(self._first(step), self.batch_size, self.seed)
+
+    def _first(self, step: int) -> int:
+        return (step * self.ranks + self.rank) * self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
         """From `start` on, without end."""
         step = self.start
         while True:
-            yield self.batch(step)
+            yield Batch(self.batch(step), self.labels(step))
             step += 1

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from diled.api import Stage, evaluating, stack
+from diled.api import Batch, Stage, evaluating, stack
 from diled.config import DataSpec, TrainingConfig
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
@@ -151,13 +151,14 @@ class _Module(pl.LightningModule):
         self.groups: list[dict[str, Any]] = []
         """What the optimiser holds, with a learning rate for each group."""
 
-    def training_step(self, raw: Tensor, index: int) -> Tensor:
+    def training_step(self, batch: Batch, index: int) -> Tensor:
         micro = self.trainer.global_step * self.config.accumulate + index % self.config.accumulate
         reseed(seed_from(self.config.seed, self.index, micro, self.trainer.global_rank))
         here, (before, share) = self.trainer.global_step / self.steps, self.part
-        x = self.inputs(raw, before + share * here)
+        x = self.inputs(batch.x, before + share * here)
         progress = torch.full((), here, device=x.device)
-        terms = self.density.terms(x, progress=progress)
+        labelled: dict[str, Any] = {"labels": batch.labels} if batch.labels and hasattr(self.density, "columns") else {}
+        terms = self.density.terms(x, progress=progress, **labelled)
         loss = stack(terms).sum(0).mean()
         means = {name: term.detach().mean() for name, term in terms.items()}
         self._check(loss, means)

@@ -89,6 +89,12 @@ def arrange(model: nn.Module, stages: list[Stage], x: Tensor, config: TrainingCo
         return stages
     if not isinstance(model, Density) or not all(hasattr(model, name) for name in ("encoder", "decoder", "prior")):
         raise ConfigError("training.half_asleep needs an encoder, a decoder and a prior, which this model has not.")
+    columns = getattr(model, "columns", ())
+    if columns:
+        raise ConfigError(
+            f"training.half_asleep trains the encoder on samples, which have no '{columns[0]}', so the head that "
+            "reads it would be left behind: leave out one of training.half_asleep and properties.columns."
+        )
     _need_bound(model, x, "training.half_asleep trains the encoder on the bound, and this model has none")
     if not any(_encoder_trains(stage) for stage in trained):
         raise ConfigError("training.half_asleep trains the encoder alone, which is frozen: leave one of the two out.")

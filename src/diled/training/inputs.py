@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from diled.config import DataSpec, TrainingConfig
+from diled.errors import ConfigError
 from diled.space import to_space
 from diled.training.augment import augmented, policy_for
 
@@ -53,10 +54,15 @@ class Inputs:
         config: of the training.
 
     Raises:
-        ConfigError: the augmentation does not fit the data.
+        ConfigError: augmentation or noise does not fit the data.
     """
 
     def __init__(self, spec: DataSpec, config: TrainingConfig) -> None:
+        for key in ("mollify", "input_noise"):
+            if spec.sequential and getattr(config, key):
+                raise ConfigError(
+                    f"training.{key} adds noise to numbers, and these are sequences of symbols: leave it out."
+                )
         self.spec, self.sigma, self.policy = spec, config.mollify, policy_for(config, spec)
         self.grey = spec.model_copy(update={"binarize": "none"})
 

@@ -78,5 +78,9 @@ def health(density: Density, x: Tensor) -> Monitor:
         for name, code in (("distortion", z), ("shuffled_distortion", z.roll(1, 0))):
             with seeded(0):  # a diffusion decoder draws noise: the same for both
                 values[name] = decoder(code).nll(x).mean().item()
-        values["reconstruction_mse"] = (decoder(posterior.mean).mean - x).pow(2).mean().item() / 4
+        shown = decoder(posterior.mean).mean
+        if x.is_floating_point():
+            values["reconstruction_mse"] = (shown - x).pow(2).mean().item() / 4
+        else:  # symbols
+            values["symbol_accuracy"] = (shown == x)[x != 0].double().mean().item()
     return Monitor(values)

@@ -92,6 +92,8 @@ def fit_stacked(
     with seeded(*seeds), ExitStack() as block:
         for m, (stage, source, own) in enumerate(zip(members, sources, configs, strict=True)):
             some = source.some(2)
+            if getattr(stage.density, "columns", ()):
+                raise ConfigError("Many trainings at once learn no label columns: leave out properties.columns.")
             if some.shape[1:] != spec.shape:
                 raise DataError(f"Values of member {m} have the shape {tuple(some.shape[1:])}, not {spec.shape}.")
             arrange(stage.density, [stage], to_space(some, spec, draw=False), own)  # refuses what has no effect

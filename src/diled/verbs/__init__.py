@@ -4,6 +4,7 @@ Names and arguments are those of the command line: `diled train digits --model v
 Where a verb takes a run, a folder or a loaded `Model` will do. Heavy imports happen inside, so that importing is cheap.
 """
 
+from diled.verbs.designing import optimize
 from diled.verbs.listing import data, demo, models
 from diled.verbs.making import reproduce, synthesize
 from diled.verbs.measuring import audit, compare, evaluate
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate",
     "interpolate",
     "models",
+    "optimize",
     "reconstruct",
     "reproduce",
     "sample",

@@ -1,0 +1,133 @@
+"""What a user hands to a trained model of sequences, as rows of numbers, or a clear refusal.
+
+    "ACDY", a file, a folder, numbers (N, L), or a list of these  ->  (N, L) uint8 and a name for each
+
+A text that is the path of something goes for the path.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from diled.config import DataSpec, SequenceConfig
+from diled.data.arrays import examples_in, numeric
+from diled.data.images import EXTENSIONS
+from diled.data.proteins import from_strings
+from diled.data.sequence_files import SEQUENCES, is_sequence_file, read_records, sequence_files
+from diled.errors import DataError
+
+__all__ = ["read_named_sequences"]
+
+ARRAYS = (".npy", ".npz")
+FILES = (*ARRAYS, ".parquet", ".pq", ".txt")
+"""Other files that hold sequences, or rows of numbers."""
+
+
+def read_named_sequences(
+    inputs: Any, spec: DataSpec, *, convert: bool = False, column: str | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """Rows (N, L) uint8 of the model's symbols, and a name for each.
+
+    Args:
+        inputs: a sequence, a path (FASTA, `.csv`, `.tsv`, `.txt` with one in each line, Parquet, `.npy`, `.npz`, a folder),
+            an array of text or of whole numbers, or a list of any of these.
+        spec: what the model was trained on.
+        convert: read what is no amino acid as X, and cut what is too long.
+        column: of tables; None: as in training data.
+
+    Raises:
+        DataError: nothing there, or no sequences that the model reads; it names the input, the record and the position.
+    """
+    if isinstance(inputs, (list, tuple)) and not len(inputs):
+        raise DataError("The list of examples is empty.")
+    if isinstance(inputs, (list, tuple)) and not all(np.isscalar(one) and not isinstance(one, str) for one in inputs):
+        if all(isinstance(one, str) and not _is_path(one) for one in inputs):
+            return from_strings(inputs, spec, convert=convert), [str(i) for i in range(len(inputs))]
+        if any(isinstance(one, (str, Path, Image.Image)) or hasattr(one, "__array__") for one in inputs):
+            each = [read_named_sequences(one, spec, convert=convert, column=column) for one in inputs]
+            names = [name for _, names in each for name in names]
+            files = any(isinstance(one, (str, Path)) and _is_path(one) for one in inputs)
+            return np.concatenate([rows for rows, _ in each]), names if files else [str(i) for i in range(len(names))]
+    if isinstance(inputs, Image.Image):
+        raise DataError(f"The model reads {_wanted(spec)}; the input is an image.")
+    if isinstance(inputs, Path) or (isinstance(inputs, str) and _is_path(inputs)):
+        return _from_path(Path(inputs).expanduser(), spec, convert, column)
+    if isinstance(inputs, str):
+        return from_strings([inputs], spec, convert=convert), ["0"]
+    try:
+        values = np.asarray(inputs)
+    except ValueError:
+        raise DataError("The rows of the list differ in length: fill them up with 0, or give text.") from None
+    if values.dtype.kind in "UO" and values.size:
+        texts = values.ravel().tolist()
+        if all(isinstance(one, str) for one in texts):
+            return from_strings(texts, spec, convert=convert), [str(i) for i in range(len(texts))]
+    rows = _rows(values, spec, "the input")
+    return rows, [str(i) for i in range(len(rows))]
+
+
+def _is_path(given: str | Path) -> bool:
+    """Whether a text is a path: it has a folder or an ending that is read, or is there."""
+    text = str(given)
+    if not text:
+        return False
+    if "/" in text or text.lower().removesuffix(".gz").endswith((*SEQUENCES, *FILES, *EXTENSIONS)):
+        return True
+    try:
+        return Path(text).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long for a name, or '~someone' who does not exist
+        return False
+
+
+def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) -> tuple[np.ndarray, list[str]]:
+    """All sequences of a file or folder, splits and labels disregarded."""
+    from diled.data.sources import check_file, existing
+
+    path = existing(path)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        files = sequence_files(path)
+        if not files:
+            raise DataError(f"The folder {path} holds no files of sequences ({' '.join(SEQUENCES)}, .parquet).")
+    elif suffix in ARRAYS:
+        blocks = [_rows(group[key], spec, str(path)) for key, group in examples_in(path).values()]
+        rows = np.concatenate(blocks)
+        return rows, [str(i) for i in range(len(rows))]
+    elif suffix in EXTENSIONS:
+        raise DataError(f"The model reads {_wanted(spec)}; {path} is an image.")
+    else:
+        if not is_sequence_file(path) and suffix != ".txt":
+            check_file(path)
+        files = [path]
+    records = read_records(files, SequenceConfig(kind="protein", column=column))
+    return from_strings(records.texts, spec, places=records.places, convert=convert), records.ids
+
+
+def _rows(values: np.ndarray, spec: DataSpec, name: str) -> np.ndarray:
+    """Whole numbers (N, l), l <= L, or one row of them, filled up with ends."""
+    values = numeric(np.asarray(values), name)
+    values = values[None] if values.ndim == 1 else values
+    if values.ndim != 2 or not values.size or values.shape[1] > spec.numel:
+        raise DataError(
+            f"The model reads {_wanted(spec)}, as text or numbers (N, {spec.numel}); {name} has shape {values.shape}."
+        )
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() >= len(spec.symbols):
+        raise DataError(
+            f"The model reads whole numbers from 0 to {len(spec.symbols) - 1} as symbols; {name} has others."
+        )
+    rows = np.zeros((len(values), spec.numel), np.uint8)
+    rows[:, : values.shape[1]] = values
+    after = (rows[:, :-1] == 0) & (rows[:, 1:] != 0)
+    if after.any():
+        raise DataError(f"{name}: row {int(after.any(1).argmax())} goes on after its end (0), and so is no sequence.")
+    return rows
+
+
+def _wanted(spec: DataSpec) -> str:
+    if spec.background is not None:
+        return f"protein sequences of {len(spec.background):,} residues, or of their {len(spec.sites)} sites"
+    return f"protein sequences of at most {spec.numel:,} symbols"

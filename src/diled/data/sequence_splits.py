@@ -1,0 +1,224 @@
+"""Divisions of sequences: by likeness, and by the number of mutations; and what test shares with training.
+
+    identity(x, y) = max over c of ( sum_{i < c} [x_i = y_i] + sum_{i >= c} [x_i = y_{i+d}] ) / |y|,      d = |y| - |x| >= 0
+
+Sequences of one length are compared position by position. A shorter one is laid along the longer one with a single gap of d
+positions where it fits best: a lower bound on the identity of the best alignment, and equal to it where one piece was
+inserted or deleted. Clusters are greedy, as in CD-HIT: from the longest sequence to the shortest, each joins the first
+cluster whose representative it is like, or founds one.
+
+Reference: Li and Godzik 2006 (Bioinformatics 22, 1658).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from diled.config import PreprocessConfig
+from diled.data.proteins import consensus, encode
+from diled.data.sequence_files import one_sequence
+from diled.data.splits import SPLITS, Found, Part, divide, some
+from diled.errors import DataError
+
+__all__ = ["clusters", "divide_sequences", "identities", "mutations"]
+
+
+def divide_sequences(found: Found, preprocess: PreprocessConfig, seed: int = 0) -> tuple[dict[str, Part], list[str]]:
+    """Training, validation and test parts of sequences, and notes: as `divide`, after the division that is asked for.
+
+    Args:
+        found: what was read, with the splits that files or a column tell.
+        preprocess: fractions, and `sequence`.
+        seed: of the draw.
+
+    Raises:
+        DataError: a split would be empty.
+    """
+    config = preprocess.sequence
+    if config.split == "clusters":
+        found.parts = _by_clusters(found, preprocess, seed)
+    elif config.split == "mutations":
+        found.parts = _by_mutations(found, preprocess)
+    parts, notes = divide(found, preprocess, seed)
+    return parts, notes + _overlap(parts, found.name, config.overlap == "drop")
+
+
+# Clusters -------------------------------------------------------------------------------------------------------------
+
+
+def identities(row: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Identity of one sequence (L,) with others (N, L), each at least as long, (N,)."""
+    n = int((row != 0).sum())
+    sizes = (others != 0).sum(1)
+    shifted = np.arange(n) + (sizes - n)[:, None]
+    same = others[:, :n] == row[:n]
+    same_shifted = np.take_along_axis(others, shifted, 1) == row[:n]
+    before = np.cumsum(np.pad(same, ((0, 0), (1, 0))), 1, dtype=np.int32)
+    after = np.cumsum(np.pad(same_shifted, ((0, 0), (1, 0))), 1, dtype=np.int32)
+    matches: np.ndarray = (before + after[:, -1:] - after).max(1)
+    return matches / np.maximum(sizes, 1)
+
+
+def clusters(values: np.ndarray, identity: float) -> np.ndarray:
+    """Number of the cluster of each row (N, L), (N,): greedy, the longest first, the first of equals first.
+
+    Args:
+        values: rows of symbols that end with zeros.
+        identity: from which a sequence joins a cluster.
+    """
+    distinct, inverse = np.unique(values, axis=0, return_inverse=True)
+    first = np.full(len(distinct), len(values))
+    np.minimum.at(first, inverse.ravel(), np.arange(len(values)))
+    sizes = (distinct != 0).sum(1)
+    order = np.lexsort((first, -sizes))
+    found = _Representatives(len(distinct), values.shape[1])
+    label = np.empty(len(distinct), np.int64)
+    for i in order:
+        label[i] = found.joined(distinct[i], int(sizes[i]), identity)
+    return label[inverse.ravel()]
+
+
+class _Representatives:
+    """The first sequence of each cluster, position by position, laid along the start and along the end."""
+
+    def __init__(self, most: int, length: int) -> None:
+        self.rows = np.zeros((most, length), np.uint8)
+        self.sizes = np.zeros(most, np.int64)
+        self.starts = np.zeros((length, most), np.uint8)
+        self.ends = np.zeros((length, most), np.uint8)
+        self.count = 0
+
+    def joined(self, row: np.ndarray, n: int, identity: float) -> int:
+        """The cluster that a sequence, no longer than those before, joins or founds."""
+        # Sizes fall, so those that are not too long to be alike are the last ones.
+        low = int(np.searchsorted(-self.sizes[: self.count], -np.floor(n / identity + 1e-9), side="left"))
+        near = low + self._candidates(row, n, low, identity)
+        if len(near):
+            alike = np.flatnonzero(identities(row, self.rows[near]) >= identity - 1e-9)
+            if len(alike):
+                return int(near[alike[0]])
+        i = self.count
+        self.rows[i], self.sizes[i] = row, n
+        self.starts[:n, i], self.ends[:n, i] = row[:n], row[:n][::-1]
+        self.count += 1
+        return i
+
+    def _candidates(self, row: np.ndarray, n: int, low: int, identity: float) -> np.ndarray:
+        """Which from `low` on may be alike: equal positions from the start, and from the end where lengths differ, are enough.
+
+        Whatever the gap, its matches are some of those from the start and some of those from the end.
+        """
+        here = slice(low, self.count)
+        sizes = self.sizes[here]
+        matches = np.zeros(len(sizes), np.dtype("u1" if 2 * n < 256 else "u2"))
+        for i in range(n):
+            matches += self.starts[i, here] == row[i]
+        shorter = int(np.searchsorted(-sizes, -n, side="left"))  # from there on they have the same length
+        for i in range(n if shorter else 0):
+            matches[:shorter] += self.ends[i, low : low + shorter] == row[n - 1 - i]
+        return np.flatnonzero(matches >= identity * sizes - 1e-9)
+
+
+def _by_clusters(found: Found, preprocess: PreprocessConfig, seed: int) -> dict[str, Part]:
+    """Whole clusters to test, then to validation, as far as they fit, in a random order; the rest to training."""
+    whole = found.parts["all"]
+    threshold = preprocess.sequence.identity
+    label = clusters(np.asarray(whole.examples), threshold)
+    size = np.bincount(label)
+    share = preprocess.validation_fraction
+    wanted = {"test": preprocess.test_fraction, "validation": 0.1 if share is None else share}
+    room = {split: round(len(whole) * part) for split, part in wanted.items()}
+    chosen: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for cluster in np.random.default_rng(seed).permutation(len(size)):
+        split = next((s for s in ("test", "validation") if size[cluster] <= room[s]), "train")
+        room[split] = room.get(split, 0) - int(size[cluster])
+        chosen[split].append(int(cluster))
+    parts = {split: whole.take(np.flatnonzero(np.isin(label, ids))) for split, ids in chosen.items()}
+    empty = next((split for split, part in parts.items() if not len(part)), None)
+    if empty is not None:
+        raise DataError(
+            f"{found.name} has {len(size):,} clusters at identity {threshold:g}, the largest with {size.max():,} of "
+            f"{len(whole):,} sequences, and none is left for {empty}. Raise --preprocess.sequence.identity, or the fractions."
+        )
+    counts = some({split: len(part) for split, part in parts.items()})
+    found.notes.append(f"{len(size):,} clusters at identity {threshold:g}, divided as a whole: {counts}.")
+    return parts
+
+
+# Mutations ------------------------------------------------------------------------------------------------------------
+
+
+def mutations(values: np.ndarray, parent: np.ndarray) -> np.ndarray:
+    """Positions at which rows (N, L) differ from a parent (L,), (N,)."""
+    changes: np.ndarray = (values != parent).sum(1)
+    return changes
+
+
+def _by_mutations(found: Found, preprocess: PreprocessConfig) -> dict[str, Part]:
+    """Training has those with at most so many mutations from the parent, test those with more."""
+    whole, most = found.parts["all"], preprocess.sequence.max_mutations
+    assert most is not None
+    values = np.asarray(whole.examples)
+    count = mutations(values, _parent(found, values, preprocess))
+    parts = {"train": whole.take(np.flatnonzero(count <= most)), "test": whole.take(np.flatnonzero(count > most))}
+    for split, part in parts.items():
+        if not len(part):
+            raise DataError(
+                f"{found.name} has sequences with {count.min()} to {count.max()} mutations, and none is left for {split} at "
+                f"--preprocess.sequence.max_mutations {most}."
+            )
+    counts = some({split: len(part) for split, part in parts.items()})
+    found.notes.append(f"Divided at {most} mutations ({count.min()} to {count.max()} occur): {counts}.")
+    return parts
+
+
+def _parent(found: Found, values: np.ndarray, preprocess: PreprocessConfig) -> np.ndarray:
+    """What mutations are counted from, (L,)."""
+    config, spec = preprocess.sequence, found.stated
+    assert spec is not None
+    sizes = np.unique((values != 0).sum(1))
+    if len(sizes) > 1:
+        raise DataError(
+            f"The sequences of {found.name} have {sizes[0]} to {sizes[-1]} symbols, and mutations are counted between "
+            "sequences of one length: divide them with --preprocess.sequence.split clusters."
+        )
+    if config.parent is None and config.background is None:
+        return consensus(values)
+    option = "--preprocess.sequence.parent"
+    text = one_sequence(config.parent, option) if config.parent is not None else spec.background or ""
+    if spec.background is not None and len(text) == len(spec.background):
+        text = "".join(text[site] for site in spec.sites)
+    if len(text) != sizes[0]:
+        raise DataError(f"{option} has {len(text)} residues, and the sequences of {found.name} have {sizes[0]}.")
+    return encode([text], values.shape[1])[0]
+
+
+# Overlap --------------------------------------------------------------------------------------------------------------
+
+
+def _overlap(parts: dict[str, Part], name: str, drop: bool) -> list[str]:
+    """Notes on sequences that occur twice; those of validation and test that are known from training leave where wanted.
+
+    What test is compared with includes validation, since a model is chosen by it.
+    """
+    rows = {split: [row.tobytes() for row in np.asarray(part.examples)] for split, part in parts.items()}
+    notes = []
+    twice = len(rows["train"]) - len(set(rows["train"]))
+    if twice:
+        notes.append(f"{twice:,} of {len(rows['train']):,} training sequences repeat another one.")
+    known: set[bytes] = set(rows["train"])
+    for split, before in (("validation", "training"), ("test", "training or validation")):
+        new = np.array([row not in known for row in rows[split]])
+        known |= set(rows[split])
+        count = int((~new).sum())
+        if not count:
+            continue
+        said = f"{count:,} of {len(new):,} {split} sequences occur in {before} too"
+        if not drop:
+            notes.append(f"{said}: --preprocess.sequence.overlap drop leaves them out, and is recommended.")
+            continue
+        if not new.any():
+            raise DataError(f"{name}: all {len(new):,} {split} sequences occur in {before} too, and none is left.")
+        parts[split] = parts[split].take(np.flatnonzero(new))
+        notes.append(f"{said}, and were left out.")
+    return notes

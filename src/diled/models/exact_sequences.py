@@ -1,0 +1,205 @@
+"""Densities of sequences without a code: a profile, a Potts model, and an autoregressive transformer.
+
+    profile    p(x) = p_1(x_1) ... p_L(x_L)                                   each position by itself, in closed form
+    Potts      p(x) = exp(-E(x)) / Z,   E(x) = -sum_i h_i(x_i) - sum_{i<j} J_ij(x_i, x_j)
+    lm         p(x) = p(x_1) p(x_2 | x_1) ... p(x_L | x_1 ... x_{L-1})
+
+The Potts model is fitted by pseudo-likelihood, sum_i -log p(x_i | all others), since Z sums over V^L rows. Where these can
+be counted, log Z is exact, and with it the density, the entropy, the best row and the draws; elsewhere there is no bound,
+and draws are those of a Gibbs sampler. Its rows are L symbols of V, the filling after the end included; one that goes on
+after its end has a little of the probability too, and is cut there where it is drawn.
+
+References: Ekeberg et al. 2013 (arXiv 1211.1281), pseudo-likelihood for Potts models of proteins; Morcos et al. 2011.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims
+from diled.nn.sequence import CausalTransformer, one_hot
+from diled.sequences import TokenSequence, cut, pick, scored, token_nll
+
+__all__ = ["COUNTABLE", "LanguageModel", "Potts", "Profile"]
+
+COUNTABLE = 2**20
+"""Most rows over which a Potts model's partition function is summed."""
+
+
+class Profile(Density):
+    """Each position by itself, with the frequencies of the training sequences.
+
+    Args:
+        length: L.
+        symbols: V, the end included.
+    """
+
+    logits: Tensor
+
+    def __init__(self, length: int, symbols: int) -> None:
+        super().__init__()
+        self.symbols = symbols
+        self.register_buffer("logits", torch.zeros(length, symbols))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Frequencies among the sequences (N, L) that reach a position, with one half added to each symbol."""
+        counts = (one_hot(x, self.symbols) * scored(x)[..., None]).sum(0) + 0.5
+        self.logits.copy_((counts / counts.sum(1, keepdim=True)).log())
+
+    def distribution(self, n: int) -> TokenSequence:
+        """p(x), n times."""
+        return TokenSequence(self.logits.expand(n, -1, -1))
+
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """`nll`, which is exact."""
+        if not isinstance(q, Tensor):
+            return self.terms_of_sample(q, exact=exact, progress=progress)
+        return {"nll": self.distribution(len(q)).nll(q)}
+
+    def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
+        """Draws, (n, L)."""
+        return self.distribution(n).sample(noise)
+
+
+class LanguageModel(Density):
+    """An autoregressive density of sequences.
+
+    Args:
+        network: x (B, L) -> logits (B, L, V), each position from those before.
+    """
+
+    def __init__(self, network: CausalTransformer) -> None:
+        super().__init__()
+        self.network = network
+
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """`nll`, which is exact."""
+        if not isinstance(q, Tensor):
+            return self.terms_of_sample(q, exact=exact, progress=progress)
+        return {"nll": sum_dims(token_nll(self.network(q), q))}
+
+    @torch.no_grad()
+    def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
+        """Draws, (n, L)."""
+        e = (noise or normal_noise(self.network.embed.position))((n, self.network.length))
+        return self.network.draw(n, lambda logits, i: pick(logits, e[:, i]))
+
+
+class Potts(Density):
+    """Fields and pairwise couplings.
+
+    Args:
+        length: L.
+        symbols: V.
+        decay: weight of the couplings' squares (half of it for the fields) in the training, in nats per example.
+        sweeps: of the Gibbs sampler, over all positions, where rows cannot be counted.
+    """
+
+    def __init__(self, length: int, symbols: int, *, decay: float = 1e-3, sweeps: int = 100) -> None:
+        super().__init__()
+        self.length, self.symbols, self.decay, self.sweeps = length, symbols, decay, sweeps
+        self.fields = nn.Parameter(torch.zeros(length, symbols))
+        pairs = length * (length - 1) // 2
+        self.couplings = nn.Parameter(torch.zeros(pairs, symbols, symbols))
+        first, second = torch.triu_indices(length, length, 1)
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("second", second, persistent=False)
+
+    first: Tensor
+    second: Tensor
+
+    @property
+    def countable(self) -> bool:
+        """Whether there are few enough rows to sum over."""
+        return self.symbols**self.length <= COUNTABLE
+
+    def matrix(self) -> Tensor:
+        """J with J_ij(a, b) = J_ji(b, a) and no J_ii, (L V, L V)."""
+        length, v = self.length, self.symbols
+        whole = self.couplings.new_zeros(length, length, v, v)
+        whole = whole.index_put((self.first, self.second), self.couplings)
+        whole = whole + whole.permute(1, 0, 3, 2)
+        return whole.permute(0, 2, 1, 3).reshape(length * v, length * v)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """h_i(a) + sum_j J_ij(a, x_j): log p(x_i = a | all others) up to a constant, (B, L, V)."""
+        return self.fields + (one_hot(x, self.symbols).flatten(1) @ self.matrix()).unflatten(1, self.fields.shape)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """E(x), shape (B,)."""
+        rows = one_hot(x, self.symbols)
+        return -(rows * (self.fields + 0.5 * (self.logits(x) - self.fields))).flatten(1).sum(1)
+
+    def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
+        """In training `pseudo_likelihood` and `extra/decay`; with `exact` the `nll`.
+
+        Raises:
+            NoBound: `exact` is wanted and there are too many rows to sum over.
+        """
+        if not isinstance(q, Tensor):
+            return self.terms_of_sample(q, exact=exact, progress=progress)
+        if exact:
+            return {"nll": self.energy(q) + self.log_partition()}
+        log_p = self.logits(q).log_softmax(2).gather(2, q.long()[..., None])
+        size = 0.5 * self.fields.square().sum() + self.couplings.square().sum()
+        return {"pseudo_likelihood": -sum_dims(log_p), "extra/decay": (self.decay * size).expand(len(q))}
+
+    def energies(self) -> Tensor:
+        """E of every row, in the order of the digits in base V, (V^L,).
+
+        Raises:
+            NoBound: there are too many.
+        """
+        if not self.countable:
+            raise NoBound(
+                f"A Potts model of {self.length} positions with {self.symbols} symbols has too many sequences to sum over, so "
+                "it has no bound on -log p(x): its energy ranks sequences all the same."
+            )
+        length, v = self.length, self.symbols
+        total = self.fields.new_zeros([1] * length)
+        for i in range(length):
+            total = total - self.fields[i].reshape([v if k == i else 1 for k in range(length)])
+        for pair, (i, j) in enumerate(zip(self.first.tolist(), self.second.tolist(), strict=True)):
+            total = total - self.couplings[pair].reshape([v if k in (i, j) else 1 for k in range(length)])
+        return total.flatten()
+
+    def log_partition(self) -> Tensor:
+        """log Z = log sum_x exp(-E(x))."""
+        return torch.logsumexp(-self.energies().double(), 0).to(self.fields.dtype)
+
+    @torch.no_grad()
+    def entropy(self) -> Tensor:
+        """-sum_x p(x) log p(x), in nats."""
+        log_p = (-self.energies().double()).log_softmax(0)
+        return -(log_p.exp() * log_p).sum().to(self.fields.dtype)
+
+    @torch.no_grad()
+    def best(self, k: int = 1) -> Tensor:
+        """The k most likely rows, (k, L)."""
+        return self._rows(self.energies().topk(k, largest=False).indices)
+
+    def _rows(self, index: Tensor) -> Tensor:
+        """Numbers of rows as rows."""
+        powers = self.symbols ** torch.arange(self.length - 1, -1, -1, device=index.device)
+        return index[:, None] // powers % self.symbols
+
+    @torch.no_grad()
+    def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
+        """Draws, (n, L): exact where rows can be counted, else the state of n Gibbs chains after all sweeps."""
+        noise = noise or normal_noise(self.fields)
+        if self.countable:
+            edges = (-self.energies().double()).softmax(0).cumsum(0)
+            u = torch.special.ndtr(noise((n, 1)).double())[:, 0]
+            return cut(self._rows(torch.searchsorted(edges, u).clamp(max=len(edges) - 1)))
+        x = pick(self.fields.expand(n, -1, -1), noise((n, self.length)))
+        matrix = self.matrix().unflatten(1, self.fields.shape)
+        reach = self.fields + torch.einsum("nk,klv->nlv", one_hot(x, self.symbols).flatten(1), matrix)
+        for _ in range(self.sweeps):
+            e = noise((n, self.length))
+            for i in range(self.length):
+                new, at = pick(reach[:, i], e[:, i]), i * self.symbols
+                reach = reach + matrix[at + new] - matrix[at + x[:, i]]
+                x[:, i] = new
+        return cut(x)

@@ -1,0 +1,316 @@
+"""Networks for sequences of symbols (B, L): MLPs on one-hot positions, and transformers.
+
+    MLP            one-hot (B, L V) -> hidden layers -> (B, out), and back to logits (B, L, V)
+    Transformer    symbol + position -> pre-norm blocks of attention and MLP -> attention-pooled -> (B, out), and back
+
+An encoder also takes probabilities (B, L, V) in place of symbols, so that a gradient with respect to each symbol exists.
+
+References: Vaswani et al. 2017 (arXiv 1706.03762); Xiong et al. 2020 (arXiv 2002.04745), where to normalise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diled.nn.blocks import dropping, mlp, zero_init
+from diled.nn.image import ACTIVATIONS
+
+__all__ = [
+    "Block",
+    "CausalTransformer",
+    "Embedding",
+    "MaskedTransformer",
+    "SequenceMLPDecoder",
+    "SequenceMLPEncoder",
+    "TransformerDecoder",
+    "TransformerEncoder",
+    "one_hot",
+]
+
+
+def one_hot(x: Tensor, symbols: int) -> Tensor:
+    """Symbols (B, L) as (B, L, V) in floating point; probabilities (B, L, V) as they are."""
+    return x if x.ndim == 3 else F.one_hot(x.long(), symbols).float()
+
+
+def present(x: Tensor) -> Tensor:
+    """Which positions a network may look at, (B, L): the symbols and the first end. Of probabilities: as of the likeliest."""
+    symbol = x if x.ndim == 2 else x.detach().argmax(2)
+    before = (symbol != 0).long().cumprod(1)
+    return F.pad(before, (1, 0), value=1)[:, :-1].bool()
+
+
+class SequenceMLPEncoder(nn.Module):
+    """x (B, L) -> (B, out): the one-hot row, then `depth` hidden layers of `width`.
+
+    Args:
+        length: L.
+        symbols: V, the end included.
+        out: size of the result.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        symbols: int,
+        out: int,
+        *,
+        width: int = 400,
+        depth: int = 2,
+        activation: str = "silu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.symbols = symbols
+        sizes = [length * symbols, *[width] * depth, out]
+        self.net = mlp(sizes, activation=ACTIVATIONS[activation], dropout=dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L) or (B, L, V) -> (B, out)."""
+        return self.net(one_hot(x, self.symbols).flatten(1))
+
+
+class SequenceMLPDecoder(nn.Module):
+    """z (B, D) -> logits (B, L, V)."""
+
+    def __init__(
+        self,
+        dim: int,
+        length: int,
+        symbols: int,
+        *,
+        width: int = 400,
+        depth: int = 2,
+        activation: str = "silu",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shape = (length, symbols)
+        sizes = [dim, *[width] * depth, length * symbols]
+        self.net = mlp(sizes, activation=ACTIVATIONS[activation], dropout=dropout)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, D) -> (B, L, V)."""
+        return self.net(z).unflatten(1, self.shape)
+
+
+class Embedding(nn.Module):
+    """Symbols (B, L) or probabilities (B, L, V) -> (B, L, width), with a learned vector for each position.
+
+    Args:
+        length: L.
+        symbols: V.
+        width: of the vectors.
+    """
+
+    def __init__(self, length: int, symbols: int, width: int) -> None:
+        super().__init__()
+        self.symbol = nn.Parameter(torch.randn(symbols, width) * 0.5)
+        self.position = nn.Parameter(torch.randn(length, width) * 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of the first positions, as many as x has."""
+        symbol = self.symbol[x.long()] if x.ndim == 2 else x @ self.symbol
+        return symbol + self.position[: x.shape[1]]
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, h + A(norm h) and h + F(norm h); both start silent.
+
+    Args:
+        width: of the vectors.
+        heads: of the attention, a divisor of the width.
+        dropout: share of the MLP's hidden values that is dropped in training.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.qkv = nn.LayerNorm(width), nn.Linear(width, 3 * width)
+        self.out = zero_init(nn.Linear(width, width))
+        self.net = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            dropping(nn.GELU(), dropout),
+            zero_init(nn.Linear(4 * width, width)),
+        )
+
+    def forward(self, h: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
+        """h (B, L, width); mask (B, L) of the positions that may be looked at, or None for all."""
+        q, k, v = (self._split(part) for part in self.qkv(self.norm(h)).chunk(3, dim=2))
+        seen = None if mask is None else mask[:, None, None, :]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
+        h = h + self.out(mixed.transpose(1, 2).flatten(2))
+        return h + self.net(h)
+
+    def step(self, h: Tensor, keys: Tensor, values: Tensor, position: int) -> Tensor:
+        """What `forward` with `causal` gives at one position, h (B, 1, width), given those before.
+
+        `keys` and `values` (B, heads, L, width / heads) hold the positions before, and get this one.
+        """
+        q, k, v = (self._split(part) for part in self.qkv(self.norm(h)).chunk(3, dim=2))
+        keys[:, :, position], values[:, :, position] = k[:, :, 0], v[:, :, 0]
+        seen = slice(0, position + 1)
+        mixed = F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen])
+        h = h + self.out(mixed.transpose(1, 2).flatten(2))
+        return h + self.net(h)
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(B, L, width) -> (B, heads, L, width / heads)."""
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class TransformerEncoder(nn.Module):
+    """x (B, L) -> (B, out): blocks of attention, then a learned weighted mean over the positions of the sequence.
+
+    Args:
+        length: L.
+        symbols: V, the end included.
+        out: size of the result.
+        width, depth, heads: of the blocks.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        symbols: int,
+        out: int,
+        *,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.embed = Embedding(length, symbols, width)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(heads * width, out)
+        self.weight = nn.Linear(width, heads, bias=False)  # a bias would cancel in the softmax
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L) or (B, L, V) -> (B, out)."""
+        mask, h = present(x), self.embed(x)
+        for block in self.blocks:
+            h = block(h, mask)
+        h = self.norm(h)
+        weight = self.weight(h).masked_fill(~mask[..., None], float("-inf")).softmax(1)
+        return self.out(torch.einsum("blh,blw->bhw", weight, h).flatten(1))
+
+
+class TransformerDecoder(nn.Module):
+    """z (B, D) -> logits (B, L, V): the code at every position, then blocks of attention; all positions at once.
+
+    Args:
+        dim: D.
+        length: L.
+        symbols: V, the end included.
+        width, depth, heads: of the blocks.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        length: int,
+        symbols: int,
+        *,
+        width: int = 128,
+        depth: int = 2,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.code = nn.Linear(dim, width)
+        self.own = nn.Parameter(torch.randn(length, width, dim) * dim**-0.5)
+        self.position = nn.Parameter(torch.randn(length, width) * 0.1)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, symbols))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, D) -> (B, L, V)."""
+        h = self.code(z)[:, None] + self.position + torch.einsum("bd,lwd->blw", z, self.own)
+        for block in self.blocks:
+            h = block(h)
+        return self.out(h)
+
+
+class CausalTransformer(nn.Module):
+    """x (B, L) -> logits (B, L, V), at each position from the symbols before it.
+
+    Args:
+        length: L.
+        symbols: V, the end included.
+        width, depth, heads: of the blocks.
+    """
+
+    def __init__(
+        self, length: int, symbols: int, *, width: int = 128, depth: int = 2, heads: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.length, self.heads, self.start = length, heads, symbols  # a symbol of its own comes before the first
+        self.embed = Embedding(length, symbols + 1, width)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, symbols))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L) -> (B, L, V)."""
+        h = self.embed(F.pad(x.long(), (1, 0), value=self.start)[:, :-1])
+        for block in self.blocks:
+            h = block(h, causal=True)
+        return self.out(h)
+
+    def draw(self, n: int, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Sequences (n, L), symbol by symbol, with the keys and values of earlier positions kept.
+
+        Args:
+            n: how many.
+            choose: (logits (n, V), position) -> symbols (n,).
+        """
+        reference = self.embed.position
+        x = torch.zeros(n, self.length, dtype=torch.long, device=reference.device)
+        now = torch.full((n,), self.start, device=reference.device)
+        shape = (n, self.heads, self.length, reference.shape[1] // self.heads)
+        kept = [(reference.new_empty(shape), reference.new_empty(shape)) for _ in self.blocks]
+        alive = torch.ones(n, dtype=torch.bool, device=reference.device)
+        for i in range(self.length):
+            h = (self.embed.symbol[now] + self.embed.position[i])[:, None]
+            for block, (keys, values) in zip(self.blocks, kept, strict=True):
+                h = block.step(h, keys, values, i)  # type: ignore[operator]
+            now = choose(self.out(h)[:, 0], i) * alive
+            x[:, i], alive = now, alive & (now != 0)
+            if not alive.any():
+                break
+        return x
+
+
+class MaskedTransformer(nn.Module):
+    """Symbols of which some are hidden, (B, L) -> hidden states (B, L, width), and from them logits (B, L, V).
+
+    Args:
+        length: L.
+        symbols: V, the end included; V itself stands for a hidden symbol.
+        width, depth, heads: of the blocks.
+    """
+
+    def __init__(
+        self, length: int, symbols: int, *, width: int = 128, depth: int = 2, heads: int = 4, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.mask, self.width = symbols, width
+        self.embed = Embedding(length, symbols + 1, width)
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, symbols)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(B, L) -> (B, L, width)."""
+        h = self.embed(x)
+        for block in self.blocks:
+            h = block(h)
+        return self.norm(h)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L) -> (B, L, V)."""
+        return self.out(self.hidden(x))

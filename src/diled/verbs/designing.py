@@ -1,0 +1,92 @@
+"""The verb that proposes sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from diled.verbs.types import Device, Run
+
+if TYPE_CHECKING:
+    from diled.optimizing import Designs
+
+__all__ = ["optimize"]
+
+
+def optimize(
+    run: Run,
+    *,
+    property: str | None = None,
+    goal: str | float = "max",
+    n: int = 100,
+    method: str = "ascent",
+    data: str | Path | None = None,
+    parent: str | Path | None = None,
+    max_mutations: int | None = None,
+    fixed: Sequence[str] = (),
+    allowed: Sequence[str] = (),
+    start: Literal["train", "top", "prior"] = "train",
+    steps: int | None = None,
+    leash: float = 0.02,
+    caution: float = 1.0,
+    scale: float = 3.0,
+    candidates: int = 4,
+    members: int = 8,
+    keep_known: bool = False,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> Designs:
+    """Propose sequences with a property: climb in the latent space, decode within constraints, rank.
+
+    Each design comes with its prediction, the disagreement of the ensemble that made it, the model's bound and the distance
+    to the nearest training sequence: a climb finds the errors of its predictor too, so look at all four.
+
+    Args:
+        run: a run's folder or a loaded model of sequences.
+        property: the column of measured values; default: the only one.
+        goal: max, min, or a number to come close to.
+        n: how many.
+        method: ascent, hill, stochastic_hill, mcmc, cycle, ode, evolution, or for NOS guidance.
+        data: with measured values; default: what the run was trained on.
+        parent: a sequence, or a file with one, that designs are changes of.
+        max_mutations: at most so many changes of the parent.
+        fixed: positions that stay as they are in the parent, counted from 1, such as 1-5 8.
+        allowed: residues that a position may have, such as 39:ACD 41:KR.
+        start: where climbs begin: train (random training examples), top (of the best tenth) or prior; ode and guidance begin
+            with noise.
+        steps: of each climb; default: 200, of ode 100, of evolution 50 generations, of guidance 5.
+        leash: weight of the prior's bound against the property, in its standard deviations per nat; ode and guidance draw
+            from the prior instead, and models without codes have no leash.
+        caution: standard deviations of the ensemble that are taken off a prediction.
+        scale: how strongly ode and guidance lead to the property.
+        candidates: climbs for each design.
+        members: networks of the ensemble.
+        keep_known: also propose sequences of the training split.
+        seed: of everything.
+        device: where to compute.
+        out: a .csv file for the list; a .fasta file of the same name comes beside it.
+
+    Returns:
+        The designs, the best first.
+
+    Raises:
+        DiledError: no sequences, no such property, a method that the model does not have, or constraints that nothing meets.
+    """
+    from diled.arguments import at_least_one, data_of, model_of
+    from diled.latent.optimize import Goal
+    from diled.optimizing import Settings, check_designs, constraints_of, design, the_property, write_designs
+
+    at_least_one(n=n, max_mutations=max_mutations)
+    if out is not None:
+        check_designs(out)
+    settings = Settings(method, start, steps, leash, caution, scale, candidates, members, keep_known, seed)
+    model = model_of(run, device)
+    place = data_of(run, data, model)
+    limits = constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
+    wish = Goal.parse(property or the_property(place), goal)
+    found = design(model, place, wish, n, settings, limits)
+    if out is not None:
+        write_designs(found, place.spec, out)
+    return found

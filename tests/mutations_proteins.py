@@ -1,0 +1,49 @@
+"""Small mistakes in how sequences are read, compared and divided, as those of `mutations.py`.
+
+File -> (a piece that occurs once, what it becomes, what this breaks, the test that notices).
+"""
+
+from __future__ import annotations
+
+TESTS = "test_proteins_data.py"
+NUMBERS = f"{TESTS}::test_numbers_of_symbols"
+CLEANING = f"{TESTS}::test_cleaning"
+SITES = f"{TESTS}::test_sites_of_whole_sequences"
+GAP = f"{TESTS}::test_identity_is_the_best_place_of_one_gap"
+GREEDY = f"{TESTS}::test_clusters_are_those_of_the_greedy_rule"
+LONG = f"{TESTS}::test_clusters_of_long_sequences_count_beyond_a_byte"
+WHOLE = f"{TESTS}::test_whole_clusters_go_to_one_split"
+MUTANTS = f"{TESTS}::test_training_has_few_mutations"
+TWICE = f"{TESTS}::test_sequences_that_training_has_too"
+COLUMN = f"{TESTS}::test_splits_by_files_and_by_columns"
+LENGTHS = f"{TESTS}::test_lengths_and_gaps"
+
+MUTATIONS = {
+    "data/proteins.py": [
+        ("range(1, len(symbols))))", "range(len(symbols) - 1)))", "the first residue is the end", NUMBERS),
+        ('b"\\0", 1)[0]', 'b"\\0", 1)[-1]', "what follows the end is read", NUMBERS),
+        ("len(text.lstrip(allowed))", "len(text.rstrip(allowed))", "the position of a fault", CLEANING),
+        ("before + 1, filling", "before, filling", "positions count from 0", CLEANING),
+        ("text[s] for s in sites", "text[s - 1] for s in sites", "sites are shifted", SITES),
+        ("np.bincount(column).argmax()", "np.bincount(column).argmin()", "the rarest is the consensus", SITES),
+        ("len(kept.lengths) == 1", "len(kept.lengths) > 1", "gaps of an alignment are removed", LENGTHS),
+    ],
+    "data/sequence_splits.py": [
+        ("(before + after[:, -1:] - after)", "(before + after[:, -1:])", "what precedes the gap counts twice", GAP),
+        ("/ np.maximum(sizes, 1)", "/ max(n, 1)", "identity is of the shorter one", GAP),
+        ("(sizes - n)[:, None]", "(sizes - n)[:, None] // 2", "the gap is half as wide", GAP),
+        ("np.lexsort((first, -sizes))", "np.lexsort((-first, -sizes))", "the last of equals comes first", GREEDY),
+        ("near[alike[0]]", "near[alike[-1]]", "the last cluster that is alike", GREEDY),
+        ("np.floor(n / identity", "np.floor(n * identity", "longer ones are never alike", GREEDY),
+        ("row[n - 1 - i]", "row[i]", "ends are compared the wrong way round", GREEDY),
+        (' < 256 else "u2"', ' < 2560 else "u2"', "matches overflow a byte", LONG),
+        ("len(whole) * part)", "len(whole) * part / 2)", "a split is half as large", WHOLE),
+        ("count <= most", "count < most", "training lacks the most mutated", MUTANTS),
+        ("(values != parent)", "(values == parent)", "mutations are what stayed", MUTANTS),
+        ("new = np.array([row not in", "new = np.array([row in", "what is new is dropped", TWICE),
+        ("known |= set(rows[split])", "known |= set()", "validation is unknown to test", TWICE),
+    ],
+    "data/sequence_files.py": [
+        ("for n in named]) for split", 'for n in named]) | (split == "test") for split', "all is test", COLUMN),
+    ],
+}
