@@ -18,14 +18,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from diled.config import Config, PoolConfig, PreprocessConfig, TrainingConfig
+from diled.config import Config, PoolConfig, PreprocessConfig, SequenceConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
-from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
+from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig, PropertyConfig
 from diled.studies.records import read
 from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
 from diled.studies.render_dmaapx import ratios
 from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
+from diled.studies.render_proteins import designs, proteins
 from diled.studies.render_targets import targets
 
 DOCS = Path(__file__).parent
@@ -70,7 +71,12 @@ def model_options() -> str:
     head = ["option", "default", "meaning"]
     parts = [
         "Every model with a code and a likelihood:\n\n"
-        + table(head, options(AutoencoderConfig, "model") + options(NetworkConfig, "model.network")),
+        + table(
+            head,
+            options(AutoencoderConfig, "model")
+            + options(NetworkConfig, "model.network")
+            + options(PropertyConfig, "model.properties"),
+        ),
         "Models with a diffusion over codes (`diled*`, `ldm`, `lsgm`, `diffae`):\n\n"
         + table(head, options(DiffusionConfig, "model.prior")),
         "Models with a diffusion over data, as `--model.diffusion` (`ddpm`, `edm`, `ndm`, `consistency`) or `--model.decoder` "
@@ -236,6 +242,11 @@ def dmaapx(study: str, scale: str) -> str:
     return beside_the_paper(RESULTS / "dmaapx.json", study, scale)
 
 
+def of_proteins(study: str, write: Callable[[Path], str]) -> str:
+    """A table of proteins and the records behind it."""
+    return with_provenance(study, write(RESULTS / f"{study}.json"))
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "family.md": {"family": family, "options": model_options, "priors": prior_defaults},
     "your-own-data.md": {
@@ -249,6 +260,11 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "pool": lambda: table(["option", "default", "meaning"], options(PoolConfig, "pool")),
         **{f"{study}-{scale}": partial(dmaapx, study, scale) for study, scale in ARMS},
         **{study: partial(with_ratios, study) for study in ("amortization-speed", "synthesis-speed")},
+    },
+    "proteins.md": {
+        "sequence": lambda: table(["option", "default", "meaning"], options(SequenceConfig, "preprocess.sequence")),
+        **{study: partial(of_proteins, study, proteins) for study in ("gifford", "gb1-low")},
+        **{f"{study}-designs": partial(of_proteins, study, designs) for study in ("gifford", "gb1-low", "gb1-two")},
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {

@@ -16,6 +16,7 @@ from diled.data import from_strings, known_sets, open_data, read_examples, read_
 from diled.data.known import GB1
 from diled.data.proteins import RESIDUES, SYMBOLS, clean, consensus, decode, encode, protein_spec, sites_of
 from diled.data.sequence_splits import clusters, identities, mutations
+from diled.data.shards import encoded
 from diled.errors import DataError
 from diled.models.exact_sequences import Profile
 from diled.output import check_out, write_codes, write_examples
@@ -457,6 +458,17 @@ def test_a_run_on_a_table(tmp_path, capsys):
     assert data_of(run, other, model).spec.shape == model.spec.shape
     assert diled("data", path, "--preprocess.sequence.column", "heavy") == 0
     assert "24 symbols" in capsys.readouterr().out
+
+
+def test_sequences_of_a_synthetic_set_keep_their_meaning(tmp_path):
+    spec = open_data_sites()
+    rows = np.random.default_rng(0).integers(1, 21, (40, 2)).astype(np.uint8)
+    (tmp_path / "train.parquet").write_bytes(encoded(rows[:30], 0, spec))
+    (tmp_path / "test.parquet").write_bytes(encoded(rows[30:], 30, spec))
+    data = open_data(tmp_path)
+    assert data.spec.model_copy(update={"labels": {}}) == spec
+    np.testing.assert_array_equal(data.test.values, rows[30:])
+    assert len(opened(tmp_path, split="clusters", test_fraction=0.5).test) == 20
 
 
 def test_a_model_of_sites_writes_whole_sequences():

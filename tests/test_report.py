@@ -9,17 +9,23 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from diled.config import DataSpec
+from diled.data.splits import Data, Split
 from diled.evaluation import figures, grids, losses, panels, plots
 from diled.evaluation import report as report_module
-from diled.evaluation.report import Cell, Shown, table_markdown, table_text, write_report
+from diled.evaluation.measure import Measured
+from diled.evaluation.report import Cell, Shown, described, table_markdown, table_text, write_report
+from diled.evaluation.sequence_report import dotted, draw_frequencies
+from diled.evaluation.sequences import frequencies
 from diled.evaluation.shown import file_names
 from diled.evaluation.tables import table_html
+from diled.reporting import READING, fitting, summary_of, table_of, usage
 
 DIGITS = DataSpec(kind="image", shape=(1, 8, 8), levels=17, high=16)
 
@@ -86,6 +92,16 @@ def write(folder, models, spec=DIGITS, **changes):
         "provenance": {"seed": "0"},
     }
     return write_report(folder, spec=spec, models=models, **(parts | changes))
+
+
+SEQUENCES = DataSpec(kind="protein", shape=(4,), levels=4, symbols=("", "A", "C", "<"))
+
+
+def of_sequences(**changes):
+    """Material of a model of sequences, by hand."""
+    rows = np.array([[1, 2, 3, 0], [2, 2, 1, 1], [1, 0, 0, 0], [1, 2, 1, 1]])
+    parts = {"originals": rows, "reconstructions": rows[[1, 1, 0, 3]], "interpolations": rows[None, [0, 3, 1]]}
+    return example("VAE", (4,), **({"samples": rows, "interpolation_ends": rows[None, :2], **parts} | changes))
 
 
 class Page(HTMLParser):
@@ -626,3 +642,88 @@ def test_terms_keep_their_colour():
         losses.draw_losses(figure, plots.LIGHT, log, terms)
         found.append({line.get_label(): to_hex(line.get_color()) for line in figure.axes[0].lines})
     assert found[0]["rate"] == found[1]["rate"] == plots.TERMS[1][0]
+
+
+# Sequences --------------------------------------------------------------------------------------------------------------
+
+
+def test_sequences_are_shown_as_text_and_frequencies(tmp_path):
+    path = write(
+        tmp_path, [of_sequences(), of_sequences(reconstructions=None, codes=None, interpolations=None)], SEQUENCES
+    )
+    page = Page(path.read_text())
+    blocks = [text for tag, text in page.data if tag == "code"]
+    assert blocks[0] == "AC<\nCCAA\nA\nACAA" == blocks[3], "the second model has samples alone"
+    assert blocks[1].split("\n \n") == ["AC<\nC.AA", "CCAA\n....", "A\n.C<", "ACAA\n...."]
+    assert blocks[2] == "AC<\nACAA\nCCAA"
+    assert ("p", "Protein sequences of at most 4 residues") in page.data
+    titles = [text for tag, text in page.data if tag == "h3"]
+    assert titles[1:6] == ["Samples", "Reconstructions", "Interpolations", "Position frequencies", "Latent space"]
+    names = sorted(p.name for p in (tmp_path / "figures").iterdir())
+    assert names == [
+        "frequencies-VAE-2.png", "frequencies-VAE.png", "latent-VAE.png", "losses-VAE-2.png", "losses-VAE.png",
+    ]  # fmt: skip
+
+
+def test_a_reconstruction_that_is_too_short():
+    assert [dotted(*pair) for pair in (("AC", "ACDE"), ("AD", "AC"), ("ACDE", "A"), ("", ""))] == [
+        "..--",
+        ".D",
+        ".CDE",
+        "",
+    ]
+
+
+def test_frequencies_are_drawn_where_they_are():
+    """Dark where a symbol always is, and in the row of its name."""
+    rows = np.array([[1, 3], [1, 0], [1, 3], [1, 3]])
+    f = frequencies(rows, 4)
+    assert f.tolist() == [[0, 1, 0, 0], [0.25, 0, 0, 0.75]]
+    figure, spec = plots.Figure(), SEQUENCES.model_copy(update={"shape": (2,)})
+    draw_frequencies(figure, plots.LIGHT, [f, f[::-1]], spec, 0)
+    above, below = figure.axes
+    assert [label.get_text() for label in above.get_yticklabels()] == ["end", "A", "<"], "C never occurs"
+    assert above.images[0].get_array().tolist() == [[0, 0.25], [1, 0], [0, 0.75]]
+    assert below.images[0].get_array().tolist() == [[0.25, 0], [0, 1], [0.75, 0]]
+    assert [label.get_text() for label in below.get_xticklabels()] == ["1", "2"]
+    sites = spec.model_copy(update={"background": "AAAAA", "sites": (1, 4)})
+    again = plots.Figure()
+    draw_frequencies(again, plots.LIGHT, [f, f], sites, 0)
+    assert [label.get_text() for label in again.axes[1].get_xticklabels()] == ["2", "5"]
+    assert described(sites) == "Protein sequences of 5 residues, of which 2 are modelled"
+
+
+def test_columns_of_properties_and_lines_that_fit():
+    found = {
+        "VAE": {name: Measured(0.5) for name in ("parameters", "spearman/y/probe", "mse/heat/x", "bound_nats", "odd/y")}
+    }
+    table, better = table_of(found)
+    assert better == {
+        "bound, nats": "lower", "Spearman, y from codes": "higher", "MSE, heat/x": "lower", "parameters": "",
+    }  # fmt: skip
+    assert list(table["VAE"]) == list(better)
+    text = table_text({"VAE": {f"column {i}": Cell(1.0) for i in range(20)}}, {f"column {i}": "" for i in range(20)})
+    assert max(map(len, text.splitlines())) <= 120
+    assert text.count("VAE") == 3
+    assert all(f"column {i}" in text for i in range(20))
+
+
+def test_words_about_sequences():
+    """What is said of the figures that are there, and no word of pictures."""
+    split = Split(np.zeros((3, 4), np.uint8), {}, ["a", "b", "c"])
+    data = Data("few", SEQUENCES, split, split, split, [])
+    table, _ = table_of(
+        {"VAE": {"bound_nats": Measured(5.0), "mse/y/probe": Measured(1.0), "position_error": Measured(None)}}
+    )
+    said = fitting(READING, table, data)
+    assert len(said) == 2
+    assert "upper bound" in said[0]
+    assert "ridge regression" in said[1]
+    assert (
+        "1.250 nats per residue"
+        in summary_of({"bound_nats": Measured(5.0), "nats_per_residue": Measured(1.25)}, data)[1]
+    )
+    lines = usage(Path("run"), data)
+    assert "sequences = model.sample(16, seed=0)" in lines
+    assert "model.strings(sequences)" in lines
+    assert "image" not in lines

@@ -92,16 +92,24 @@ def test_entropy_is_that_of_the_enumeration():
     assert float(TokenSequence(at_once).entropy()) == pytest.approx(0.0, abs=1e-5)
 
 
-def test_the_mode_is_the_most_likely_sequence():
+def test_the_mode_is_the_most_likely_sequence_of_the_most_likely_length():
+    rows = every_sequence()
     for seed in range(12):
         p = some(seed=seed)
-        assert p.mode[0].tolist() == every_sequence()[probabilities(p).argmax()].tolist()
+        exact = probabilities(p)
+        by_length = torch.stack([exact[lengths(rows) == size].sum() for size in range(L + 1)])
+        torch.testing.assert_close(p.log_lengths[0].exp().to(exact), by_length, atol=1e-6, rtol=0)
+        wanted = torch.where(lengths(rows) == by_length.argmax(), exact, -torch.ones_like(exact)).argmax()
+        assert p.mode[0].tolist() == rows[wanted].tolist()
     assert torch.equal(some(5).mean, some(5).mode)
 
 
 def test_the_mode_is_not_the_likeliest_symbol_at_each_position():
-    """Symbols are likelier than the end at each position, and stopping at once is likelier than any whole sequence."""
-    p = TokenSequence(torch.tensor([[[0.4, 0.6, 0.0], [0.3, 0.4, 0.3], [0.2, 0.4, 0.4]]]).clamp(min=1e-9).log())
+    """The end is the likeliest symbol at the first position, but most sequences are whole; and the other way round."""
+    p = TokenSequence(torch.tensor([[[0.4, 0.35, 0.25], [0.0, 0.4, 0.6], [0.0, 0.6, 0.4]]]).clamp(min=1e-9).log())
+    assert p.log_p.argmax(2)[0, 0] == 0
+    assert p.mode.tolist() == [[1, 2, 1]], "a length of 3 has the probability 0.6"
+    p = TokenSequence(torch.tensor([[[0.4, 0.6, 0.0], [0.45, 0.55, 0.0], [0.45, 0.55, 0.0]]]).clamp(min=1e-9).log())
     assert p.log_p.argmax(2).tolist() == [[1, 1, 1]]
     assert p.mode.tolist() == [[0, 0, 0]]
     assert cut(p.mode).tolist() == p.mode.tolist()

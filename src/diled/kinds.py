@@ -9,7 +9,14 @@ from pydantic import Field, model_validator
 
 from diled.config import Config, DataSpec, validated
 from diled.errors import ConfigError
-from diled.parts import DataDiffusionConfig, NetworkConfig, PropertyConfig, refuse
+from diled.parts import (
+    ArchitectureConfig,
+    DataDiffusionConfig,
+    NetworkConfig,
+    PropertyConfig,
+    read_architecture,
+    refuse,
+)
 
 __all__ = ["AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "WarmupConfig", "default_code"]
 
@@ -99,11 +106,11 @@ def network_kind(kind: str, data: DataSpec) -> str:
         ConfigError: it is not for such data.
     """
     if data.sequential:
-        if kind not in ("auto", "mlp", "transformer"):
+        if kind not in ("auto", "mlp", "transformer", "pretrained"):
             raise ConfigError(f"network.kind '{kind}' is for pictures: of sequences use 'mlp' or 'transformer'.")
         return "mlp" if kind == "auto" else kind
-    if kind == "transformer":
-        raise ConfigError(f"network.kind 'transformer' is for sequences, not for data of kind '{data.kind}'.")
+    if kind in ("transformer", "pretrained"):
+        raise ConfigError(f"network.kind '{kind}' is for sequences, not for data of kind '{data.kind}'.")
     big = data.kind == "signal" or (data.kind == "image" and (data.numel > 1024 or data.shape[0] > 1))
     if kind == "auto":
         return "conv" if big and min(data.shape[1:], default=0) >= 8 else "mlp"
@@ -112,6 +119,23 @@ def network_kind(kind: str, data: DataSpec) -> str:
             f"network.kind 'conv' needs images or signals of at least 8 pixels a side, not {data.shape}: use 'mlp'."
         )
     return kind
+
+
+def architecture(network: NetworkConfig, data: DataSpec) -> ArchitectureConfig:
+    """What is known of a pretrained encoder: as kept with a run, else as its folder says.
+
+    Raises:
+        ConfigError: the folder holds no such encoder, or what was kept is of other symbols.
+    """
+    if network.architecture is None:
+        assert network.folder is not None  # as the configuration's own check has it
+        return read_architecture(network.folder, data.symbols)
+    if len(network.architecture.tokens) != len(data.symbols):
+        raise ConfigError(
+            f"network.architecture has tokens of {len(network.architecture.tokens)} symbols, and these data have "
+            f"{len(data.symbols)}: leave it out, so that it is read from network.folder."
+        )
+    return network.architecture
 
 
 class CodeConfig(ModelConfig):
@@ -134,8 +158,10 @@ class CodeConfig(ModelConfig):
         self.properties.check(data.labels)
         network = {key: getattr(self.network, key) for key in self.network.model_fields_set}
         network["kind"] = kind
-        if kind == "transformer":
+        if self.network.of_decoder == "transformer":
             network.setdefault("width", 128)
+        if kind == "pretrained":
+            network["architecture"] = architecture(self.network, data)
         return super().choices(data) | {"latent_dim": dim, "network": network}
 
     def code_size(self, data: DataSpec) -> int | None:

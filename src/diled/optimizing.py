@@ -26,7 +26,7 @@ from diled.data.proteins import sites_of, to_strings
 from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.sequence_distances import lengths_of, nearest_rows
-from diled.evaluation.sequences import residues_of, spearman
+from diled.evaluation.sequences import properties_of, residues_of, spearman
 from diled.latent.constraints import Constraints
 from diled.latent.optimize import METHODS, Goal, Objective, ascent, evolution, guided_ode, hill, mcmc, prior_energy
 from diled.latent.predict import Ensemble
@@ -153,12 +153,15 @@ def design(
     """
     if not data.spec.sequential:
         raise ConfigError(f"Designs are sequences, and these data are {data.spec.kind}s: use 'edit'.")
-    if goal.column not in data.train.labels or data.spec.labels.get(goal.column):
-        numbers = [name for name, classes in data.spec.labels.items() if not classes]
-        raise ConfigError(
-            f"There is no measured property '{goal.column}'.{did_you_mean(goal.column, numbers)} "
-            f"Columns of numbers: {', '.join(numbers) or 'none'}."
-        )
+    numbers = properties_of(data.spec)
+    if goal.column not in numbers:
+        known = did_you_mean(goal.column, numbers) or " The data have no columns of numbers."
+        if goal.column in data.spec.labels:
+            raise ConfigError(
+                f"'{goal.column}' has {len(data.spec.labels[goal.column])} values and was read as classes, not as a measured "
+                "property: write its values with a decimal point."
+            )
+        raise ConfigError(f"There is no measured property '{goal.column}'.{known}")
     search = _Search(model, data, goal, settings, constraints or _any_sequence(data))
     found: list[Tensor] = []
     for round_ in range(ROUNDS):
@@ -281,11 +284,11 @@ def the_property(data: Data) -> str:
     Raises:
         ConfigError: there are several, or none.
     """
-    numbers = [name for name, classes in data.spec.labels.items() if not classes]
-    if len(numbers) != 1:
-        raise ConfigError(
-            f"Name the property (--property): the data have {', '.join(numbers) or 'no measured values'}."
-        )
+    numbers = properties_of(data.spec)
+    if not numbers:
+        raise ConfigError("The data have no column of numbers, so there is no property to design for.")
+    if len(numbers) > 1:
+        raise ConfigError(f"Name the property (--property): the data have {', '.join(numbers)}.")
     return numbers[0]
 
 

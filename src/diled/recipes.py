@@ -13,10 +13,12 @@ from diled.api import Stage
 from diled.config import DataSpec
 from diled.diffusion.schedule import Schedule
 from diled.errors import ConfigError
+from diled.models.pretrained import load_pretrained, pretrained_states
 from diled.models.zoo import Recipe, build
+from diled.parts import read_architecture
 from diled.runs import RunConfig
 
-__all__ = ["copy_parts", "difference", "parts_of", "recipe_of"]
+__all__ = ["copy_parts", "difference", "parts_of", "recipe_of", "start_encoder"]
 
 
 def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, started: bool = False) -> Recipe:
@@ -37,6 +39,8 @@ def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, 
         raise ConfigError("init_parts has no effect without init_from.")
     if config.init_from and not started:
         copied = copy_parts(Path(config.init_from), recipe, spec, say, config.init_parts)
+    if "encoder" not in copied and not started:
+        start_encoder(config, recipe, spec, say)
     parts = parts_of(recipe.model)
     unknown = set(config.freeze) - set(parts)
     if unknown:
@@ -52,6 +56,30 @@ def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, 
         if not any(stage.share for stage in recipe.stages):
             raise ConfigError("With these parts frozen nothing is left to train.")
     return recipe
+
+
+def start_encoder(config: RunConfig, recipe: Recipe, spec: DataSpec, say: Callable[[str], None]) -> None:
+    """Give a pretrained encoder the weights of its folder, and say which; without one nothing happens.
+
+    Raises:
+        ConfigError: the folder is missing, or is not the one that the configuration was made with.
+        ModelError: its weights do not fit.
+    """
+    states, network = pretrained_states(recipe.model), getattr(config.model, "network", None)
+    if states is None or network is None:
+        return
+    there = read_architecture(network.folder, spec.symbols)
+    if there != network.architecture:
+        raise ConfigError(
+            f"network.folder: {network.folder} does not hold the encoder that network.architecture describes: leave "
+            "network.architecture out, and it is read from the folder."
+        )
+    load_pretrained(states, network.folder)
+    kind, fixed = there.values["model_type"], sum(p.numel() for p in states.parameters() if not p.requires_grad)
+    whole = sum(p.numel() for p in states.parameters())
+    say(f"Started the encoder from {network.folder} ({kind}, {whole:,} parameters, {fixed:,} of them frozen)")
+    if there.unknown:
+        say(f"It has no token for {', '.join(there.unknown)}, and reads it as unknown")
 
 
 def parts_of(model: torch.nn.Module) -> dict[str, torch.nn.Module]:

@@ -22,7 +22,15 @@ from diled.models.sampling import sample_batches
 from diled.space import raw_tensor, to_space
 from diled.training.checkpoints import Log
 
-__all__ = ["COLUMNS", "bits_per_dimension", "compare_models", "report_run", "table_of", "usage", "write_figures"]
+__all__ = [
+    "COLUMNS",
+    "bits_per_dimension",
+    "compare_models",
+    "report_run",
+    "table_of",
+    "usage",
+    "write_figures",
+]
 
 COLUMNS = {
     "bound_nats": ("bound, nats", "lower"),
@@ -31,6 +39,20 @@ COLUMNS = {
     "frechet_samples": ("Frechet, samples", "lower"),
     "frechet_floor": ("real data", ""),
     "frechet_reconstructions": ("Frechet, reconstructions", "lower"),
+    "nats_per_residue": ("nats per residue", "lower"),
+    "residue_accuracy": ("residues right", "higher"),
+    "sequence_accuracy": ("sequences right", "higher"),
+    "position_error": ("position error", "lower"),
+    "position_error/floor": ("of real data", ""),
+    "coupling_error": ("coupling error", "lower"),
+    "coupling_error/floor": ("of real data, couplings", ""),
+    "valid": ("valid", "higher"),
+    "unique": ("unique", ""),
+    "novel": ("novel", ""),
+    "diversity": ("diversity", ""),
+    "diversity/floor": ("of real data, diversity", ""),
+    "nearest_training": ("distance to training", ""),
+    "nearest_training/floor": ("of real data, distance", ""),
     "reconstruction_mse": ("reconstruction MSE", "lower"),
     "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
     "precision": ("precision", "higher"),
@@ -43,8 +65,33 @@ COLUMNS = {
 }
 """Metric -> its column's heading, and what is better."""
 
+PROPERTIES = {
+    "zero_shot_spearman": ("zero-shot Spearman", "higher"),
+    "spearman": ("Spearman", "higher"),
+    "pearson": ("Pearson", "higher"),
+    "mse": ("MSE", "lower"),
+    "mae": ("MAE", "lower"),
+}
+"""Metric of a property -> the same; `spearman/Y` is read by the model's head, `spearman/Y/probe` from codes."""
+
 SHORT = ("bound_nats", "frechet_samples", "frechet_floor", "reconstruction_mse", "probe_accuracy", "train_seconds")
 """Metrics that are printed of several models; the report has them all."""
+
+OF_SEQUENCES = (
+    "bound_nats",
+    "sequence_accuracy",
+    "frechet_samples",
+    "frechet_floor",
+    "position_error",
+    "train_seconds",
+)
+"""The same of sequences, with the Spearman correlations of properties."""
+
+LAST = ("train_seconds", "parameters")
+"""Metrics that every table ends with."""
+
+COUNTED = 500
+"""Samples and held-out sequences whose symbols are counted."""
 
 BESIDE = ("training, s", "parameters")
 """Columns that the report shows with each model's pictures instead."""
@@ -57,6 +104,19 @@ READING = [
     "which no model can be expected to beat.",
     "Samples, reconstructions and midpoints are the decoder's means; those of diffusions and consistency models are draws.",
 ]
+
+
+SEQUENCES = {
+    "bound_nats": "The bound is an upper bound on -log p(x) of held-out sequences, in nats: lower is better. It is the sum of "
+    "the distortion (what reconstruction costs, given the code) and the rate (what the code costs under the prior).",
+    "position_error": "Errors of positions and couplings compare samples with held-out sequences: the mean distance of symbol "
+    "frequencies (0 to 2), and 1 minus the correlation of the covariances of all pairs of positions. Read them beside those of "
+    "real data in equal number, which no model can be expected to beat.",
+    "frechet_samples": "Frechet distances are in the features of a network that was trained on other sequences than the model.",
+    "probe": "Correlations from codes are those of a ridge regression on codes, on held-out sequences.",
+    "zero_shot_spearman": "The zero-shot correlation is that of minus the bound with the property, of which no value was used.",
+}
+"""Metric that needs it -> how to read the figures of sequences."""
 
 
 def report_run(folder: Path, model: Model, data: Data) -> dict[str, Measured]:
@@ -107,7 +167,10 @@ def compare_models(
         provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
     )
     write_figures(folder / "evaluation.json", found)
-    short = {name: {m: f for m, f in row.items() if m in SHORT} for name, row in found.items()}
+    kept = OF_SEQUENCES if data.spec.sequential else SHORT
+    short = {
+        name: {m: f for m, f in row.items() if m in kept or m.startswith("spearman/")} for name, row in found.items()
+    }
     print(table_text(*(table_of(short) if advised else (table, better))))
     print(f"Report: {path}")
     if advised:
@@ -154,21 +217,37 @@ def write_figures(path: Path, found: dict[str, Any]) -> None:
 
 def table_of(found: dict[str, dict[str, Measured]]) -> tuple[dict[str, dict[str, Cell]], dict[str, str]]:
     """The table of the report: row -> column -> cell, and which columns are better low or high."""
-    present = [metric for metric in COLUMNS if any(metric in metrics for metrics in found.values())]
+    measured = dict.fromkeys(metric for metrics in found.values() for metric in metrics)
+    others = [metric for metric in measured if metric not in COLUMNS and heading(metric)[0]]
+    order = [metric for metric in COLUMNS if metric not in LAST] + others + list(LAST)
+    present = [metric for metric in order if metric in measured]
     table = {
         name: {
-            COLUMNS[metric][0]: Cell(m.value, m.stderr, m.note if m.value is None else "")
+            heading(metric)[0]: Cell(m.value, m.stderr, m.note if m.value is None else "")
             for metric in present
             for m in [metrics.get(metric, Measured(None))]
         }
         for name, metrics in found.items()
     }
-    return table, {COLUMNS[metric][0]: COLUMNS[metric][1] for metric in present}
+    return table, dict(map(heading, present))
+
+
+def heading(metric: str) -> tuple[str, str]:
+    """A metric's column and what is better there; an empty name where tables do not show it."""
+    if metric in COLUMNS:
+        return COLUMNS[metric]
+    name, _, column = metric.partition("/")
+    said, better = PROPERTIES.get(name, ("", ""))
+    probe = column.endswith("/probe")
+    return (f"{said}, {column.removesuffix('/probe')}{' from codes' if probe else ''}" if said else ""), better
 
 
 def fitting(reading: list[str], table: dict[str, dict[str, Cell]], data: Data) -> list[str]:
     """The sentences that this table and these data need."""
     columns = {column for row in table.values() for column, cell in row.items() if cell.value is not None}
+    if data.spec.sequential:
+        words = {metric: "from codes" if metric == "probe" else heading(metric)[0] for metric in SEQUENCES}
+        return [said for metric, said in SEQUENCES.items() if any(words[metric] in column for column in columns)]
     needs = dict(zip(READING, ("bound_nats", "frechet_samples", "frechet_samples"), strict=True))
     said = [s for s in reading if s not in needs or COLUMNS[needs[s]][0] in columns]
     if data.spec.levels is None:
@@ -185,7 +264,9 @@ def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
     bound = metrics.get("bound_nats")
     if bound is not None and bound.value is not None:
         bits = bits_per_dimension(bound.value, data)
+        each = metrics.get("nats_per_residue", Measured(None)).value
         per = f", {bits:.3f} bits per dimension" if bits is not None else ""
+        per = f", {each:.3f} nats per residue" if each is not None else per
         said.append(f"Bound on -log p(x): {bound.value:.1f} nats{per}.")
     return said
 
@@ -201,13 +282,14 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
     density: Any = model.density
     most = 2000 if not density.implicit or hasattr(density, "encoder") else 200
     test = data.test.subset(np.random.default_rng(0).permutation(len(data.test))[:most])  # folders come class by class
+    draws, few = (COUNTED, min(COUNTED, len(test))) if data.spec.sequential else (64, min(32, len(test)))
     labels = next(((c, v) for c, v in test.labels.items()), None)
-    shown: dict[str, Any] = {}
+    raw = raw_tensor(test.values)
+    shown: dict[str, Any] = {"originals": to_space(raw[:few], data.spec).numpy()} if data.spec.sequential else {}
     if density.has_codes:
-        raw = raw_tensor(test.values)
         with seeded(seed, 5):
             codes = density.encode(to_space(raw.to(model.device), data.spec)).flatten(1)
-        few, grey = min(32, len(codes)), data.spec.model_copy(update={"binarize": "none"})
+        grey = data.spec.model_copy(update={"binarize": "none"})
         pairs = codes[: 2 * rows].unflatten(0, (-1, 2)) if len(codes) >= 2 * rows else codes[None, :2]
         path = between(pairs[:, 0].cpu().numpy(), pairs[:, 1].cpu().numpy(), 9, density.path)
         way = torch.from_numpy(path).to(codes)
@@ -222,7 +304,7 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
         }
     return Shown(
         name=name,
-        samples=torch.cat(list(sample_batches(density, 64, seed=seed))).numpy(),
+        samples=torch.cat(list(sample_batches(density, draws, seed=seed, mean=not data.spec.sequential))).numpy(),
         class_names=[] if labels is None else data.spec.labels.get(labels[0], []),
         log=Log(run).read() if run is not None else [],
         seconds=model.provenance.get("train_seconds"),
@@ -235,18 +317,22 @@ def usage(run: Path, data: Data, metrics: Mapping[str, Measured] | None = None, 
     """Five lines of Python that use a run, fewer where the metrics say that there is no bound, or where there are no codes."""
     bound = metrics is None or metrics.get("bound_nats", Measured(None)).value is not None
     run = run.relative_to(Path.cwd()) if run.is_absolute() and run.is_relative_to(Path.cwd()) else run
+    name, values = ("sequences", "symbols") if data.spec.sequential else ("images", "raw values")
     lines = [
         "import diled\n",
         f'model = diled.load("{run}")',
-        f"images = model.sample(16, seed=0)         # {('16', *map(str, data.spec.shape))} raw values".replace("'", ""),
+        f"{name} = model.sample(16, seed=0)".ljust(42)
+        + f"# {('16', *map(str, data.spec.shape))} {values}".replace("'", ""),
     ]
+    if data.spec.sequential:
+        lines.append("print(model.strings(sequences))           # as text")
     if codes:
         lines += [
-            "codes = model.encode(images)              # (16, d)",
-            "path = model.interpolate(images[0], images[1], steps=8)",
+            f"codes = model.encode({name})".ljust(42) + "# (16, d)",
+            f"path = model.interpolate({name}[0], {name}[1], steps=8)",
         ]
     if bound:
-        lines.append("nats = model.bound(images)                # an upper bound on -log p(x), one number each")
+        lines.append(f"nats = model.bound({name})".ljust(42) + "# an upper bound on -log p(x), one number each")
     return "\n".join(lines) + "\n"
 
 

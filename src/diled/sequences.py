@@ -87,14 +87,24 @@ class TokenSequence:
         return self.mode
 
     @property
+    def log_lengths(self) -> Tensor:
+        """log p(l) of the lengths 0 to L, (B, L + 1)."""
+        end = self.log_p[:, :, END]
+        return F.pad(self._reached(), (1, 0)) + F.pad(end, (0, 1))
+
+    @property
     def mode(self) -> Tensor:
-        """The most likely sequence, (B, L), over all lengths."""
-        log_p = self.log_p
-        best, symbol = log_p[:, :, 1:].max(2)
-        before = torch.cat([torch.zeros_like(best[:, :1]), best.cumsum(1)], 1)  # of the first l symbols, l = 0 ... L
-        length = (before + torch.cat([log_p[:, :, END], torch.zeros_like(best[:, :1])], 1)).argmax(1)
-        position = torch.arange(best.shape[1], device=best.device)
-        return torch.where(position < length[:, None], symbol + 1, END)
+        """The most likely sequence of the most likely length, (B, L).
+
+        Of all sequences the likeliest is often the shortest, as it leaves least to chance.
+        """
+        symbol = self.log_p[:, :, 1:].argmax(2) + 1
+        position = torch.arange(symbol.shape[1], device=symbol.device)
+        return torch.where(position < self.log_lengths.argmax(1)[:, None], symbol, END)
+
+    def _reached(self) -> Tensor:
+        """log P(no end at positions 1 ... i), (B, L)."""
+        return torch.log1p(-self.log_p[:, :, END].exp().clamp(max=1 - 1e-7)).cumsum(1)
 
     def sample(self, noise: Noise | None = None) -> Tensor:
         """A draw, (B, L)."""
@@ -108,9 +118,8 @@ class TokenSequence:
     def entropy(self) -> Tensor:
         """sum_i P(no end before i) H(p_i), shape (B,)."""
         log_p = self.log_p
-        going_on = torch.log1p(-log_p[:, :, END].exp().clamp(max=1 - 1e-7))
-        reached = torch.cat([torch.zeros_like(going_on[:, :1]), going_on.cumsum(1)[:, :-1]], 1).exp()
-        return sum_dims(reached * -(log_p.exp() * log_p).sum(2))
+        reached = F.pad(self._reached(), (1, 0))[:, :-1].exp()
+        return sum_dims(reached * -(log_p.exp() * log_p.clamp(min=-1e30)).sum(2))
 
     def check(self, x: Tensor) -> None:
         """Refuse what is no row of symbols with ends only at its end."""

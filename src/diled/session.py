@@ -16,6 +16,7 @@ from diled.data import Data, open_data
 from diled.errors import ConfigError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
+from diled.models.pretrained import pretrained_states
 from diled.models.properties import head_of
 from diled.pools import source_for
 from diled.progress import progress_bar
@@ -116,7 +117,7 @@ class Session:
                     self.training,
                     self.folder,
                     resume=self.going_on,
-                    keep_start=self.config.init_from is not None,
+                    keep_start=self.config.init_from is not None or pretrained_states(self.recipe.model) is not None,
                     progress=progress,
                     say=self.say,
                 )
@@ -279,7 +280,7 @@ def check_same_data(data: Data, spec: DataSpec, where: str) -> None:
     Raises:
         DiledError: with what differs.
     """
-    for key in ("shape", "levels", "binarize", "low", "high"):
+    for key in ("shape", "levels", "binarize", "low", "high", "symbols", "sites", "background"):
         mine, theirs = getattr(data.spec, key), getattr(spec, key)
         if mine != theirs:
             raise DiledError(f"{where} was trained on other data: {key} is {theirs} there and {mine} in {data.name}.")

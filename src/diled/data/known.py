@@ -60,6 +60,12 @@ KNOWN = {
         sequence={"column": "CDR3"},
         labels=("enrichment",),
     ),
+    "gifford-id": Known(
+        "the 67,769 training sequences of gifford, divided at random: its own test file has another distribution",
+        tables={"all": "gifford-cdr3-train.csv.gz"},
+        sequence={"column": "CDR3"},
+        labels=("enrichment",),
+    ),
     "gb1": Known(
         "149,361 variants of protein G at four sites with fitness (Wu et al. 2016)",
         tables={"all": "gb1-four-sites.csv.gz"},
@@ -121,7 +127,7 @@ def find_known(name: str, preprocess: PreprocessConfig = PreprocessConfig()) -> 
 def _proteins(name: str, preprocess: PreprocessConfig) -> Found:
     """A set of sequences, with its own columns and splits where the user says nothing of them."""
     known, paths = KNOWN[name], _tables(name)
-    given = preprocess.sequence.model_dump(exclude_unset=True)
+    given = preprocess.sequence.model_dump(exclude_defaults=True)  # a saved run names every value
     own = dict(known.sequence)
     if given.get("split", "auto") not in ("auto", "column"):
         own.pop("split_column", None)

@@ -34,6 +34,7 @@ __all__ = [
     "found_of",
     "holds_sequences",
     "is_sequence_file",
+    "joined",
     "one_sequence",
     "read_records",
     "read_sequences",
@@ -185,7 +186,7 @@ def _by_column(found: Found, preprocess: PreprocessConfig) -> Found:
     if files and config.split == "auto" and config.split_column is None:
         _without_divisions(found, preprocess.label_column)
         return found
-    whole = _joined(found.parts)
+    whole = joined(found.parts)
     column = _division(found.name, whole, config)
     if files:
         found.notes.append("The splits of the files were joined, to be divided anew (preprocess.sequence.split).")
@@ -210,7 +211,7 @@ def _by_column(found: Found, preprocess: PreprocessConfig) -> Found:
     return found
 
 
-def _joined(parts: dict[str, Part]) -> Part:
+def joined(parts: dict[str, Part]) -> Part:
     """All parts in one, with the columns that all have."""
     each = list(parts.values())
     shared = [c for c in each[0].columns if all(c in part.columns for part in each)]

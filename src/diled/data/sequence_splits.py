@@ -16,7 +16,7 @@ import numpy as np
 
 from diled.config import PreprocessConfig
 from diled.data.proteins import consensus, encode
-from diled.data.sequence_files import one_sequence
+from diled.data.sequence_files import joined, one_sequence
 from diled.data.splits import SPLITS, Found, Part, divide, some
 from diled.errors import DataError
 
@@ -121,7 +121,7 @@ class _Representatives:
 
 def _by_clusters(found: Found, preprocess: PreprocessConfig, seed: int) -> dict[str, Part]:
     """Whole clusters to test, then to validation, as far as they fit, in a random order; the rest to training."""
-    whole = found.parts["all"]
+    whole = joined(found.parts)
     threshold = preprocess.sequence.identity
     label = clusters(np.asarray(whole.examples), threshold)
     size = np.bincount(label)
@@ -156,7 +156,7 @@ def mutations(values: np.ndarray, parent: np.ndarray) -> np.ndarray:
 
 def _by_mutations(found: Found, preprocess: PreprocessConfig) -> dict[str, Part]:
     """Training has those with at most so many mutations from the parent, test those with more."""
-    whole, most = found.parts["all"], preprocess.sequence.max_mutations
+    whole, most = joined(found.parts), preprocess.sequence.max_mutations
     assert most is not None
     values = np.asarray(whole.examples)
     count = mutations(values, _parent(found, values, preprocess))

@@ -292,7 +292,8 @@ def _chains(
 
 def _rows(seed: int, start: int, x: Tensor) -> Noise:
     """Noise for (B K, ...) that depends on the seed and the example."""
-    block, n = BlockNoise(seed, start, device=x.device, dtype=x.dtype), len(x)
+    dtype = x.dtype if x.is_floating_point() else torch.float32  # symbols
+    block, n = BlockNoise(seed, start, device=x.device, dtype=dtype), len(x)
     return lambda shape: block((n, shape[0] // n, *shape[1:])).reshape(shape)
 
 

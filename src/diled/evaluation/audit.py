@@ -248,7 +248,8 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
         for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):
             found.figures[f"iwae_nats/{name}/{k}"] = averaged(log_p.cpu())
         if amortized is not None:
-            mean, log_var = (torch.from_numpy(amortized.arrays[f"{name}_{k}"][:n]).to(x) for k in ("mean", "log_var"))
+            kept = (torch.from_numpy(amortized.arrays[f"{name}_{k}"][:n]) for k in ("mean", "log_var"))
+            mean, log_var = (values.float().to(x.device) for values in kept)
             best = Normal(mean, log_var)
             tried["the best q"] = iwae(model, x, counts, seed=seed, prior="ode" if ode else None, proposal=best)
         how, weighted = max(tried.items(), key=lambda item: item[1].best.mean().item())

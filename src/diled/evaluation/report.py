@@ -17,8 +17,9 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diled.evaluation import tables
 from diled.evaluation.shown import Picture, Shown, file_names
-from diled.evaluation.tables import Cell, Table, table_html, table_markdown, table_text
+from diled.evaluation.tables import Cell, Table, table_html, table_markdown
 
 if TYPE_CHECKING:
     from diled.config import DataSpec
@@ -37,6 +38,7 @@ __all__ = [
     "write_report",
 ]
 
+LINE, NARROW = 120, 12  # characters of a printed line, and of a column at least
 SWATCHES = 8  # as many as there are model colours in report.css and in plots.MODELS
 
 
@@ -76,9 +78,17 @@ def write_report(
 
     terms = losses.same_terms([m.log for m in models])
     stems = file_names([m.name for m in models])
-    sections = [figures.model_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
-    beside = figures.side_by_side(models, spec)
-    page = _page(title, summary, spec, models, sections, beside, _results(models, table, better, reading, references),
+    texts: list[str] = [""] * len(models)
+    if spec.sequential:
+        from diled.evaluation.sequence_report import sequence_pictures, sequence_texts
+
+        texts = [sequence_texts(m, spec) for m in models]
+        sections = [sequence_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
+        beside = []
+    else:
+        sections = [figures.model_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
+        beside = figures.side_by_side(models, spec)
+    page = _page(title, summary, spec, models, texts, sections, beside, _results(models, table, better, reading, references),
                  _usage(usage), provenance_html(provenance))  # fmt: skip
     pictures = [*(p for section in sections for p in section), *beside]
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -86,6 +96,20 @@ def write_report(
         replace_file(folder / "figures" / p.file, p.light)
     replace_file(folder / "report.html", page.encode("utf-8"))
     return folder / "report.html"
+
+
+def table_text(table: Table, better: Mapping[str, str], *, references: Collection[str] = ()) -> str:
+    """A table as text, in blocks of columns that fit a line; see `tables.table_text`."""
+    blocks: list[list[str]] = [[]]
+    for column in dict.fromkeys(column for row in table.values() for column in row):
+        if blocks[-1] and sum(max(len(c), NARROW) + 4 for c in [*blocks[-1], column]) > LINE:
+            blocks.append([])
+        blocks[-1].append(column)
+    parts = [({name: {c: row[c] for c in some if c in row} for name, row in table.items()}, some) for some in blocks]
+    texts = [
+        tables.table_text(part, {c: better.get(c, "") for c in some}, references=references) for part, some in parts
+    ]
+    return "\n".join(texts)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -108,6 +132,7 @@ def _page(
     summary: Sequence[str],
     spec: DataSpec,
     models: Sequence[Shown],
+    texts: Sequence[str],
     sections: Sequence[Sequence[Picture]],
     beside: Sequence[Picture],
     results: str,
@@ -120,9 +145,9 @@ def _page(
         parts.append(("results", "Results", results))
     if beside:
         parts.append(("beside", "Side by side", f'<div class="figures">{"".join(map(figure_html, beside))}</div>'))
-    for i, (model, pictures) in enumerate(zip(models, sections, strict=True)):
+    for i, (model, text, pictures) in enumerate(zip(models, texts, sections, strict=True)):
         heading = (dot(i) if len(models) > 1 else "") + escape(model.name)
-        body = _facts(model) + f'<div class="figures">{"".join(map(figure_html, pictures))}</div>'
+        body = _facts(model) + f'<div class="figures">{text}{"".join(map(figure_html, pictures))}</div>'
         parts.append((f"model-{i + 1}", heading, body))
     parts += [(name, heading, body) for name, heading, body in (
         ("usage", "Use it", usage), ("provenance", "How this was made", provenance)) if body]  # fmt: skip
@@ -182,6 +207,10 @@ def described(spec: DataSpec) -> str:
     if spec.kind == "image":
         channels, height, width = spec.shape
         size = f"Images, {height} × {width} pixels, {channels} channel{'s' * (channels > 1)}"
+    elif spec.sites:
+        return f"Protein sequences of {len(spec.background or '')} residues, of which {len(spec.sites)} are modelled"
+    elif spec.sequential:
+        return f"Protein sequences of at most {spec.numel} residues"
     elif spec.kind == "signal":
         size = f"Signals of length {spec.shape[1]}, {spec.shape[0]} channel{'s' * (spec.shape[0] > 1)}"
     else:

@@ -40,6 +40,7 @@ __all__ = [
     "Oracle",
     "coupling_error",
     "fit_oracle",
+    "frequencies",
     "generation",
     "position_error",
     "prediction_errors",
@@ -243,7 +244,9 @@ def _some_oracle(data: Data, seed: int) -> Oracle | None:
     """An oracle of the first property, where there are enough values of one."""
     columns = properties_of(data.spec)
     try:
-        return fit_oracle(data, columns[0], seed=seed) if columns and len(data.test) >= FEWEST else None
+        if not columns or len(data.test) < FEWEST:
+            return None
+        return fit_oracle(data, columns[0], seed=seed, members=1, width=64)
     except DataError:
         return None
 
@@ -259,7 +262,7 @@ def valid(rows: np.ndarray, data: Data) -> np.ndarray:
 
 def position_error(rows: np.ndarray, held: np.ndarray, spec: DataSpec) -> float:
     """sum_a |f_i(a) - g_i(a)|, averaged over positions: between 0 and 2."""
-    f, g = (_frequencies(x, len(spec.symbols)) for x in (rows, held))
+    f, g = (frequencies(x, len(spec.symbols)) for x in (rows, held))
     return float(np.abs(f - g).sum(1).mean())
 
 
@@ -278,8 +281,8 @@ def coupling_error(rows: np.ndarray, held: np.ndarray, spec: DataSpec) -> float:
     return float(1 - np.corrcoef(mine, theirs)[0, 1])
 
 
-def _frequencies(x: np.ndarray, symbols: int) -> np.ndarray:
-    """f_i(a), (L, V)."""
+def frequencies(x: np.ndarray, symbols: int) -> np.ndarray:
+    """f_i(a), (L, V): the share of rows (N, L) with each of V symbols at each position."""
     return np.stack([np.bincount(column, minlength=symbols) for column in x.T]) / len(x)
 
 

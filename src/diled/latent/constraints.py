@@ -2,7 +2,7 @@
 
     allowed rows    every symbol is allowed at its position, all is filling after the first end, and at most m positions differ
                     from the parent
-    decode          argmax log p(x | z) over the allowed rows, with independent positions
+    decode          of the allowed rows of their likeliest length the likeliest, under p(x | z) with independent positions
 
 Of rows with a parent the best changes the m positions where log p_i(best) - log p_i(parent) is largest, and only where it is
 positive. A parent's symbol that is not allowed must go first.
@@ -35,6 +35,10 @@ class _AsTheyAre(TokenSequence):
     def log_p(self) -> Tensor:
         """log p_i, (B, L, V)."""
         return self.logits
+
+    def _reached(self) -> Tensor:
+        """log P(an allowed symbol, and no end, at positions 1 ... i), (B, L)."""
+        return self.logits[:, :, END + 1 :].logsumexp(2).cumsum(1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Constraints:
         return ~self.allowed.gather(1, self.parent.long()[:, None])[:, 0]
 
     def decode(self, logits: Tensor) -> Tensor:
-        """The most likely allowed rows under logits (B, L, V), (B, L)."""
+        """The most likely allowed rows of their most likely length under logits (B, L, V), (B, L)."""
         log_p = logits.float().log_softmax(2).masked_fill(~self.allowed, float("-inf"))
         if self.parent is None:
             return _AsTheyAre(log_p).mode

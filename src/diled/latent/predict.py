@@ -70,9 +70,9 @@ class Ensemble(nn.Module):
 
     @torch.no_grad()
     def predict(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over the members, (B,) each."""
+        """Mean and standard deviation over the members, (B,) each; of one member the latter is 0."""
         found = self(z)
-        return found.mean(0), found.std(0)
+        return found.mean(0), found.std(0) if self.members > 1 else torch.zeros_like(found[0])
 
     def fit(
         self,

@@ -401,11 +401,21 @@ class DiscretizedLikelihood(Likelihood):
 
 
 class CategoricalLikelihood(Likelihood):
-    """Sequences of symbols, each position by itself; a network gives (B, L, V) logits."""
+    """Sequences of symbols, each position by itself; a network gives (B, L, V) logits.
+
+    Args:
+        ends: whether sequences may be shorter than L; else the end has no probability.
+    """
+
+    def __init__(self, *, ends: bool = True) -> None:
+        super().__init__()
+        self.ends = ends
 
     def forward(self, raw: Tensor) -> TokenSequence:
         """raw (B, L, V)."""
-        return TokenSequence(raw)
+        if self.ends:
+            return TokenSequence(raw)
+        return TokenSequence(torch.cat([torch.full_like(raw[..., :1], -1e9), raw[..., 1:]], 2))
 
 
 class LogisticMixtureLikelihood(Likelihood):

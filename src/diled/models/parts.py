@@ -42,6 +42,7 @@ from diled.models.autoencoder import (
     LikelihoodDecoder,
     LogisticMixtureLikelihood,
 )
+from diled.models.pretrained import pretrained_encoder
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.nn.latent import Flat, ResidualMLP
 from diled.nn.residual import ResidualDecoder, ResidualEncoder
@@ -71,6 +72,8 @@ def latent_dim(config: CodeConfig) -> int:
 def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
     """x (B, *shape) -> (B, out)."""
     net = config.network
+    if net.kind == "pretrained":
+        return pretrained_encoder(net, data, out)
     if data.sequential:
         encoders = {"mlp": SequenceMLPEncoder, "transformer": TransformerEncoder}
         return encoders[net.kind](data.numel, len(data.symbols), out, **_dials(net))
@@ -82,9 +85,9 @@ def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
 
 
 def _dials(net: NetworkConfig) -> dict[str, Any]:
-    """What is set of an MLP, of convolutions or of a transformer."""
+    """What is set of an MLP, of convolutions or of a transformer; beside a pretrained encoder, of the decoder."""
     own = {"conv": ("channels", "blocks"), "transformer": ("width", "depth", "heads")}
-    return {key: getattr(net, key) for key in (*own.get(net.kind, ("width", "depth", "activation")), "dropout")}
+    return {key: getattr(net, key) for key in (*own.get(net.of_decoder, ("width", "depth", "activation")), "dropout")}
 
 
 def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
@@ -93,7 +96,7 @@ def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
     if data.sequential:
         decoders = {"mlp": SequenceMLPDecoder, "transformer": TransformerDecoder}
         return LikelihoodDecoder(
-            decoders[net.kind](latent_dim(config), data.numel, len(data.symbols), **_dials(net)), p
+            decoders[net.of_decoder](latent_dim(config), data.numel, len(data.symbols), **_dials(net)), p
         )
     out = (p.parameters_per_pixel(data.shape[0]), *data.shape[1:])
     dim = latent_dim(config)
@@ -107,7 +110,7 @@ def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
 def likelihood(config: AutoencoderConfig, data: DataSpec) -> Likelihood:
     """p(x | z) in the data's own measure."""
     if config.likelihood == "categorical":
-        return CategoricalLikelihood()
+        return CategoricalLikelihood(ends=not data.sites)
     if config.likelihood == "bernoulli":
         return BernoulliLikelihood()
     if config.likelihood == "logistic_mixture":
