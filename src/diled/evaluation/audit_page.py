@@ -33,6 +33,9 @@ COLUMNS = {
     "approximation_gap_test": ("approximation gap", "lower"),
     "robustness_gap": ("robustness gap", "lower"),
     "robustness_gap/strong/0.1": ("the same, strong attack", "lower"),
+    "robustness_gap/substitutions=1": ("robustness gap, 1 substitution", "lower"),
+    "robustness_gap/substitutions=2": ("2 substitutions", "lower"),
+    "robustness_gap/substitutions=4": ("4 substitutions", "lower"),
     "rate_nats/test": ("rate", ""),
     "mutual_information_nats": ("information", ""),
     "probe_accuracy/logistic": ("probe", "higher"),
@@ -75,6 +78,8 @@ CODES = {
     "smoothness_nats": ("smoothness", "higher"),
     "encoder_slope": ("encoder slope", "lower"),
     "psnr": ("PSNR, dB", "higher"),
+    "residue_accuracy": ("residues", "higher"),
+    "sequence_accuracy": ("sequences", "higher"),
     "probe_accuracy/logistic": ("logistic probe", "higher"),
     "probe_accuracy/linear_svm": ("linear SVM", "higher"),
     "probe_accuracy/rbf_svm": ("RBF SVM", "higher"),
@@ -92,7 +97,7 @@ READING = [
     "Amortization gap: what the encoder loses against the best Gaussian code of each example. Approximation gap: what the best "
     "Gaussian code loses against log p(x), as far as that could be estimated.",
     "Robustness gap: by how much more reconstructions differ than their inputs, after an attack on the encoder; in structural "
-    "similarity, from 0 to 1.",
+    "similarity of pictures, or the share of equal positions of sequences, from 0 to 1.",
 ]
 UNDECIDED = (
     "Where the smallest bound or gap of a column does not differ from the next beyond chance, at 95 %, none is bold."

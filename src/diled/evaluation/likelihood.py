@@ -391,7 +391,14 @@ class _Streams:
         """Noise of the given shape: copies of B rows."""
         if self.calls == len(self.streams):
             seed = seed_from(self.seed, self.calls)
-            self.streams.append(BlockNoise(seed, self.start, device=self.x.device, dtype=self.x.dtype))
+            self.streams.append(
+                BlockNoise(
+                    seed,
+                    self.start,
+                    device=self.x.device,
+                    dtype=self.x.dtype if self.x.is_floating_point() else torch.float32,
+                )
+            )
         stream, n = self.streams[self.calls], len(self.x)
         self.calls += 1
         return torch.cat([stream((n, *shape[1:])) for _ in range(shape[0] // n)])
