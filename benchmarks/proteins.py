@@ -79,9 +79,6 @@ Loss: TypeAlias = Callable[[Any, Tensor, Mapping[str, Tensor], float], Tensor]
 """(model, x, labels, progress) -> what a step minimises."""
 
 
-# The published network -----------------------------------------------------------------------------------------------
-
-
 class PublishedEncoder(nn.Module):
     """x (B, L) -> (B, D): symbols and positions, a causal transformer, the mean over positions weighted by softmax(w h).
 
@@ -182,7 +179,7 @@ def written_out(model: Any, x: Tensor, labels: Mapping[str, Tensor], progress: f
     code, gamma_0 = model.encoder.network(x), prior.schedule.ends[0]
     z_0 = alpha(gamma_0) * code + sigma(gamma_0) * torch.randn_like(code)
     loss = token_nll(model.decoder.network(z_0), x).sum(1)
-    t = (torch.floor(stratified_times(len(x), 1, code) * prior.timesteps) + 1) / prior.timesteps
+    t = ((stratified_times(len(x), 1, code) * prior.timesteps).floor() + 1).clamp(max=prior.timesteps) / prior.timesteps
     gamma_t = prior.schedule.gamma(t)
     e = torch.randn_like(code)
     z_t = alpha(gamma_t)[:, None] * code + sigma(gamma_t)[:, None] * e
@@ -238,8 +235,7 @@ class Loop:
         self.model, self.loss, self.spec, self.config = model.train(), loss, data.spec, config
         self.values, self.labels = raw_tensor(data.train.values), labels_of(data)
         self.averaged = copy.deepcopy(model)
-        self.weights: list[Tensor] = list(model.parameters())
-        self.averages: list[Tensor] = list(self.averaged.parameters())
+        self.weights, self.averages = (list[Tensor](m.parameters()) for m in (model, self.averaged))
         self.optimizer = torch.optim.AdamW(
             self.weights, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
         )
