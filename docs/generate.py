@@ -263,7 +263,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     },
     "proteins.md": {
         "sequence": lambda: table(["option", "default", "meaning"], options(SequenceConfig, "preprocess.sequence")),
-        **{study: partial(of_proteins, study, proteins) for study in ("gifford", "gb1-low")},
+        **{study: partial(of_proteins, study, proteins) for study in ("gifford", "gfp", "gb1-low")},
         **{f"{study}-designs": partial(of_proteins, study, designs) for study in ("gifford", "gb1-low", "gb1-two")},
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},

@@ -19,11 +19,13 @@ from diled.config import DataSpec, PoolConfig, TrainingConfig
 from diled.data.splits import Data, Split
 from diled.errors import ConfigError, Interrupted
 from diled.family import FAMILY, ReLSOConfig, model_config
+from diled.model import Model
 from diled.models.properties import PropertyHead, head_of
 from diled.models.relso import ReLSORegularizer
 from diled.models.zoo import build
 from diled.parts import PropertyConfig
 from diled.pools import source_for
+from diled.recipes import copy_parts
 from diled.runs import RunConfig, resolve
 from diled.session import Session
 from diled.training.data import Batches, Shuffled
@@ -406,3 +408,22 @@ def test_the_weight_of_the_rate_is_a_tenth_for_sequences():
         assert model_config(name).resolved(SEQUENCES).rate_weight == weight
         assert model_config(name).resolved(VECTORS).rate_weight == 1.0
         assert model_config(name, {"rate_weight": 0.5}).resolved(SEQUENCES).rate_weight == 0.5
+
+
+def test_diled_starts_from_a_relso(tmp_path):
+    """Its encoder makes a point of the same network's output; network, decoder and head are taken (Liu et al. 2024)."""
+    source = build("relso", tiny("relso"), SEQUENCES, 1).model
+    Model(source, SEQUENCES, name="relso", config=tiny("relso").resolved(SEQUENCES)).save(tmp_path / "relso")
+    recipe, said = build("diled_paper", tiny("diled_paper"), SEQUENCES, 2), []
+    assert copy_parts(tmp_path / "relso", recipe, SEQUENCES, said.append) == ["encoder", "decoder", "extra"]
+    x = torch.tensor([[1, 2, 3, 0, 0, 0], [3, 3, 2, 1, 1, 2]])
+    alpha = float(torch.sigmoid(-recipe.model.encoder.schedule.ends[0]).sqrt())
+    torch.testing.assert_close(recipe.model.encoder(x).mean, alpha * source.encoder(x).mean)
+    mine, theirs = head_of(recipe.model), head_of(source)
+    assert mine is not None
+    assert theirs is not None
+    z = torch.randn(4, recipe.model.encoder(x).mean.shape[1])
+    torch.testing.assert_close(mine.predict(z, "fitness"), theirs.predict(z, "fitness"))
+    assert "the encoder's network alone" in said[0]
+    assert copy_parts(tmp_path / "relso", recipe, SEQUENCES, said.append, ("decoder",)) == ["decoder"]
+    assert "encoder" not in said[1]

@@ -92,7 +92,9 @@ def copy_parts(
 ) -> list[str]:
     """Start a model's parts from those of another run, where they fit; only `wanted` ones where any are named.
 
-    A part fits where it consists of the same kinds of modules, of the same sizes, at the same noise levels.
+    A part fits where it consists of the same kinds of modules, of the same sizes, at the same noise levels. Of encoders that
+    differ in what they make of their network's output (a point, or a Gaussian of fixed noise) the network is taken, so that
+    DiLED can start from a ReLSO (Liu et al. 2024).
 
     Returns:
         The names of the parts that were copied.
@@ -105,7 +107,7 @@ def copy_parts(
     other, other_spec, _, _ = load_model(source)
     if other_spec.shape != spec.shape:
         raise ConfigError(f"{source} was trained on examples of shape {other_spec.shape}, these are {spec.shape}.")
-    copied, reasons = [], []
+    copied, reasons, with_it = [], [], ""
     for part, mine in parts_of(recipe.model).items():
         if wanted and part not in wanted:
             continue
@@ -113,6 +115,8 @@ def copy_parts(
         if theirs is None:
             continue
         differs = difference(mine, theirs)
+        if differs is not None and part == "encoder" and _same_networks(mine, theirs):
+            mine, theirs, differs, with_it = mine.network, theirs.network, None, " (the encoder's network alone)"  # type: ignore[assignment]
         if differs is None:
             mine.load_state_dict(theirs.state_dict())
             copied.append(part)
@@ -125,8 +129,14 @@ def copy_parts(
     if missing:
         raise ConfigError(f"{source} has no '{missing[0]}' that fits this model, as init_parts wants.")
     rest = f"; the rest starts afresh: {'; '.join(reasons)}" if reasons else ""
-    say(f"Started {', '.join(copied)} from {source}{rest}")
+    say(f"Started {', '.join(copied)}{with_it} from {source}{rest}")
     return copied
+
+
+def _same_networks(mine: torch.nn.Module, theirs: torch.nn.Module) -> bool:
+    """Whether two encoders have networks of one kind and size."""
+    networks = [getattr(one, "network", None) for one in (mine, theirs)]
+    return all(isinstance(one, torch.nn.Module) for one in networks) and difference(*networks) is None  # type: ignore[arg-type]
 
 
 def difference(mine: torch.nn.Module, theirs: torch.nn.Module) -> str | None:
