@@ -83,10 +83,10 @@ def bare(spec: DataSpec, values: torch.Tensor, recipe: Recipe, steps: int) -> fl
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: learning_rate(k, steps, steps // 10))
     start = 0.0
-    for step, raw in zip(range(steps), Batches(values, 128, seed=0), strict=False):
+    for step, batch in zip(range(steps), Batches(values, 128, seed=0), strict=False):
         if step == 20:
             start = time.process_time()
-        x = to_space(raw, spec)
+        x = to_space(batch.x, spec)
         loss = stack(model.terms(x, progress=torch.full((), step / steps))).sum(0).mean()
         optimizer.zero_grad()
         loss.backward()

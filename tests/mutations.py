@@ -6,6 +6,7 @@ changes one line of a copy of the package and forks; the child imports the chang
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -19,6 +20,13 @@ from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent
+HEAVY = (
+    "hypothesis", "pydantic", "pytest", "scipy.stats", "scipy.optimize", "sklearn.mixture", "sklearn.linear_model",
+    "sklearn.neighbors", "sklearn.svm", "sklearn.pipeline", "sklearn.datasets", "sklearn.manifold", "lightning.pytorch",
+    "pyarrow.parquet", "PIL.Image", "matplotlib.figure", "torch.func", "docstring_parser", "rich.progress", "yaml",
+    "safetensors.torch", "transformers", "diffusers",
+)  # fmt: skip
+"""Imported before the first fork, so that no child pays for them again."""
 MORE = [importlib.import_module(path.stem).MUTATIONS for path in sorted(TESTS.glob("mutations_*.py"))]
 """Lists of their own: file -> (a piece that occurs once, what it becomes, what this breaks, the test that notices)."""
 
@@ -522,12 +530,11 @@ def _forked(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int =
 
 def main(package: str, results: str) -> None:
     """Run the unchanged copy, then every mutation; one JSON object a line in `results`."""
-    import hypothesis  # noqa: F401 - imported here so that no child pays for it again
-    import pydantic  # noqa: F401
-    import pytest  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import sklearn.mixture  # noqa: F401
     import torch
+
+    for name in HEAVY:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)

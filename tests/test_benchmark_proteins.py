@@ -31,6 +31,11 @@ def bench() -> Any:
         yield importlib.import_module("proteins")
 
 
+@pytest.fixture(scope="module")
+def network(bench: ModuleType) -> ModuleType:
+    return importlib.import_module("published_protein")
+
+
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
     """A file in place of Gifford's, with random sequences."""
@@ -42,29 +47,35 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Data:
     return open_data("gifford-id", PreprocessConfig())
 
 
-def test_the_denoiser_has_78_million_parameters_for_30_numbers(bench: ModuleType) -> None:
+def test_the_denoiser_has_78_million_parameters_for_30_numbers(bench: ModuleType, network: ModuleType) -> None:
     d, h, n = 30, 2048, 20
     with torch.device("meta"):
-        found = bench.parameters(bench.SkipMLP(d))
+        found = bench.parameters(network.SkipMLP(d))
     first, middle, last = (d + 1) * h, (n - 2) * (h + d + 1) * h, (h + d + 1) * d
     norms_and_scales, embedding = (n - 1) * (2 * h + (d + 1) * h), (33 + 1) * d + (d + 1) * d
     assert found == first + middle + last + norms_and_scales + embedding
     assert round(found / 1e6) == 78
 
 
-def test_every_layer_of_the_denoiser_reads_the_code_again(bench: ModuleType) -> None:
-    net = bench.SkipMLP(4, 16, 5)
-    z, level = torch.randn(3, 4), torch.randn(3)
-    for part in (*net.layers[1:], net.out):  # what comes from the layer before is cut off
-        nn.init.zeros_(part.weight[:, :16])
-    net.out.weight.data[:, 16:] = torch.eye(4)
-    nn.init.zeros_(net.out.bias)
-    torch.testing.assert_close(net(z, level), z)
-    assert [layer.in_features for layer in net.layers] == [4, 20, 20, 20]
+def test_every_layer_of_the_denoiser_reads_the_code_again_and_is_scaled_by_the_noise_level(network: ModuleType) -> None:
+    net, z, log_snr = network.SkipMLP(4, 16, 3), torch.randn(3, 4), torch.randn(3)
+
+    def affine(part: nn.Module, *values: torch.Tensor) -> torch.Tensor:
+        return torch.cat(values, 1) @ part.weight.T + part.bias  # type: ignore[operator,union-attr]
+
+    first, last = net.time[0], net.time[2]
+    level = torch.nn.functional.silu(affine(last, torch.nn.functional.silu(affine(first, net.embed(log_snr)))))
+    h = z
+    for i, read in enumerate((lambda h: (h,), lambda h: (h, z))):
+        a = (1 + affine(net.scales[i], level)) * affine(net.layers[i], *read(h))
+        centred = a - a.mean(1, keepdim=True)
+        normed = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        h = normed * torch.sigmoid(normed)
+    torch.testing.assert_close(net(z, log_snr), affine(net.out, h, z))
 
 
-def test_the_encoder_is_causal_and_pools_by_a_softmax(bench: ModuleType) -> None:
-    net = bench.PublishedEncoder(6, 5, 3).eval()
+def test_the_encoder_is_causal_and_pools_by_a_softmax(network: ModuleType) -> None:
+    net = network.PublishedEncoder(6, 5, 3).eval()
     x = torch.randint(0, 5, (2, 6))
     changed = x.clone()
     changed[:, 4:] = (x[:, 4:] + 1) % 5
@@ -119,6 +130,14 @@ def test_the_loop_sees_each_example_once_an_epoch_and_averages_as_the_engine(ben
     assert moved == pytest.approx(1e-2 / 2, rel=1e-3)  # Adam's first step, in the first of two steps of warm-up
 
 
+def test_each_position_by_itself_is_what_is_counted(bench: ModuleType, data: Data) -> None:
+    """Ten letters and three lengths, all equally likely."""
+    length = (data.validation.values != 0).sum(1).mean()
+    seen = bench.each_by_itself(data)
+    assert seen.n == len(data.validation)
+    assert seen.value == pytest.approx(length * np.log(10) + np.log(3), rel=0.05)
+
+
 def test_looks_stop_at_the_bound_that_is_wanted(bench: ModuleType) -> None:
     def looks(values: list[float], until: float) -> list[int]:
         loop = SimpleNamespace(step=0, config=SimpleNamespace(steps=70, seed=0))
@@ -149,11 +168,17 @@ def test_ratios_are_of_time_per_example_and_of_steps_times_time(
         found = bench.time_to_bound(data, size)
         assert found[0].value == pytest.approx(300 * 0.5 / (50 * 0.1))
         assert ("upper limit" in found[0].note) is remark
-        assert [(f.system, f.steps, f.cpu_seconds) for f in found[1::2]] == [
+        assert found[1].system == "profile"
+        assert [(f.system, f.steps, f.cpu_seconds) for f in found[2::2]] == [
             ("published", 300, pytest.approx(150)),
             ("diled", 50, pytest.approx(5)),
         ]
-        assert [f.value for f in found[2::2]] == [60.0, reached]
+        assert [f.value for f in found[3::2]] == [60.0, reached]
+
+
+def test_the_first_round_is_left_out(bench: ModuleType) -> None:
+    count = iter(range(9))
+    assert bench.settled({"a": lambda: next(count)}, 3) == {"a": [1, 2, 3]}
 
 
 def test_the_learning_rate_with_the_lowest_bound_is_taken(

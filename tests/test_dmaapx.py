@@ -65,11 +65,12 @@ def test_every_arm_is_a_valid_run_that_differs_in_what_it_says(plan: dmaapx.Arms
     normal = plan.config(next(iter(plan.arms)), seed=3)
     assert normal.training.seed == 3
     epochs = normal.training.epochs or 0
-    assert epochs == (300 if plan.name.endswith("gpu") else 1000)
+    assert epochs == (300 if plan.name.endswith("gpu") or "gifford" in plan.name else 1000)
     assert normal.training.schedule == "constant"
     for arm, values in plan.arms.items():
         config = plan.config(arm, seed=3, pool=Path("pool"))
-        assert config.name == arm.split("@")[0]
+        named = {"vae": "beta_vae"} if "gifford" in plan.name else {}
+        assert config.name == named.get(arm.split("@")[0], arm.split("@")[0])
         assert (config.pool.source == "pool") == (arm in plan.drawn)
         assert arm not in plan.drawn or plan.drawn[arm] in {*plan.sources, *plan.arms} - {arm}
         assert config.pool.folds is None or config.pool.folds <= plan.folds
@@ -80,7 +81,7 @@ def test_every_arm_is_a_valid_run_that_differs_in_what_it_says(plan: dmaapx.Arms
         assert seen == epochs * (normal.preprocess.limit or 1), "every arm sees as many examples"
     for name in plan.sources:
         source = plan.source_config(name)
-        assert source.name == "edm"
+        assert source.name == ("edm" if "gifford" not in plan.name else name.split("-")[0])
         assert (source.preprocess.limit or 1) <= (normal.preprocess.limit or 1), "the source sees no other images"
         assert source.preprocess.size == normal.preprocess.size
 
