@@ -5,7 +5,8 @@
 
 Like `table`, with what proteins need beside it. Rows of `gifford` are trained on a part of Gifford's training file and measured
 on the rest of it (in distribution); and again, under names that end with `/shifted`, on Gifford's test file, which has another
-distribution: without the sequences that its training file has too, and with them as `/shifted,all`.
+distribution and longer sequences, so that the rows have room for 20: without the sequences that its training file has too, and
+with them as `/shifted,all`.
 
 Reference: Liu et al. 2020 (Bioinformatics 36, 2126), Ens-Grad; Liu et al. 2024, section 4.3.
 """
