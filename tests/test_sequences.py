@@ -10,10 +10,10 @@ from closed_forms import assert_mean
 from torch import Tensor
 
 from diled.api import NoBound
+from diled.nn.image import MLPDecoder
 from diled.nn.sequence import (
     CausalTransformer,
     MaskedTransformer,
-    SequenceMLPDecoder,
     SequenceMLPEncoder,
     TransformerDecoder,
     TransformerEncoder,
@@ -198,7 +198,7 @@ def test_a_transformer_knows_places():
 @pytest.mark.parametrize(
     "network",
     [
-        lambda: SequenceMLPDecoder(6, 5, 4, width=12),
+        lambda: MLPDecoder(6, (5, 4), width=12),
         lambda: TransformerDecoder(6, 5, 4, width=8, depth=2, heads=2),
     ],
 )

@@ -34,6 +34,7 @@ __all__ = [
     "Posterior",
     "Stage",
     "Terms",
+    "device_of",
     "evaluating",
     "has_entropy",
     "normal_noise",
@@ -287,6 +288,11 @@ def evaluating(*parts: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters and buffers are; the processor where it has none."""
+    return next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
 
 
 def normal_noise(like: Tensor) -> Noise:

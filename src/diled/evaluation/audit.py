@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diled.api import device_of
 from diled.diffusion import Diffusion
 from diled.distributions import Normal
 from diled.draws import seeded
@@ -50,7 +51,17 @@ from diled.evaluation.robustness import jacobian_norm, robustness
 from diled.evaluation.similarity import ms_ssim, ms_ssim_kuzina, psnr, to_unit
 from diled.models.sampling import BATCH
 
-__all__ = ["BRIEF", "PUBLISHED", "SECTIONS", "THOROUGH", "Effort", "Examples", "Section", "audit_section"]
+__all__ = [
+    "BRIEF",
+    "PUBLISHED",
+    "SECTIONS",
+    "THOROUGH",
+    "Effort",
+    "Examples",
+    "Section",
+    "audit_section",
+    "nats_of_codes",
+]
 
 SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes", "pool")
 """In the order in which they are measured."""
@@ -174,7 +185,7 @@ def audit_section(
 
 def bounds_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """`bound_nats/train`, `.../test`, rate and distortion likewise, and `generalization_gap` with its terms."""
-    device = _device(model)
+    device = device_of(model)
     found, terms = Section(), {}
     for name, x in zip(("train", "test"), examples.first(effort.bounded, device), strict=True):
         each = elbo(model, x, effort.samples, seed=seed)
@@ -194,7 +205,7 @@ def bounds_section(model: Any, examples: Examples, effort: Effort, seed: int) ->
 def amortization_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """`amortization_gap_train`, `amortization_gap_test`, the best bounds, and how sure the optimisation is."""
     found = Section()
-    for name, x in zip(("train", "test"), examples.first(effort.examples, _device(model)), strict=True):
+    for name, x in zip(("train", "test"), examples.first(effort.examples, device_of(model)), strict=True):
         best = optimal_bounds(model, x, steps=effort.steps, samples=effort.samples, seed=seed)
         before, after = (v.double().cpu().numpy() for v in (best.bound, best.best_bound))
         found.figures[f"amortization_gap_{name}"] = amortization(before, after)
@@ -243,7 +254,7 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
     largest = effort.ode_weights if ode else effort.weights
     n = min(effort.ode_examples, effort.examples) if ode else effort.examples
     counts = (*(k for k in (1, 10, 100, 1000, 5000) if k < largest), largest)
-    for name, x in zip(("train", "test"), examples.first(n, _device(model)), strict=True):
+    for name, x in zip(("train", "test"), examples.first(n, device_of(model)), strict=True):
         tried = {"the encoder's q": iwae(model, x, counts, seed=seed, prior="ode" if ode else None)}
         for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):
             found.figures[f"iwae_nats/{name}/{k}"] = averaged(log_p.cpu())
@@ -266,7 +277,7 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
 
 def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """log p(x) of the first test examples by AIS, and the error of AIS on as many samples of the model by BDMC."""
-    x = examples.test[: effort.annealed].to(_device(model))
+    x = examples.test[: effort.annealed].to(device_of(model))
     log_p = ais(model, x, steps=effort.annealing, seed=seed).log_p.double().cpu()
     gap = bdmc(model, len(x), steps=effort.annealing, seed=seed).gap.cpu()
     return Section({"ais_nats/test": averaged(log_p), "bdmc_gap_nats": averaged(gap)}, {"test_ais": log_p.numpy()})
@@ -291,7 +302,7 @@ def robustness_section(model: Any, examples: Examples, effort: Effort, seed: int
     """
     if examples.test.ndim != 4:
         raise ConfigError("The robustness gap compares pictures, and these data are none.")
-    found, x = Section(), examples.test.to(_device(model))
+    found, x = Section(), examples.test.to(device_of(model))
     labels = None if examples.test_labels is None else examples.test_labels[: len(x)]
     (radius, few, steps), said = _published(effort, x.shape[1])
     with torch.no_grad():
@@ -357,7 +368,7 @@ def codes_section(model: Any, examples: Examples, effort: Effort, seed: int) -> 
     Means of codes are enough for active units, probes, PSNR and the encoder's slope. Nats need Gaussian noise and smoothness a
     density; what a model or its data do not have is left out, with a note.
     """
-    device, passing = _device(model), (NoBound, DataError, ModelError)
+    device, passing = device_of(model), (NoBound, DataError, ModelError)
     train, test = examples.first(max(effort.examples, min(5000, len(examples.test))), device)
     of_train, of_test = code_means(model, train), code_means(model, test)
     found = Section({"active_units": active_count(of_test)})
@@ -370,7 +381,7 @@ def codes_section(model: Any, examples: Examples, effort: Effort, seed: int) -> 
             return Section(probes(of_train, a, of_test, b, seed=seed))
         return Section({f"{name}/halves": value for name, value in probes_of_halves(of_test, b, seed=seed).items()})
 
-    found.add("nats of codes", partial(_information, model, test, seed), passing)
+    found.add("nats of codes", partial(nats_of_codes, model, test, seed), passing)
     if examples.train_labels is not None and examples.test_labels is not None:
         found.add("probes", partial(probed, False), passing)
         found.add("probes of halves", partial(probed, True), passing)
@@ -381,7 +392,7 @@ def codes_section(model: Any, examples: Examples, effort: Effort, seed: int) -> 
     return found
 
 
-def _information(model: Any, x: Tensor, seed: int) -> Section:
+def nats_of_codes(model: Any, x: Tensor, seed: int) -> Section:
     """Figures of Gaussian codes, and the nats of each dimension, the largest first."""
     q = posteriors(model, x)
     figures = code_figures(model, x, q=q, samples=min(1000, len(x)), seed=seed)
@@ -424,7 +435,3 @@ def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> S
     found.notes.append(f"{len(pool):,} examples of the synthetic set were looked at.")
     found.add("entropy offset", lambda: Section({"entropy_offset_nats": entropy_offset(model, pool, test, seed=seed)}))
     return found
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))

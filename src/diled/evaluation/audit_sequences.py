@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from diled.api import device_of
 from diled.errors import ConfigError
-from diled.evaluation.audit import Effort, Examples, Section
-from diled.evaluation.codes import active_count, averaged, code_figures, code_means, information, posteriors
+from diled.evaluation.audit import Effort, Examples, Section, nats_of_codes
+from diled.evaluation.codes import active_count, averaged, code_means
 from diled.evaluation.measure import Measured
 from diled.evaluation.sequence_attack import substitution_gaps
 from diled.evaluation.sequences import (
@@ -32,7 +34,7 @@ NEIGHBOURS = 5
 def robustness(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """`robustness_gap/substitutions=r` with similarities and the SKL that was reached."""
     spec, found = examples.data.spec, Section()
-    x = examples.test[: effort.references].to(_device(model))
+    x = examples.test[: effort.references].to(device_of(model))
     residues = residues_of(spec)
     for one in substitution_gaps(
         model, x, substitutions=SUBSTITUTIONS, residues=residues, symbols=len(spec.symbols), seed=seed
@@ -53,19 +55,12 @@ def robustness(model: Any, examples: Examples, effort: Effort, seed: int) -> Sec
 
 def codes(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """What the codes of test examples hold in nats, what they say of properties, and how smooth these are over them."""
-    device = _device(model)
+    device = device_of(model)
     train, test = examples.first(max(effort.examples, min(5000, len(examples.test))), device)
     of_train, of_test = code_means(model, train), code_means(model, test)
     found = Section({"active_units": active_count(of_test)})
 
-    def held() -> Section:
-        q = posteriors(model, test)
-        figures = code_figures(model, test, q=q, samples=min(1000, len(test)), seed=seed)
-        kept = {name: m for name, m in figures.items() if name not in ("bound_nats", "distortion_nats")}
-        nats = information(q.mean, q.log_var).sort(descending=True).values
-        return Section(kept, {"unit_nats": nats.numpy()})
-
-    found.add("nats of codes", held)
+    found.add("nats of codes", partial(nats_of_codes, model, test, seed))
     for column in properties_of(examples.data.spec):
         y_train, y_test = (examples.columns[split][column] for split in ("train", "test"))
         a, b = y_train[: len(train)], y_test[: len(test)]
@@ -108,10 +103,6 @@ def pool(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     rows = examples.pool.cpu().numpy().astype(examples.data.train.values.dtype)
     found = generation(rows, examples.data, seed=seed)
     return Section({f"pool/{name}": m for name, m in found.items()}, notes=[f"{len(rows):,} examples of the set."])
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
 
 
 SEQUENCE_SECTIONS = {"robustness": robustness, "codes": codes, "pool": pool}

@@ -18,14 +18,13 @@ import math
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Density, NoBound, total
+from diled.api import Density, NoBound, device_of, total
 from diled.config import DataSpec
 from diled.data.splits import Data, Split
 from diled.draws import BlockNoise, seeded
@@ -107,7 +106,7 @@ def bounds(model: Any, split: Split, spec: DataSpec, *, repeats: int = 8, seed: 
     shuffled = []
     try:
         with seeded(seed, 1):
-            for x in _batches(split, spec, _device(model)):
+            for x in _batches(split, spec, device_of(model)):
                 terms: dict[str, Tensor] = {}
                 for _ in range(repeats):
                     for name, term in model.terms(x, exact=True).items():
@@ -141,8 +140,8 @@ def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -
         split = split.subset(np.arange(FEW))
     with seeded(seed, 2):
         for raw in _raw_batches(split):
-            x = to_space(raw.to(_device(model)), spec)
-            target = to_space(raw.to(_device(model)), grey)
+            x = to_space(raw.to(device_of(model)), spec)
+            target = to_space(raw.to(device_of(model)), grey)
             errors.append(((model.reconstruct(x) - target) ** 2).flatten(1).mean(1) / 4)
     values = torch.cat(errors).double()
     return {"reconstruction_mse": Measured(values.mean().item(), _stderr(values), len(values))}
@@ -167,7 +166,7 @@ def probe(
     codes = {}
     for name, split in (("train", train), ("test", test)):
         with seeded(0, 3):
-            parts = [model.encode(x).flatten(1).cpu() for x in _batches(split, spec, _device(model))]
+            parts = [model.encode(x).flatten(1).cpu() for x in _batches(split, spec, device_of(model))]
         codes[name] = torch.cat(parts).numpy()
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
     with warnings.catch_warnings():
@@ -204,7 +203,7 @@ def distances(
     net = features_for(data)
     if net is None:
         return {}
-    spec, device = data.spec, _device(model)
+    spec, device = data.spec, device_of(model)
     net = net.to(device)
     real = {"test": _features(net, test, spec, device), "train": _features(net, train, spec, device, samples)}
     reference, other = ("test", "train") if len(test) >= 2000 else ("train", "test")
@@ -227,7 +226,7 @@ def _decoded(
     model: Any, test: Split, real: np.ndarray, net: FeatureNet, spec: DataSpec, seed: int
 ) -> dict[str, Measured]:
     """Reconstructions and midpoints of test examples, against the test examples themselves."""
-    device = _device(model)
+    device = device_of(model)
     if model.implicit and len(test) > FEW:
         test, real = test.subset(np.arange(FEW)), real[:FEW]
     note, found = f"{net.name}; against test", {}
@@ -279,10 +278,6 @@ def _features(
 def _grey(spec: DataSpec) -> DataSpec:
     """The same data without binarisation: what pictures are compared with."""
     return spec.model_copy(update={"binarize": "none"})
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next(chain(model.parameters(), model.buffers())).device
 
 
 def _raw_batches(split: Split) -> list[Tensor]:

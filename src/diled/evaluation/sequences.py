@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Density, NoBound, total
+from diled.api import Density, NoBound, device_of, total
 from diled.config import DataSpec
 from diled.data.splits import Data, Split
 from diled.draws import seeded
@@ -188,7 +188,7 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
         codes = {name: _codes(model, part, data.spec) for name, part in (("train", data.train), ("test", split))}
         if head is not None and column in head.columns:
             with torch.no_grad():
-                said = head.predict(codes["test"].to(_device(model)), column).cpu().numpy()
+                said = head.predict(codes["test"].to(device_of(model)), column).cpu().numpy()
             found |= {f"{name}/{column}": m for name, m in prediction_errors(said, y, seed, "the model's head").items()}
         said = ridge_predictions(codes["train"].numpy(), data.train.labels[column], codes["test"].numpy())
         found |= {
@@ -327,8 +327,4 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _batches(split: Split, spec: DataSpec, model: Any) -> list[Tensor]:
-    return [to_space(raw.to(_device(model)), spec) for raw in raw_tensor(split.values).split(BATCH)]
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    return [to_space(raw.to(device_of(model)), spec) for raw in raw_tensor(split.values).split(BATCH)]

@@ -46,7 +46,7 @@ from diled.models.pretrained import pretrained_encoder
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.nn.latent import Flat, ResidualMLP
 from diled.nn.residual import ResidualDecoder, ResidualEncoder
-from diled.nn.sequence import SequenceMLPDecoder, SequenceMLPEncoder, TransformerDecoder, TransformerEncoder
+from diled.nn.sequence import SequenceMLPEncoder, TransformerDecoder, TransformerEncoder
 from diled.nn.unet import UNet
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 
@@ -93,13 +93,12 @@ def _dials(net: NetworkConfig) -> dict[str, Any]:
 def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
     """z (B, D) -> p(x | z)."""
     net, p = config.network, likelihood(config, data)
-    if data.sequential:
-        decoders = {"mlp": SequenceMLPDecoder, "transformer": TransformerDecoder}
-        return LikelihoodDecoder(
-            decoders[net.of_decoder](latent_dim(config), data.numel, len(data.symbols), **_dials(net)), p
-        )
-    out = (p.parameters_per_pixel(data.shape[0]), *data.shape[1:])
     dim = latent_dim(config)
+    if data.sequential and net.of_decoder == "transformer":
+        return LikelihoodDecoder(TransformerDecoder(dim, data.numel, len(data.symbols), **_dials(net)), p)
+    out: tuple[int, ...] = (data.numel, len(data.symbols))
+    if not data.sequential:
+        out = (p.parameters_per_pixel(data.shape[0]), *data.shape[1:])
     if net.kind == "conv":
         return LikelihoodDecoder(ConvDecoder(dim, out, **_dials(net)), p)
     if net.kind == "residual":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diled.api import Density
+from diled.api import Density, device_of
 from diled.diffusion import SAMPLERS, Consistency, Diffusion
 from diled.draws import BLOCK, BlockNoise
 from diled.errors import ConfigError, did_you_mean
@@ -111,7 +111,7 @@ def sample_batches(
     if n < 1:
         raise ConfigError(f"n = {n}: ask for at least one sample.")
     options: dict[str, Any] = {"mean": mean} if takes_mean(model) else {}
-    device = next((t.device for t in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
+    device = device_of(model)
     for first in range(start, start + n, batch):
         noise = BlockNoise(seed, first, device=device)
         with sampled_with(model, steps=steps, sampler=sampler):

@@ -11,20 +11,20 @@ References: Vaswani et al. 2017 (arXiv 1706.03762); Xiong et al. 2020 (arXiv 200
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diled.nn.blocks import dropping, mlp, zero_init
-from diled.nn.image import ACTIVATIONS
+from diled.nn.blocks import dropping, zero_init
+from diled.nn.image import MLPEncoder
 
 __all__ = [
     "Block",
     "CausalTransformer",
     "Embedding",
     "MaskedTransformer",
-    "SequenceMLPDecoder",
     "SequenceMLPEncoder",
     "TransformerDecoder",
     "TransformerEncoder",
@@ -45,57 +45,22 @@ def present(x: Tensor) -> Tensor:
 
 
 class SequenceMLPEncoder(nn.Module):
-    """x (B, L) -> (B, out): the one-hot row, then `depth` hidden layers of `width`.
+    """x (B, L) -> (B, out): an MLP on the one-hot row. (An MLP decoder gives logits (B, L, V) as it is.)
 
     Args:
         length: L.
         symbols: V, the end included.
         out: size of the result.
+        dials: width, depth, activation and dropout of `MLPEncoder`.
     """
 
-    def __init__(
-        self,
-        length: int,
-        symbols: int,
-        out: int,
-        *,
-        width: int = 400,
-        depth: int = 2,
-        activation: str = "silu",
-        dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, length: int, symbols: int, out: int, **dials: Any) -> None:
         super().__init__()
-        self.symbols = symbols
-        sizes = [length * symbols, *[width] * depth, out]
-        self.net = mlp(sizes, activation=ACTIVATIONS[activation], dropout=dropout)
+        self.symbols, self.net = symbols, MLPEncoder((length, symbols), out, **dials)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L) or (B, L, V) -> (B, out)."""
-        return self.net(one_hot(x, self.symbols).flatten(1))
-
-
-class SequenceMLPDecoder(nn.Module):
-    """z (B, D) -> logits (B, L, V)."""
-
-    def __init__(
-        self,
-        dim: int,
-        length: int,
-        symbols: int,
-        *,
-        width: int = 400,
-        depth: int = 2,
-        activation: str = "silu",
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.shape = (length, symbols)
-        sizes = [dim, *[width] * depth, length * symbols]
-        self.net = mlp(sizes, activation=ACTIVATIONS[activation], dropout=dropout)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, D) -> (B, L, V)."""
-        return self.net(z).unflatten(1, self.shape)
+        return self.net(one_hot(x, self.symbols))
 
 
 class Embedding(nn.Module):

@@ -23,11 +23,10 @@ from typing import Any, TypeAlias
 from diled.data import Data, open_data
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.measure import Measured
-from diled.model import Model, load
+from diled.model import Model
 from diled.reporting import figures
-from diled.runs import RunConfig, hardware, read_run, read_settings, resolve
-from diled.session import Session
-from diled.studies.commands import as_records, exit_code, refuse_uncommitted, training_of
+from diled.runs import RunConfig, hardware, read_settings, resolve
+from diled.studies.commands import as_records, exit_code, refuse_uncommitted, trained, training_of
 from diled.studies.records import Record, add, read
 
 __all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "studies"]
@@ -84,20 +83,8 @@ def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, A
         first = config.init_from
         run_row(study, first, seed, folder, settings)
         config = config.model_copy(update={"init_from": str(folder / f"{first}-{seed}")})
-    out = folder / f"{row}-{seed}"
-    if (out / "config.json").exists():
-        model, done = load(out), read_run(out)
-        if (done.training, done.preprocess, done.pool, done.name, done.model) != _resolved(config, model):
-            raise ConfigError(f"{out} was trained with other settings than the row '{row}' has now: move it away.")
-        return model, open_data(config.data, config.preprocess)
-    unfinished = (out / "run.json").exists() and not (out / "config.json").exists()
-    session = Session(config, out=out, going_on=unfinished)
-    return session.run(), session.data
-
-
-def _resolved(config: RunConfig, model: Model) -> tuple[Any, ...]:
-    """What a finished run must agree in with its row."""
-    return config.training, config.preprocess, config.pool, config.name, config.model.resolved(model.spec)
+    data = open_data(config.data, config.preprocess)
+    return trained(config, folder / f"{row}-{seed}", data=data), data
 
 
 def record_row(
