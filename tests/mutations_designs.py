@@ -50,11 +50,14 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("return (z + scale * moved)", "return (z + moved)", "steps in units of the codes at the end", STEP),
         ("z + share * (target - z)", "z - share * (target - z)", "away from the neighbour", HILL),
         ("(after - now) / temperature", "(after - now) * temperature", "the temperature", CHAIN),
+        ("scale * wanted(unit.back(z))", "scale * wanted(z)", "guided in another unit", LED),
+        ("x, height = both[order]", "x, height = child[: len(order)]", "all children survive", EVOLUTION),
+    ],
+    "latent/guidance.py": [
         ("sigma2(gamma) / alpha(gamma) * slope", "sigma2(gamma) * slope", "the size of guidance", LINEAR),
-        ("scale * wanted(back(z))", "scale * wanted(z)", "guided in another unit", LED),
         ("a**2 * lam + s2", "a * lam + s2", "the variance at a noise level", DENOISER),
         ("+ (prior.roots**2).sum(2)", "", "the variance within components", DENOISER),
-        ("x, height = both[order]", "x, height = child[: len(order)]", "all children survive", EVOLUTION),
+        ("u * self.width + self.center", "u + self.center", "codes in another unit", LED),
     ],
     "latent/constraints.py": [
         ("rank[..., None]).sum(-1)", "rank[..., None] + 1).sum(-1)", "the next one", EVENLY),

@@ -43,7 +43,7 @@ MUTATIONS = {
         ("new = np.array([row not in", "new = np.array([row in", "what is new is dropped", TWICE),
         ("known |= set(rows[split])", "known |= set()", "validation is unknown to test", TWICE),
     ],
-    "data/sequence_files.py": [
+    "data/records.py": [
         ("for n in named]) for split", 'for n in named]) | (split == "test") for split', "all is test", COLUMN),
     ],
 }

@@ -53,9 +53,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "nn/sequence.py": [
         ("h = block(h, mask)", "h = block(h)", "attention sees the filling", IGNORES),
         ('.masked_fill(~mask[..., None], float("-inf"))', "", "the mean is over the filling too", IGNORES),
-        ("is_causal=causal", "is_causal=False", "a position sees what comes after it", CAUSAL),
-        ("value=self.start)[:, :-1]", "value=self.start)[:, 1:]", "a position sees itself", CAUSAL),
-        ("self.embed.position[i])[:, None]", "self.embed.position[0])[:, None]", "all are drawn as the first", FORCED),
+        ("is_causal=causal and memory is None", "is_causal=False", "a position sees what comes after it", CAUSAL),
         ("k[:, :, 0], v[:, :, 0]", "k[:, :, 0], k[:, :, 0]", "keys are kept as values", FORCED),
     ],
     "models/exact_sequences.py": [
@@ -75,7 +73,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "models/token_diffusion.py": [
         ("self.length / count * sum_dims", "sum_dims", "the weight L / k", BOUND),
-        ("torch.where(hidden, -log_p", "torch.where(~hidden, -log_p", "what is seen is scored", BOUND),
+        (".masked_scatter(hidden, each)", ".masked_scatter(hidden, each.flip(0))", "nats of others", BOUND),
         ("place < count[:, None]", "place <= count[:, None]", "one more is hidden", HIDDEN),
         ("left * (k + 1) // steps", "left", "all at once", JOINT),
         ("torch.where(free, x, given.long())", "given.long()", "nothing is drawn anew", KEPT),

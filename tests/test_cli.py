@@ -78,7 +78,7 @@ def test_shared_options_mean_the_same_everywhere():
     kinds["out"] = {"str | Path | None", "str | Path"}
     for verb in VERBS:
         for name, parameter in inspect.signature(getattr(verbs, verb)).parameters.items():
-            if name in kinds:
+            if name in kinds and (verb, name) != ("edit", "data"):  # its attributes may come from several data sets
                 assert parameter.annotation in kinds[name], f"{verb} --{name}"
             if name == "device":
                 assert parameter.default == "auto"

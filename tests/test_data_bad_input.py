@@ -72,8 +72,8 @@ def test_missing_path_names_its_neighbour_and_the_known_sets(tmp_path):
 
 def test_folders_without_images(tmp_path):
     refused(tmp_path, "is empty")
-    (tmp_path / "notes.txt").write_text("text")
-    refused(tmp_path, "holds no images", ".txt", ".png", ".parquet")
+    (tmp_path / "notes.md").write_text("text")
+    refused(tmp_path, "holds no images", ".md", ".png", ".parquet")
 
 
 def test_too_few_images(tmp_path):

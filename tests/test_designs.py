@@ -27,7 +27,7 @@ from diled.distributions import Normal
 from diled.draws import BlockNoise, seeded
 from diled.errors import ConfigError, DataError
 from diled.family import model_config
-from diled.latent import optimize
+from diled.latent import guidance
 from diled.latent.constraints import Constraints, chosen
 from diled.latent.optimize import Goal, Objective, ascent, evolution, guided_ode, hill, mcmc, prior_energy
 from diled.latent.predict import Ensemble
@@ -320,19 +320,19 @@ def test_a_mixture_keeps_its_mean_and_covariance_in_any_unit(scale: float):
 def test_the_denoiser_of_a_mixture_is_exact_and_its_unit_its_own():
     z, log_snr = 2 * torch.randn(9, 2), torch.linspace(-6, 6, 9)
     mean, var = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 3.0])
-    one = optimize._denoiser_of(mean[None], torch.diag(var)[None], torch.zeros(1))
+    one = guidance._denoiser_of(mean[None], torch.diag(var)[None], torch.zeros(1))
     torch.testing.assert_close(one(z, log_snr), GaussianDenoiser(mean, var)(z, log_snr))
     means, share = torch.tensor([[1.0, 0.0], [-1.0, 2.0], [0.0, 0.0]]), torch.tensor([0.2, 0.5, 0.3])
-    several = optimize._denoiser_of(means, 0.4 * torch.eye(2).expand(3, 2, 2), share.log())
+    several = guidance._denoiser_of(means, 0.4 * torch.eye(2).expand(3, 2, 2), share.log())
     torch.testing.assert_close(
         several(z, log_snr), MixtureDenoiser(means, 0.4, share)(z, log_snr), atol=1e-5, rtol=1e-5
     )
     turned = torch.tensor([[2.0, 0.0], [1.0, 0.5]])  # a root; along other axes it is diagonal
     values, axes = torch.linalg.eigh(turned @ turned.T)
-    slanted = optimize._denoiser_of(mean[None], (turned @ turned.T)[None], torch.zeros(1))
+    slanted = guidance._denoiser_of(mean[None], (turned @ turned.T)[None], torch.zeros(1))
     straight = GaussianDenoiser(mean @ axes, values)
     torch.testing.assert_close(slanted(z, log_snr), straight(z @ axes, log_snr) @ axes.T, atol=1e-5, rtol=1e-5)
-    inner, center, width = optimize._standardized(mixture(7.0))
+    inner, center, width = guidance._standardized(mixture(7.0))
     draws = inner.sample(20_000, noise=BlockNoise(0))
     torch.testing.assert_close(draws.mean(0), torch.zeros(2), atol=0.03, rtol=0)
     torch.testing.assert_close(draws.std(0), torch.ones(2), atol=0.03, rtol=0)

@@ -11,7 +11,7 @@ from diled.diffusion import DataDiffusion, Diffusion, LinearLogSNR
 from diled.diffusion.schedule import alpha, like, sigma2
 from diled.editing import apply_edit
 from diled.errors import ConfigError, DataError
-from diled.latent.edit import Direction, fit_direction, parse_attribute
+from diled.latent.edit import Attribute, Direction, fit_direction, parse_attribute
 from diled.latent.interpolate import between
 from diled.latent.search import nearest
 from diled.model import Model
@@ -84,10 +84,11 @@ def test_directions_need_both_kinds_of_examples() -> None:
 def test_attributes_are_read_and_the_nearest_is_named() -> None:
     columns = {"label": np.array([0, 1, 1]), "age": np.array([1.0, 2.0, 3.0], dtype=np.float32)}
     classes = {"label": ["cat", "dog"], "age": []}
-    column, who = parse_attribute("label=dog", columns, classes)
-    assert column == "label"
-    assert who.tolist() == [False, True, True]
-    assert parse_attribute("age", columns, classes)[1] is columns["age"]
+    dog = parse_attribute("label=dog", columns, classes)
+    assert dog == Attribute("label=dog", "label", 1)
+    assert dog.target(columns["label"])[1].tolist() == [False, True, True]
+    age = parse_attribute("age", columns, classes)
+    assert age.target(columns["age"])[1] is columns["age"]
     for wrong, hint in (
         ("lable=dog", "'label'"),
         ("label=dgo", "'dog'"),

@@ -127,7 +127,7 @@ def test_columns_that_are_unclear(tmp_path):
     refused(two, "'y'", "names no split", column="heavy", split_column="y")
     refused(table(tmp_path / "n.csv", {"x": range(20)}), "no column of protein sequences", "x")
     text = table(tmp_path / "text.csv", {"text": ["the food was good"] * 20, "label": [0, 1] * 10})
-    refused(text, "'text'", "sentences", "not read yet")
+    refused(text, "only 1 different of 20 texts")
     refused(text, "a space at position 4", kind="protein")
     refused(fasta(tmp_path / "a.fasta", GOOD), "no columns", "column", column="seq")
     pq.write_table(pa.table({"a": GOOD, "b": GOOD}), tmp_path / "two.parquet")

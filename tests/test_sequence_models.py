@@ -27,7 +27,8 @@ from diled.models.io import load_model
 from diled.models.sampling import described, sample_batches, sampled_with
 from diled.models.token_diffusion import Guidance, TokenDiffusion
 from diled.models.zoo import build
-from diled.nn.sequence import CausalTransformer, MaskedTransformer
+from diled.nn.causal import CausalTransformer
+from diled.nn.sequence import MaskedTransformer
 from diled.sequences import cut
 
 TRUTH = PottsData()

@@ -169,7 +169,7 @@ def test_interpolate(run, arrays, tmp_path):
 # edit, search
 
 
-@pytest.mark.parametrize("method", ["vector", "classifier"])
+@pytest.mark.parametrize("method", ["vector", "classifier", "ode"])
 def test_edit(method, run, arrays, tmp_path):
     options = ["--attribute", "label=0", "--method", method, "--strength", 0.0]
     assert diled("edit", run, arrays / "some.npy", *options, "--out", tmp_path / "none.npy") == 0
@@ -181,6 +181,18 @@ def test_edit(method, run, arrays, tmp_path):
     zeros = np.mean(open_data("digits").train.values[open_data("digits").train.labels["label"] == 0], 0)
     near = [((np.load(tmp_path / f"{name}.npy") - zeros) ** 2).mean() for name in ("none", "more")]
     assert near[1] < near[0], "the edited digits look more like zeros"
+
+
+def test_edit_from_python(run, arrays):
+    some = np.load(arrays / "some.npy")
+    one = package.edit(run, some, attribute="label=0")
+    assert np.array_equal(one, package.edit(run, some, attribute=["label=0"], strength=1.0, data=["digits"]))
+    shallow = package.edit(run, some, attribute="label=0", method="ode", depth=0.0)
+    assert np.array_equal(shallow, package.reconstruct(run, some)), "without noise there is nothing to remake"
+    assert np.array_equal(
+        package.edit(run, some, attribute="label=0", method="ode"),
+        package.edit(run, some, attribute="label=0", method="ode", depth=0.8, strength=2.0, data="digits"),
+    )
 
 
 def test_search(run, digits, arrays, tmp_path, capsys):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diled.config import DataSpec, PreprocessConfig, SequenceConfig
+from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig
 from diled.data import Data, Split, known_sets, open_data, read_examples
 from diled.errors import ConfigError
-from diled.latent.edit import Direction, fit_direction, parse_attribute
+from diled.latent.attributes import fit_ode
+from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
 from diled.model import Model, load
 from diled.models.sampling import described
 from diled.output import is_sheet, write_examples
@@ -20,7 +22,7 @@ from diled.session import check_same_data
 __all__ = [
     "at_least_one",
     "data_of",
-    "direction_of",
+    "edit_of",
     "examples_of",
     "is_run",
     "model_of",
@@ -70,44 +72,93 @@ def data_of(run: Any, data: str | Path | None, model: Model) -> Data:
     """
     if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists():
         config = read_run(run)
-        preprocess = config.preprocess
+        preprocess = config.preprocess.model_copy(update={"text": _tokens_for(model.spec)})
         if model.spec.sequential and data is not None and str(data) != config.data:  # whose columns may be others
             preprocess = preprocess.model_copy(update={"sequence": _sequences_for(model.spec)})
         place = open_data(data if data is not None else config.data, preprocess)
     elif data is not None:
         size = model.spec.shape[1:] if model.spec.kind == "image" else None
-        sequence = _sequences_for(model.spec) if model.spec.sequential else SequenceConfig()
-        place = open_data(data, PreprocessConfig(size=size, binarize=model.spec.binarize, sequence=sequence))
+        preprocess = PreprocessConfig(size=size, binarize=model.spec.binarize, **_preprocess_for(model.spec))
+        place = open_data(data, preprocess)
     else:
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
     check_same_data(place, model.spec, "The model")
     return place
 
 
+def _preprocess_for(spec: DataSpec) -> dict[str, Any]:
+    """How sequences become what a model reads: what `PreprocessConfig` has for that."""
+    sequence = _sequences_for(spec) if spec.sequential else SequenceConfig()
+    return {"sequence": sequence, "text": _tokens_for(spec)}
+
+
+def _tokens_for(spec: DataSpec) -> TextConfig:
+    """The model's own tokenizer, so that none is trained anew."""
+    return TextConfig(tokenizer=spec.tokenizer)
+
+
 def _sequences_for(spec: DataSpec) -> SequenceConfig:
     """How sequences are brought to the length, or the sites, that a model reads."""
+    if spec.kind == "text":
+        return SequenceConfig(kind="text", max_length=spec.numel)
     if spec.sites:
         return SequenceConfig(sites=tuple(site + 1 for site in spec.sites), background=spec.background)
     return SequenceConfig(max_length=spec.numel)
 
 
-def direction_of(model: Model, data: Data, attribute: str, method: str, limit: int = 20_000) -> Direction:
-    """The direction of an attribute, fitted on codes of (up to `limit`) training examples."""
-    train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[:limit])
-    _, target = parse_attribute(attribute, train.labels, data.spec.labels)
-    return fit_direction(model.encode(train.values), target, attribute, method)
+def edit_of(
+    model: Model, data: Sequence[Data], attributes: Sequence[str], method: str, depth: float | None, limit: int = 20_000
+) -> Edit:
+    """The edit that gives examples some attributes, fitted on codes of (up to `limit`) training examples of each data set.
+
+    Each column is taken from the first data set that has it.
+
+    Args:
+        model: with codes.
+        data: labelled data sets.
+        attributes: as `parse_attribute` reads them.
+        method: `vector`, `classifier` or `ode`.
+        depth: of `ode`, see `AttributeODE`.
+        limit: training examples of each data set.
+
+    Raises:
+        ConfigError: an unknown column, class or method, or a depth without an ODE.
+        DataError: the data do not tell an attribute apart.
+    """
+    if method not in (*METHODS, "ode"):
+        raise ConfigError(f"method '{method}' is unknown. Known: {', '.join(METHODS)}, ode.")
+    if method != "ode" and depth is not None:
+        raise ConfigError(f"depth is of method 'ode', and has no meaning for '{method}'.")
+    place = {column: i for i in reversed(range(len(data))) for column in data[i].train.labels}
+    columns = {column: data[i].train.labels[column] for column, i in place.items()}
+    classes = {column: data[i].spec.labels.get(column, []) for column, i in place.items()}
+    wanted = [parse_attribute(attribute, columns, classes) for attribute in attributes]
+    one_each(wanted)
+    parts = []
+    for i in sorted({place[a.column] for a in wanted}):
+        train = data[i].train
+        some = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
+        parts.append((model.encode(some.values), some.labels, [a for a in wanted if place[a.column] == i]))
+    if method != "ode":
+        return together([fit_directions(*part, method) for part in parts])
+    if getattr(model.density, "prior", None) is None:
+        raise ConfigError(
+            "Method 'ode' follows a prior of codes, and this model has none: use 'vector' or 'classifier'."
+        )
+    return fit_ode(model.density.prior, parts, depth)
 
 
-def named_split(inputs: Any) -> Split | None:
-    """The training split where `inputs` is the name of a known data set."""
+def named_split(inputs: Any, spec: DataSpec | None = None) -> Split | None:
+    """The training split where `inputs` is the name of a known data set; of text, in the tokens of the model of `spec`."""
     if isinstance(inputs, str) and inputs in {name for name, *_ in known_sets()}:
-        return open_data(inputs).train
+        own = _preprocess_for(spec) if spec is not None and spec.kind == "text" else {}
+        return open_data(inputs, PreprocessConfig(**own)).train
     return None
 
 
 def examples_of(inputs: Any, model: Model, convert: bool) -> np.ndarray:
     """Raw values (n, *shape) of a known set or of anything that `read_examples` reads."""
-    split = named_split(inputs)
+    split = named_split(inputs, model.spec)
     return split.values if split is not None else read_examples(inputs, model.spec, convert=convert)
 
 

@@ -146,8 +146,9 @@ def _print_sequences(values: Any, run: Path) -> None:
     """One sequence a line."""
     from diled.config import DataSpec
     from diled.data import to_strings
+    from diled.models.io import read_config
 
-    print("\n".join(to_strings(values, DataSpec(**json.loads((run / "config.json").read_text())["data"]))))
+    print("\n".join(to_strings(values, DataSpec(**read_config(run)["data"]))))
 
 
 def _place(verb: str, run: Path) -> str | None:
@@ -157,7 +158,7 @@ def _place(verb: str, run: Path) -> str | None:
     """
     try:
         data = json.loads((run / "config.json").read_text())["data"]
-        images, sequences = data["kind"] == "image", bool(data.get("symbols"))
+        images, sequences = data["kind"] == "image", data["kind"] in ("protein", "text")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         images, sequences = True, False  # the verb itself will say what is wrong with the run
     if (verb == "search" and not images) or (verb in PRINTED and sequences):
@@ -249,7 +250,7 @@ TYPES: dict[str, Any] = {
     "bool": _boolean,
     "Device": Literal["auto", "cpu", "cuda", "mps"],
     "Literal['linear', 'spherical']": Literal["linear", "spherical"],
-    "Literal['vector', 'classifier']": Literal["vector", "classifier"],
+    "Literal['vector', 'classifier', 'ode']": Literal["vector", "classifier", "ode"],
     "Literal['euclidean', 'cosine']": Literal["euclidean", "cosine"],
     "Literal['fp32', 'bf16']": Literal["fp32", "bf16"],
 }
@@ -363,7 +364,8 @@ def _show(verb: str, result: Any, out: str | None) -> None:
         print("\n".join(result.notes))
         spec = result.spec
         values = "symbols" if spec.sequential else "grey values" if spec.levels else "values"
-        print(f"{spec.kind}s of shape {spec.shape}; {spec.levels or 'continuous'} {values}")
+        kind = "text" if spec.kind == "text" else f"{spec.kind}s"
+        print(f"{kind} of shape {spec.shape}; {spec.levels or 'continuous'} {values}")
         print(
             f"{len(result.train):,} for training, {len(result.validation):,} for validation, {len(result.test):,} for testing"
         )

@@ -20,6 +20,7 @@ __all__ = [
     "PoolConfig",
     "PreprocessConfig",
     "SequenceConfig",
+    "TextConfig",
     "TrainingConfig",
     "validated",
 ]
@@ -51,8 +52,9 @@ class Config(BaseModel):
 class DataSpec(Config):
     """What a model must know about its data: the kind, the shape and the measure that its bounds refer to."""
 
-    kind: Literal["image", "signal", "vector", "protein"]
-    """`image`: (C, H, W); `signal`: (C, L); `vector`: (D,); `protein`: (L,), at most L symbols."""
+    kind: Literal["image", "signal", "vector", "protein", "text"]
+    """`image`: (C, H, W); `signal`: (C, L); `vector`: (D,); `protein`: (L,), at most L symbols; `text`: (L,), at most L
+    tokens."""
     shape: tuple[int, ...]
     """The shape of one example."""
     levels: int | None = None
@@ -77,6 +79,9 @@ class DataSpec(Config):
     """Of sequences of which only some sites are modelled: the whole sequence."""
     sites: tuple[int, ...] = ()
     """The sites of `background` that are modelled, counted from 0."""
+    tokenizer: str | None = Field(None, repr=False)
+    """Of text: the tokenizer, as JSON of the library `tokenizers`. Its token k is the whole number k + 1 here, so that 0 is
+    free to be the end."""
 
     @property
     def sequential(self) -> bool:
@@ -95,10 +100,11 @@ class DataSpec(Config):
 class SequenceConfig(Config):
     """How sequences are found in files, cleaned and divided. Every default is 'as found'."""
 
-    kind: Literal["auto", "protein"] = "auto"
-    """`auto` looks whether a file holds sequences; `protein` says that it does."""
+    kind: Literal["auto", "protein", "text"] = "auto"
+    """`auto` looks whether a file holds protein sequences or text; `protein` or `text` says so."""
     column: str | None = None
-    """Column that holds the sequences; None looks for `sequence`, `seq`, `protein`, `CDR3`, `variant` or the only one."""
+    """Column that holds the sequences; None looks for `sequence`, `seq`, `protein`, `CDR3`, `variant`, of text for `text`,
+    `sentence` and the like, or the only one."""
     id_column: str | None = None
     """Column that names the records; None takes `id`, `name` or `accession` where there is one, else row numbers."""
     padding: str = "J."
@@ -159,6 +165,22 @@ class SequenceConfig(Config):
         return self
 
 
+class TextConfig(Config):
+    """How text becomes tokens."""
+
+    tokenizer: str | None = None
+    """A tokenizer.json of the library `tokenizers`, or a folder with one, as Hugging Face models have; None: byte-level BPE,
+    trained on the training texts."""
+    vocabulary: int = Field(8000, ge=256)
+    """Most tokens of a tokenizer that is trained; the 256 bytes are always among them, so every text can be written."""
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> TextConfig:
+        if self.tokenizer is not None and self.vocabulary != type(self).model_fields["vocabulary"].default:
+            raise ValueError("'vocabulary' has no effect, since 'tokenizer' names one that is trained already")
+        return self
+
+
 class PreprocessConfig(Config):
     """How raw examples become a model's input. Every default is 'as found'."""
 
@@ -189,6 +211,8 @@ class PreprocessConfig(Config):
     """Share of the examples held out for the final figures, where the data come without such a split."""
     sequence: SequenceConfig = SequenceConfig()
     """Of sequences: where they are, and how they are cleaned and divided."""
+    text: TextConfig = TextConfig()
+    """Of text: its tokenizer."""
 
     @field_validator("size")
     @classmethod

@@ -11,25 +11,34 @@ from diled.data import Data, from_model
 from diled.draws import seeded
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.measure import Measured, bounds, reconstruction
-from diled.latent.edit import Direction
+from diled.latent.edit import Edit
 from diled.model import Model
 from diled.models.sampling import described, sample_batches
 from diled.space import raw_tensor, to_space
 
-__all__ = ["apply_edit", "by_group"]
+__all__ = ["STRENGTH", "apply_edit", "by_group"]
+
+STRENGTH = {"vector": 1.0, "classifier": 1.0, "ode": 2.0}
+"""How far each way of editing goes unless one says otherwise."""
 
 
 @torch.no_grad()
-def apply_edit(model: Model, examples: np.ndarray, direction: Direction, strength: float) -> np.ndarray:
-    """Raw values (n, *shape) with their codes moved along the direction.
+def apply_edit(model: Model, examples: np.ndarray, edit: Edit, strength: float) -> np.ndarray:
+    """Raw values (n, *shape) decoded from edited codes.
 
     Where the decoder is a diffusion, its noise is found by DDIM inversion given the old code and kept, so that what the
     code does not say stays as it is (Preechakul et al. 2022, section 5).
+
+    Args:
+        model: with codes.
+        examples: raw values (n, *shape).
+        edit: of codes (n, d).
+        strength: of the edit.
     """
     with seeded(0):
         x = to_space(raw_tensor(examples).to(model.device), model.spec)
         old = model.density.encode(x)
-        moved = torch.from_numpy(direction.apply(old.flatten(1).cpu().numpy(), strength)).to(old).reshape(old.shape)
+        moved = torch.from_numpy(edit.apply(old.flatten(1).cpu().numpy(), strength)).to(old).reshape(old.shape)
         if hasattr(model.density, "decoder") and model.density.implicit:
             before, after = model.density.decoder(old), model.density.decoder(moved)
             result = after.from_noise(before.invert(x))

@@ -73,6 +73,8 @@ class ModelConfig(Config):
 
 def default_code(data: DataSpec) -> int:
     """Size of a code where none is given: a quarter of the dimensions, of sequences twice their number, within limits."""
+    if data.kind == "text":
+        return 128
     if data.sequential:
         return max(2, min(2 * data.numel, 32))
     return max(2, min(data.numel // 4, 32 if data.numel <= 1024 else 128))
@@ -108,6 +110,12 @@ def network_kind(kind: str, data: DataSpec) -> str:
     if data.sequential:
         if kind not in ("auto", "mlp", "transformer", "pretrained"):
             raise ConfigError(f"network.kind '{kind}' is for pictures: of sequences use 'mlp' or 'transformer'.")
+        if data.kind == "text":
+            if kind == "mlp":
+                raise ConfigError(
+                    "network.kind 'mlp' reads all symbols at all places, too many for text: use 'transformer'."
+                )
+            return "transformer" if kind == "auto" else kind
         return "mlp" if kind == "auto" else kind
     if kind in ("transformer", "pretrained"):
         raise ConfigError(f"network.kind '{kind}' is for sequences, not for data of kind '{data.kind}'.")
@@ -158,7 +166,10 @@ class CodeConfig(ModelConfig):
         self.properties.check(data.labels)
         network = {key: getattr(self.network, key) for key in self.network.model_fields_set}
         network["kind"] = kind
-        if self.network.of_decoder == "transformer":
+        if kind in ("transformer", "pretrained"):
+            writes = self.network.autoregressive
+            network["autoregressive"] = data.kind == "text" if writes is None else writes
+        if "transformer" in (kind, self.network.decoder) or network.get("autoregressive"):
             network.setdefault("width", 128)
         if kind == "pretrained":
             network["architecture"] = architecture(self.network, data)

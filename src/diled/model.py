@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, ModelError
 from diled.family import ModelConfig
 from diled.latent.interpolate import between
+from diled.models.autoregressive import written_with
 from diled.models.io import load_model, save_model
 from diled.models.sampling import BATCH, sample_batches
 from diled.space import log_unit, raw_tensor, to_space
@@ -55,9 +57,9 @@ class Model:
         device: where to compute.
         provenance: how it was made.
 
-    Examples of `inputs` below: a path, a folder, a Pillow image, a protein sequence, an array of one or many examples in raw
-    values, or a list of these. What comes back in data space are raw values (uint8 grey values for 8-bit images; rows of
-    numbers for sequences, which `strings` writes out).
+    Examples of `inputs` below: a path, a folder, a Pillow image, a protein sequence or a text, an array of one or many
+    examples in raw values, or a list of these. What comes back in data space are raw values (uint8 grey values for 8-bit
+    images; rows of numbers for sequences, which `strings` writes out).
 
     Example:
         >>> model = diled.load("runs/digits-diled")
@@ -195,6 +197,27 @@ class Model:
     def strings(self, values: np.ndarray) -> list[str]:
         """Raw values (..., L) of a model of sequences as text, one for each row: whole sequences, also around sites."""
         return to_strings(values, self.spec)
+
+    @contextmanager
+    def writing(
+        self, *, beams: int | None = None, temperature: float | None = None, top_p: float | None = None
+    ) -> Iterator[None]:
+        """Within the block text, or whatever is written symbol by symbol, is written so.
+
+        Args:
+            beams: what is not drawn is looked for by a beam search of so many beginnings; 1 takes the likeliest symbols.
+            temperature: of draws; below 1 they are safer.
+            top_p: draws are among the likeliest symbols that together have this probability.
+
+        Raises:
+            ConfigError: the model does not write so.
+
+        Example:
+            >>> with model.writing(beams=4):
+            ...     model.strings(model.reconstruct(["the food was good ."]))
+        """
+        with written_with(self.density, beams=beams, temperature=temperature, top_p=top_p):
+            yield
 
     # Saving and loading -----------------------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +22,9 @@ __all__ = ["check_out", "check_place", "grid", "is_sheet", "through", "write_cod
 ARRAYS = (".npy", ".npz")
 CODES = (".npy", ".parquet", ".csv")
 SEQUENCES = (".fasta", ".fa", ".faa", ".csv", ".txt")
+TEXTS = (".txt", ".csv", ".jsonl")
+BREAKS = ("Cc", "Zl", "Zp")
+"""Unicode's categories of control characters and of what separates lines and paragraphs."""
 WRAP = 80
 """Residues on a line of FASTA."""
 PICTURES = (".png", ".webp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -41,12 +46,13 @@ def check_out(out: str | Path | None, spec: DataSpec | None, *, codes: bool = Fa
     out = Path(out)
     known = CODES if codes else (".json",) if spec is None else ARRAYS
     if spec is not None:
-        known = (*known, *(PICTURES if spec.kind == "image" else SEQUENCES if spec.sequential else ()))
+        more = {"image": PICTURES, "text": TEXTS}.get(spec.kind, SEQUENCES if spec.sequential else ())
+        known = (*known, *more)
     folder = not out.suffix and spec is not None and spec.kind == "image" and not codes
     if out.suffix.lower() not in known and not folder:
         what = "codes" if codes else "figures" if spec is None else f"{spec.kind}s"
-        more = ", or a folder's name" if spec is not None and spec.kind == "image" and not codes else ""
-        raise ConfigError(f"'{out}' has no ending that {what} are written to. Known: {', '.join(known)}{more}.")
+        place = ", or a folder's name" if spec is not None and spec.kind == "image" and not codes else ""
+        raise ConfigError(f"'{out}' has no ending that {what} are written to. Known: {', '.join(known)}{place}.")
     if folder and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} exists and is not empty; nothing is overwritten. Choose another --out.")
     check_place(out, folder=folder)
@@ -76,7 +82,8 @@ def write_examples(
     """Raw values (n, *shape) as a sheet (.png, ...), an array (.npy, .npz) or, for a folder, one picture each.
 
     Sequences are written whole as FASTA (.fasta, .fa, .faa), as a table (.csv: id, sequence, and the residues of the sites
-    where only these are modelled) or as one a line (.txt).
+    where only these are modelled) or as one a line (.txt). Texts are written as one a line (.txt; line breaks and control
+    characters within a text become blanks), or exactly as a table (.csv: id, text) or as JSON (.jsonl: id, text).
 
     Args:
         values: what to write.
@@ -171,14 +178,25 @@ def _write_sequences(path: Path, suffix: str, values: np.ndarray, spec: DataSpec
     texts = to_strings(values, spec)
     if suffix == ".csv":
         rows = [ids, texts, *([sites_of(values, spec)] if spec.sites else [])]
-        _write_table(path, ["id", "sequence", "sites"][: len(rows)], zip(*rows, strict=True))
+        head = ["id", "text" if spec.kind == "text" else "sequence", "sites"]
+        _write_table(path, head[: len(rows)], zip(*rows, strict=True))
     elif suffix == ".txt":
-        path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+        path.write_text("".join(f"{_on_one_line(text)}\n" for text in texts), encoding="utf-8")
+    elif suffix == ".jsonl":
+        lines = (
+            json.dumps({"id": name, "text": text}, ensure_ascii=False) for name, text in zip(ids, texts, strict=True)
+        )
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     else:
         with path.open("w", encoding="utf-8") as file:
             for name, text in zip(ids, texts, strict=True):
-                lines = [text[i : i + WRAP] for i in range(0, len(text), WRAP)]
-                file.write("\n".join([f">{name}", *lines]) + "\n")
+                wrapped = [text[i : i + WRAP] for i in range(0, len(text), WRAP)]
+                file.write("\n".join([f">{name}", *wrapped]) + "\n")
+
+
+def _on_one_line(text: str) -> str:
+    """A text without line breaks and control characters, each a blank instead."""
+    return text if text.isprintable() else "".join(" " if unicodedata.category(c) in BREAKS else c for c in text)
 
 
 def _write_table(path: Path, head: Sequence[str], rows: Iterable[Iterable[str]]) -> None:

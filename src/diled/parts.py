@@ -53,6 +53,10 @@ class ArchitectureConfig(Config):
     """Hash of its weights."""
 
 
+TRANSFORMERS = ("transformer", "causal")
+"""Kinds of a decoder that is a transformer."""
+
+
 class NetworkConfig(Config):
     """Encoder and decoder networks: one size dial for each kind."""
 
@@ -84,7 +88,14 @@ class NetworkConfig(Config):
     pace: float = Field(0.1, gt=0)
     """`pretrained`: learning rate of what of it is trained, as a share of that of the other parts."""
     decoder: Literal["mlp", "transformer"] = "mlp"
-    """`pretrained`: the network of the decoder."""
+    """`pretrained`: the network of a decoder that gives all positions at once."""
+    autoregressive: bool | None = None
+    """Of sequences with `transformer` or `pretrained`: whether the decoder is a transformer that writes symbol by symbol, each
+    given those before it. None: of text, yes; of proteins, no."""
+    inject: Literal["both", "embedding", "memory"] = "both"
+    """`autoregressive`: how the code enters the decoder: an offset of every embedding, a memory of every block, or both."""
+    word_dropout: float = Field(0.3, ge=0, lt=1)
+    """`autoregressive`: share of the symbols that is hidden from the decoder in training, so that it listens to the code."""
     architecture: ArchitectureConfig | None = None
     """`pretrained`: filled in from `folder`, and kept with the run, which then needs the folder no more."""
 
@@ -100,18 +111,21 @@ class NetworkConfig(Config):
         of_mlp = {"width", "depth", "activation"}
         of_conv = {"channels", "blocks"}
         of_pretrained = {"folder", "frozen", "pace", "decoder", "architecture"}
+        of_writing = {"autoregressive", "inject", "word_dropout"}
         unused = {
-            "mlp": of_conv | {"heads"} | of_pretrained,
-            "conv": of_mlp | {"heads"} | of_pretrained,
-            "residual": of_mlp | {"blocks", "dropout", "heads"} | of_pretrained,
+            "mlp": of_conv | {"heads"} | of_pretrained | of_writing,
+            "conv": of_mlp | {"heads"} | of_pretrained | of_writing,
+            "residual": of_mlp | {"blocks", "dropout", "heads"} | of_pretrained | of_writing,
             "transformer": of_conv | {"activation"} | of_pretrained,
             "pretrained": of_conv,
             "auto": of_pretrained,
         }[self.kind]
         refuse(self, unused, f"network.kind is '{self.kind}'")
+        if self.autoregressive is False:
+            refuse(self, of_writing - {"autoregressive"}, "network.autoregressive is false")
         if self.kind == "pretrained":
             self._check_pretrained()
-        if self.of_decoder == "transformer" and "width" in self.model_fields_set and self.width % self.heads:
+        if self.of_decoder in TRANSFORMERS and "width" in self.model_fields_set and self.width % self.heads:
             raise ValueError(f"'width' = {self.width}: it must be a multiple of heads = {self.heads}")
         if self.kind != "residual" and self.channels % 8:
             raise ValueError(
@@ -125,12 +139,14 @@ class NetworkConfig(Config):
             raise ValueError("'kind' = pretrained needs 'folder', that of a Hugging Face encoder")
         if self.frozen == "all":
             refuse(self, {"pace"}, "network.frozen is 'all', so nothing of the encoder is trained")
-        if self.decoder == "transformer":
-            refuse(self, {"activation"}, "network.decoder is 'transformer'")
+        if self.of_decoder in TRANSFORMERS:
+            refuse(self, {"activation"}, "the decoder is a transformer")
 
     @property
     def of_decoder(self) -> str:
-        """The kind of the decoder's network."""
+        """The kind of the decoder's network; `causal` where it writes symbol by symbol."""
+        if self.autoregressive:
+            return "causal"
         return self.decoder if self.kind == "pretrained" else self.kind
 
 

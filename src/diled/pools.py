@@ -51,7 +51,8 @@ def source_for(
             f"properties.columns: examples of a pool have no '{columns[0]}' to learn: leave out the pool, or the columns."
         )
     labels = {column: torch.from_numpy(data.train.labels[column]) for column in columns}
-    real = Shuffled(raw_tensor(data.train.values), labels)
+    bucket = config.training.batch_size if data.spec.kind == "text" and not pool.real else None
+    real = Shuffled(raw_tensor(data.train.values), labels, batch=bucket)
     synthetic: Source
     if pool.fresh is not None:
         from diled.synthesizing import fresh
@@ -61,13 +62,13 @@ def source_for(
         synthetic = Fresh(fresh(pool.fresh, config.training.seed, batch, device=device), batch)
         say(f"New examples are drawn from {pool.fresh} while training.")
     elif pool.source is not None:
-        synthetic = Shuffled(raw_tensor(_stored(pool, data, say)))
+        synthetic = Shuffled(raw_tensor(_stored(pool, data, say)), batch=bucket)
     else:
         return real
     if pool.real:
         return Mixed(real, synthetic, pool.real)
     if pool.keep and isinstance(synthetic, Shuffled):
-        return Shuffled(torch.cat([real.values, synthetic.values.to(real.values.dtype)]))
+        return Shuffled(torch.cat([real.values, synthetic.values.to(real.values.dtype)]), batch=bucket)
     return synthetic
 
 

@@ -53,6 +53,24 @@ COLUMNS = {
     "diversity/floor": ("of real data, diversity", ""),
     "nearest_training": ("distance to training", ""),
     "nearest_training/floor": ("of real data, distance", ""),
+    "nats_per_token": ("nats per token", "lower"),
+    "word_perplexity": ("perplexity bound, per word", "lower"),
+    "bleu": ("BLEU", "higher"),
+    "exact_match": ("texts right", "higher"),
+    "bleu_shuffled": ("BLEU, other codes", ""),
+    "active_units": ("active units", ""),
+    "sample_perplexity": ("perplexity of samples", ""),
+    "sample_perplexity/floor": ("of real text", ""),
+    "reverse_perplexity": ("reverse perplexity", "lower"),
+    "reverse_perplexity/floor": ("of real text, reverse", ""),
+    "mauve": ("MAUVE", "higher"),
+    "mauve/floor": ("of real text, MAUVE", ""),
+    "distinct_2": ("distinct pairs", ""),
+    "distinct_2/floor": ("of real text, pairs", ""),
+    "copied": ("copies of training", ""),
+    "copied/floor": ("of real text, copies", ""),
+    "interpolation_perplexity": ("perplexity on the way", ""),
+    "interpolation_mauve": ("MAUVE on the way", "higher"),
     "reconstruction_mse": ("reconstruction MSE", "lower"),
     "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
     "precision": ("precision", "higher"),
@@ -87,6 +105,9 @@ OF_SEQUENCES = (
 )
 """The same of sequences, with the Spearman correlations of properties."""
 
+OF_TEXT = ("bound_nats", "bleu", "sample_perplexity", "sample_perplexity/floor", "mauve", "distinct_2", "train_seconds")
+"""The same of text."""
+
 LAST = ("train_seconds", "parameters")
 """Metrics that every table ends with."""
 
@@ -107,12 +128,17 @@ READING = [
 
 
 SEQUENCES = {
-    "bound_nats": "The bound is an upper bound on -log p(x) of held-out sequences, in nats: lower is better. It is the sum of "
+    "bound_nats": "The bound is an upper bound on -log p(x) of what was held out, in nats: lower is better. It is the sum of "
     "the distortion (what reconstruction costs, given the code) and the rate (what the code costs under the prior).",
     "position_error": "Errors of positions and couplings compare samples with held-out sequences: the mean distance of symbol "
     "frequencies (0 to 2), and 1 minus the correlation of the covariances of all pairs of positions. Read them beside those of "
     "real data in equal number, which no model can be expected to beat.",
     "frechet_samples": "Frechet distances are in the features of a network that was trained on other sequences than the model.",
+    "sample_perplexity": "Samples are judged by a language model that was trained apart, on the same training texts. "
+    "Perplexity near that of real text is the aim: below it a model writes the likeliest texts again and again, which distinct "
+    "pairs and MAUVE show.",
+    "bleu": "BLEU compares texts decoded from their codes with themselves; with the codes of other texts it should fall to "
+    "nearly nothing, else the decoder does not listen.",
     "probe": "Correlations from codes are those of a ridge regression on codes, on held-out sequences.",
     "zero_shot_spearman": "The zero-shot correlation is that of minus the bound with the property, of which no value was used.",
 }
@@ -167,7 +193,7 @@ def compare_models(
         provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
     )
     write_figures(folder / "evaluation.json", found)
-    kept = OF_SEQUENCES if data.spec.sequential else SHORT
+    kept = OF_TEXT if data.spec.kind == "text" else OF_SEQUENCES if data.spec.sequential else SHORT
     short = {
         name: {m: f for m, f in row.items() if m in kept or m.startswith("spearman/")} for name, row in found.items()
     }
@@ -263,10 +289,11 @@ def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
     said = [f"Trained on {len(data.train):,} examples, measured on {len(data.test):,} others."]
     bound = metrics.get("bound_nats")
     if bound is not None and bound.value is not None:
-        bits = bits_per_dimension(bound.value, data)
-        each = metrics.get("nats_per_residue", Measured(None)).value
+        bits = None if data.spec.sequential else bits_per_dimension(bound.value, data)
         per = f", {bits:.3f} bits per dimension" if bits is not None else ""
-        per = f", {each:.3f} nats per residue" if each is not None else per
+        for unit in ("residue", "token"):
+            each = metrics.get(f"nats_per_{unit}", Measured(None)).value
+            per = f", {each:.3f} nats per {unit}" if each is not None else per
         said.append(f"Bound on -log p(x): {bound.value:.1f} nats{per}.")
     return said
 
@@ -304,7 +331,7 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
         }
     return Shown(
         name=name,
-        samples=torch.cat(list(sample_batches(density, draws, seed=seed, mean=not data.spec.sequential))).numpy(),
+        samples=torch.cat(list(sample_batches(density, draws, seed=seed, mean=data.spec.kind != "protein"))).numpy(),
         class_names=[] if labels is None else data.spec.labels.get(labels[0], []),
         log=Log(run).read() if run is not None else [],
         seconds=model.provenance.get("train_seconds"),
@@ -317,7 +344,8 @@ def usage(run: Path, data: Data, metrics: Mapping[str, Measured] | None = None, 
     """Five lines of Python that use a run, fewer where the metrics say that there is no bound, or where there are no codes."""
     bound = metrics is None or metrics.get("bound_nats", Measured(None)).value is not None
     run = run.relative_to(Path.cwd()) if run.is_absolute() and run.is_relative_to(Path.cwd()) else run
-    name, values = ("sequences", "symbols") if data.spec.sequential else ("images", "raw values")
+    known = {"text": ("texts", "tokens"), "protein": ("sequences", "symbols")}
+    name, values = known.get(data.spec.kind, ("images", "raw values"))
     lines = [
         "import diled\n",
         f'model = diled.load("{run}")',
@@ -325,7 +353,7 @@ def usage(run: Path, data: Data, metrics: Mapping[str, Measured] | None = None, 
         + f"# {('16', *map(str, data.spec.shape))} {values}".replace("'", ""),
     ]
     if data.spec.sequential:
-        lines.append("print(model.strings(sequences))           # as text")
+        lines.append(f"print(model.strings({name}))".ljust(42) + "# as text")
     if codes:
         lines += [
             f"codes = model.encode({name})".ljust(42) + "# (16, d)",

@@ -20,7 +20,18 @@ from torch import Tensor
 
 from diled.api import NoBound, Noise, normal_noise, sum_dims
 
-__all__ = ["END", "TokenSequence", "cut", "lengths", "pick", "scored", "token_nll"]
+__all__ = [
+    "END",
+    "TokenSequence",
+    "check_rows",
+    "cut",
+    "lengths",
+    "pick",
+    "scored",
+    "token_nll",
+    "trimmed",
+    "wide",
+]
 
 END = 0
 """The number that ends a sequence and fills its row."""
@@ -40,6 +51,23 @@ def scored(x: Tensor) -> Tensor:
 def cut(x: Tensor) -> Tensor:
     """The same rows with ends only after the first end."""
     return x * (x != END).long().cumprod(1).to(x.dtype)
+
+
+def trimmed(x: Tensor) -> Tensor:
+    """The columns of rows (B, L) that any of them needs, its first end included: what follows is ends alone."""
+    return x[:, : min(x.shape[1], int(lengths(x).max()) + 1)]
+
+
+def check_rows(x: Tensor, symbols: int) -> None:
+    """Refuse what is no row of symbols with ends only at its end.
+
+    Raises:
+        NoBound: such rows have no probability.
+    """
+    if x.is_floating_point() or bool((x < 0).any()) or bool((x >= symbols).any()):
+        raise NoBound(f"These are no rows of whole numbers from 0 to {symbols - 1}, so they have no probability here.")
+    if not torch.equal(cut(x), x):
+        raise NoBound("A sequence goes on after its end, and so has no probability here.")
 
 
 def wide(logits: Tensor) -> Tensor:
@@ -123,8 +151,4 @@ class TokenSequence:
 
     def check(self, x: Tensor) -> None:
         """Refuse what is no row of symbols with ends only at its end."""
-        size = self.logits.shape[2]
-        if x.is_floating_point() or bool((x < 0).any()) or bool((x >= size).any()):
-            raise NoBound(f"These are no rows of whole numbers from 0 to {size - 1}, so they have no probability here.")
-        if not torch.equal(cut(x), x):
-            raise NoBound("A sequence goes on after its end, and so has no probability here.")
+        check_rows(x, self.logits.shape[2])

@@ -280,7 +280,9 @@ def check_same_data(data: Data, spec: DataSpec, where: str) -> None:
     Raises:
         DiledError: with what differs.
     """
-    for key in ("shape", "levels", "binarize", "low", "high", "symbols", "sites", "background"):
+    if data.spec.tokenizer != spec.tokenizer and "text" == data.spec.kind == spec.kind:
+        raise DiledError(f"{where} was trained with another tokenizer than that of {data.name}.")
+    for key in ("kind", "shape", "levels", "binarize", "low", "high", "symbols", "sites", "background"):
         mine, theirs = getattr(data.spec, key), getattr(spec, key)
         if mine != theirs:
             raise DiledError(f"{where} was trained on other data: {key} is {theirs} there and {mine} in {data.name}.")

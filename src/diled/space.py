@@ -19,7 +19,7 @@ __all__ = ["log_unit", "raw_tensor", "to_space"]
 
 
 def raw_tensor(values: np.ndarray) -> Tensor:
-    """Raw values as a tensor that torch can index: uint8 and float32 as they are, uint16 as int32."""
+    """Raw values as a tensor that torch can index: uint8, int32 and float32 as they are, uint16 as int32."""
     if values.dtype == np.uint16:
         values = values.astype(np.int32)
     if not values.flags.writeable:

@@ -1,4 +1,4 @@
-"""Data of any kind as three splits of raw values: folders of images, Parquet, arrays, sequences and named sets. NumPy only.
+"""Data of any kind as three splits of raw values: folders of images, Parquet, arrays, proteins, text, named sets. NumPy only.
 
     source -> open_data -> Data(train, validation, test, spec) ; to_model(values, spec) -> [-1, 1] ; from_model is its inverse
 
@@ -10,8 +10,12 @@
 | `lists.py` | lists of numbers in Parquet files |
 | `images.py` `pixels.py` | headers and pixels of image files; channels, depth and size |
 | `splits.py` `labels.py` | the division into splits; classes and real-valued labels |
-| `proteins.py` | the alphabet; texts as rows of numbers and back |
-| `sequence_files.py` `sequence_splits.py` | FASTA and tables of sequences; clusters, mutations and overlaps |
+| `proteins.py` `text.py` `strings.py` | the alphabet of proteins, the tokens of text; strings as rows of numbers and back |
+| `tables.py` `records.py` `faults.py` | lines and tables in files; their records, ids and splits; what has a fault |
+| `sequence_sources.py` | whether these hold proteins or text |
+| `sequence_files.py` `text_files.py` | FASTA and columns of proteins; columns of text, and its tokenizer |
+| `sequence_splits.py` | clusters, mutations, repeated texts and overlaps |
+| `known_texts.py` `grammar.py` | named sets of sentences; a grammar that makes some |
 | `scale.py` | the measure, and model space |
 | `examples.py` `sequence_examples.py` | what a user hands to a trained model |
 | `cache.py` | decoded arrays of the named sets |
@@ -22,9 +26,9 @@ from diled._callable import make_callable
 from diled.data.examples import read_examples, read_named_examples
 from diled.data.known import known_sets
 from diled.data.opening import open_data
-from diled.data.proteins import from_strings, to_strings
 from diled.data.scale import from_model, to_model, to_pil
 from diled.data.splits import Data, Split
+from diled.data.strings import from_strings, to_strings
 
 __all__ = [
     "Data",

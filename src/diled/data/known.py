@@ -1,8 +1,8 @@
 """Data sets with a name: `digits` comes with scikit-learn; `mnist`, `fashion-mnist` and `cifar10` from files or the Hub.
 
 Files are looked for as `{name}-train*.parquet` and `{name}-test*.parquet` in the folder that the environment variable
-`DILED_DATA` names. Where they are not there, the optional package `datasets` downloads the set. The sets of proteins are
-tables there, and are not downloaded.
+`DILED_DATA` names. Where they are not there, the optional package `datasets` downloads the set. The sets of proteins and of
+sentences are tables there, and are not downloaded; `sentences` is made by a grammar.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import numpy as np
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.cache import cached, file_key
 from diled.data.images import ImageItem, header, in_threads, read_all, target_kind
+from diled.data.known_texts import TEXTS, find_texts
 from diled.data.parquet import class_names, parquet_part, table_part
-from diled.data.sequence_files import found_of, read_records
+from diled.data.sequence_files import found_of
+from diled.data.sequence_sources import read_records
 from diled.data.splits import Found, Part
 from diled.errors import DataError
 
@@ -83,6 +85,7 @@ KNOWN = {
         sequence={"column": "sequence", "split_column": "relso_split"},
         labels=("log_fluorescence",),
     ),
+    **{name: Known(description, tables=tables) for name, (description, tables, _) in TEXTS.items()},
 }
 # The customary split of the 60,000 or 50,000 training images.
 _VALIDATION_COUNT = 5000
@@ -94,6 +97,8 @@ def known_sets() -> list[tuple[str, str, str]]:
     for name, known in KNOWN.items():
         if name == "digits":
             where = "comes with scikit-learn"
+        elif name == "sentences":
+            where = "made by diled"
         elif known.tables:
             there = all(path is not None for path in _tables(name).values())
             where = f"found in {os.environ['DILED_DATA']}" if there else _advice(name)
@@ -106,14 +111,19 @@ def known_sets() -> list[tuple[str, str, str]]:
 
 
 def find_known(name: str, preprocess: PreprocessConfig = PreprocessConfig()) -> Found:  # noqa: B008 (frozen)
-    """The named set with its official training and test split: images as (N, C, H, W) uint8, sequences as (N, L).
+    """The named set with its official training and test split: images as (N, C, H, W) uint8, proteins as (N, L),
+    texts as (N, 2).
 
     Raises:
         DataError: its files are not in `DILED_DATA`, and `datasets` is not installed or cannot download it.
     """
     if name == "digits":
         return _digits()
+    if name in TEXTS:
+        _only(name, "text", preprocess)
+        return find_texts(name, _present(name), preprocess)
     if KNOWN[name].tables:
+        _only(name, "protein", preprocess)
         return _proteins(name, preprocess)
     classes: dict[str, list[str]] = {}
     parts = {}
@@ -126,21 +136,37 @@ def find_known(name: str, preprocess: PreprocessConfig = PreprocessConfig()) -> 
 
 def _proteins(name: str, preprocess: PreprocessConfig) -> Found:
     """A set of sequences, with its own columns and splits where the user says nothing of them."""
-    known, paths = KNOWN[name], _tables(name)
+    known, paths = KNOWN[name], _present(name)
     given = preprocess.sequence.model_dump(exclude_defaults=True)  # a saved run names every value
     own = dict(known.sequence)
     if given.get("split", "auto") not in ("auto", "column"):
         own.pop("split_column", None)
     config = SequenceConfig(**own | given)
-    records = {}
-    for split, path in paths.items():
-        if path is None:
-            raise DataError(f"The data set '{name}' is not on this machine: {_advice(name)}.")
-        records[split] = read_records([path], config)
+    records = {split: read_records([path], config, "protein")[0] for split, path in paths.items()}
     found = found_of(records, name, preprocess.model_copy(update={"sequence": config}))
     for part in found.parts.values():
         part.columns = {column: part.columns[column] for column in known.labels}
     return found
+
+
+def _only(name: str, kind: str, preprocess: PreprocessConfig) -> None:
+    """Refuse another kind than that of a named set."""
+    if preprocess.sequence.kind not in ("auto", kind):
+        raise DataError(
+            f"The data set '{name}' holds {kind}, not {preprocess.sequence.kind} (preprocess.sequence.kind)."
+        )
+
+
+def _present(name: str) -> dict[str, Path]:
+    """The files of a set of sequences.
+
+    Raises:
+        DataError: one is missing.
+    """
+    paths = {split: path for split, path in _tables(name).items() if path is not None}
+    if len(paths) < len(KNOWN[name].tables):
+        raise DataError(f"The data set '{name}' is not on this machine: {_advice(name)}.")
+    return paths
 
 
 def _tables(name: str) -> dict[str, Path | None]:
@@ -151,7 +177,8 @@ def _tables(name: str) -> dict[str, Path | None]:
 
 
 def _advice(name: str) -> str:
-    return f"set DILED_DATA to a folder with {' and '.join(KNOWN[name].tables.values())}"
+    *others, last = KNOWN[name].tables.values()
+    return f"set DILED_DATA to a folder with {', '.join(others)}{' and ' if others else ''}{last}"
 
 
 def _digits() -> Found:

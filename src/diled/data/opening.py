@@ -2,7 +2,8 @@
 
     source -> Found (parts, labels)  -> headers: one kind, one size -> divide -> decode, resize -> levels, scale -> Data
 
-The division comes before decoding, so that only the final arrays are ever held, each once.
+The division comes before decoding, so that only the final arrays are ever held, each once, and before texts become tokens, so
+that the tokenizer is trained on training texts alone.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from diled.data.images import (
 )
 from diled.data.labels import encode_labels
 from diled.data.pixels import as_channels, fit, size_text
-from diled.data.scale import measure
+from diled.data.scale import measure, raw_dtype
 from diled.data.sequence_splits import divide_sequences
 from diled.data.sources import find
 from diled.data.splits import Data, Found, Part, Split, divide
+from diled.data.text_files import tokenize
 from diled.errors import DataError
 
 __all__ = ["open_data"]
@@ -62,9 +64,10 @@ def open_data(
     Arguments:
         source: a known name (`digits`, `mnist`, ..., see `known_sets`; it goes before a folder of that name), a folder of
             images, a Parquet file or a folder of them, `.npy` or `.npz` (see `diled.data.arrays` for which axis is what),
-            protein sequences in FASTA or in a table (`.csv`, `.tsv`, Parquet) or a folder of these, an array (N, ...), or
-            a list of image paths, Pillow images, arrays or sequences.
-        preprocess: size, channels, splits, labels, and what to do with unreadable files and records.
+            protein sequences in FASTA, or sequences or text in a table (`.csv`, `.tsv`, `.jsonl`, Parquet) or one a line
+            (`.txt`), or a folder of these, an array (N, ...), or a list of image paths, Pillow images, arrays, sequences
+            or texts.
+        preprocess: size, channels, splits, labels, tokenizer, and what to do with unreadable files and records.
         seed: of the division and of `preprocess.limit`. It is apart from the training seed: keep it, so that an example
             of the test set stays one.
 
@@ -78,17 +81,21 @@ def open_data(
     """
     found = find(source, preprocess)
     encoded = isinstance(next(iter(found.parts.values())).examples, list)
+    words = found.kind == "text" and found.stated is None  # stored rows of tokens state theirs
     if encoded:
         pictures = _survey(found, preprocess)
         integer = pictures.kind != "F"
     else:
-        integer = _prepare(found, preprocess)
+        integer = _checked(found, preprocess) if words else _prepare(found, preprocess)
     columns, classes, notes = encode_labels(found.parts, found.classes, preprocess.label_column, found.name)
     for split, part in found.parts.items():
         part.columns = columns[split]
     found.notes += notes
-    parts, notes = (divide_sequences if found.kind == "protein" else divide)(found, preprocess, seed)
+    parts, notes = (divide_sequences if found.kind in ("protein", "text") else divide)(found, preprocess, seed)
     found.notes += notes
+    if words:
+        found.stated, notes = tokenize(parts, found.name, preprocess)
+        found.notes += notes
     found.parts.clear()  # so that popping frees each part once it is decoded
     splits = {}
     for name in list(parts):
@@ -201,15 +208,15 @@ def _prepare(found: Found, preprocess: PreprocessConfig) -> bool:
     integer = all(np.issubdtype(array.dtype, np.integer) for array in arrays)
     low, high = min(int(a.min()) for a in arrays) if integer else 0, max(int(a.max()) for a in arrays) if integer else 0
     dtype: type[np.generic] = np.float32
-    if integer and low >= 0 and high <= 65535:
+    if found.stated is not None and found.stated.sequential:
+        dtype = raw_dtype(found.stated)
+    elif integer and low >= 0 and high <= 65535:
         dtype = np.uint8 if high <= 255 else np.uint16
     elif integer and max(-low, high) > 2**24:
         found.notes.append("Whole numbers beyond 16,777,216 lose their last digits in 32-bit floating point.")
     for part in found.parts.values():
         part.examples = np.asarray(part.examples).astype(dtype, copy=False)
-    if found.kind != "image" and (preprocess.size is not None or preprocess.channels != "auto"):
-        what = "size" if preprocess.size is not None else "channels"
-        raise DataError(f"--preprocess.{what} is for images, and {found.name} holds {found.kind}s.")
+    _checked(found, preprocess)
     if found.kind == "image":
         _size(Counter({arrays[0].shape[-2:]: sum(len(array) for array in arrays)}), preprocess, found)
         channels = _CHANNELS.get(preprocess.channels, int(arrays[0].shape[1]))
@@ -217,6 +224,15 @@ def _prepare(found: Found, preprocess: PreprocessConfig) -> bool:
             as_channels(arrays[0][:1], channels)  # refuses before anything is divided
             found.notes.append(f"{arrays[0].shape[1]} channels became {channels} ({preprocess.channels}).")
     return integer
+
+
+def _checked(found: Found, preprocess: PreprocessConfig) -> bool:
+    """Refuse options of images for what are none; true, since what stays as it is has whole numbers."""
+    if found.kind != "image" and (preprocess.size is not None or preprocess.channels != "auto"):
+        what = "size" if preprocess.size is not None else "channels"
+        held = "text" if found.kind == "text" else f"{found.kind}s"
+        raise DataError(f"--preprocess.{what} is for images, and {found.name} holds {held}.")
+    return True
 
 
 def _converted(part: Part, found: Found, preprocess: PreprocessConfig) -> Split:
@@ -270,7 +286,9 @@ def _spec(
         mode=mode,
         size_policy="exact" if preprocess.size is None else preprocess.size_policy,
         labels=classes,
-        **{} if found.stated is None else {k: getattr(found.stated, k) for k in ("symbols", "background", "sites")},
+        **{}
+        if found.stated is None
+        else {k: getattr(found.stated, k) for k in ("symbols", "background", "sites", "tokenizer")},
     )
 
 

@@ -10,13 +10,14 @@ residues and the background holds the rest.
 from __future__ import annotations
 
 import string
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig
+from diled.data.faults import Kept, short
+from diled.data.scale import symbol_rows
 from diled.errors import DataError
 
 __all__ = [
@@ -91,7 +92,7 @@ def to_strings(values: np.ndarray, spec: DataSpec) -> list[str]:
     Raises:
         DataError: the data are no sequences, or the rows no rows of theirs.
     """
-    rows = _rows(values, spec)
+    rows = symbol_rows(values, spec)
     if spec.background is None:
         return decode(rows, spec.symbols)
     whole = list(spec.background)
@@ -105,20 +106,8 @@ def to_strings(values: np.ndarray, spec: DataSpec) -> list[str]:
 
 def sites_of(values: np.ndarray, spec: DataSpec) -> list[str]:
     """The symbols at the modelled positions alone, with gaps behind the end where these are sites of a background."""
-    texts = decode(_rows(values, spec), spec.symbols)
+    texts = decode(symbol_rows(values, spec), spec.symbols)
     return [text.ljust(spec.numel, "-") for text in texts] if spec.sites else texts
-
-
-def _rows(values: np.ndarray, spec: DataSpec) -> np.ndarray:
-    """Rows (N, L) of any number of axes before the last."""
-    values = np.asarray(values)
-    if not spec.sequential:
-        raise DataError(f"Only sequences are written as text, and these data are {spec.kind}s.")
-    if values.ndim == 0 or values.shape[-1] != spec.numel:
-        raise DataError(f"Rows of {spec.numel} numbers are wanted; these have the shape {values.shape}.")
-    if values.dtype.kind not in "iu" or (values.size and (values.min() < 0 or values.max() >= len(spec.symbols))):
-        raise DataError(f"Sequences are whole numbers from 0 to {len(spec.symbols) - 1}; these are not.")
-    return values.reshape(-1, spec.numel)
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -223,7 +212,7 @@ def from_strings(
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not spec.sequential:
         raise DataError(f"The data are {spec.kind}s of shape {spec.shape}, not sequences.")
-    where = places or [f"Sequence {i + 1} ('{_short(text)}')" for i, text in enumerate(texts)]
+    where = places or [f"Sequence {i + 1} ('{short(text)}')" for i, text in enumerate(texts)]
     cleaned = clean(texts, symbols=spec.symbols, padding=padding, convert=convert)
     if cleaned.faults:
         i, fault = next(iter(cleaned.faults.items()))
@@ -267,10 +256,6 @@ def _at_sites(text: str, spec: DataSpec, place: str) -> str:
     return "".join(text[site] for site in spec.sites)
 
 
-def _short(text: str, most: int = 24) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
 # Preparing for training -----------------------------------------------------------------------------------------------
 
 
@@ -291,38 +276,13 @@ class Ready:
     notes: list[str]
 
 
-class _Kept:
-    """Records without fault so far: their texts, and which they are."""
-
-    def __init__(self, texts: Sequence[str], places: Sequence[str], skip: bool) -> None:
-        self.texts, self.places, self.skip = list(texts), places, skip
-        self.rows = list(range(len(self.texts)))
-        self.faults: list[str] = []
-
-    def drop(self, faults: dict[int, str]) -> None:
-        """Leave records out, by their place among those that are left, or stop at the first."""
-        if not faults:
-            return
-        named = [f"{self.places[self.rows[i]]} {fault}" for i, fault in sorted(faults.items())]
-        if not self.skip:
-            others = ", ".join(self.places[self.rows[i]] for i in sorted(faults)[1:5])
-            more = f" ({len(named) - 1:,} more: {others}{', ...' if len(named) > 5 else ''})" if len(named) > 1 else ""
-            raise DataError(f"{named[0]}{more}. To leave out what cannot be read: --preprocess.on_error skip.")
-        self.faults += named
-        self.texts = [text for i, text in enumerate(self.texts) if i not in faults]
-        self.rows = [row for i, row in enumerate(self.rows) if i not in faults]
-
-    @property
-    def lengths(self) -> Counter[int]:
-        return Counter(map(len, self.texts))
-
-
 def prepare(
     texts: Sequence[str],
     places: Sequence[str],
     name: str,
     preprocess: PreprocessConfig,
     background: str | None = None,
+    faults: Mapping[int, str] | None = None,
 ) -> Ready:
     """Texts of all splits together, cleaned, brought to one length and encoded.
 
@@ -334,14 +294,15 @@ def prepare(
         name: of the source.
         preprocess: what to do with faults, and `sequence`.
         background: the whole sequence around `preprocess.sequence.sites`, where it is given.
+        faults: record -> what was wrong with it in its file.
 
     Raises:
         DataError: a record has a fault, or none is left.
     """
     config = preprocess.sequence
     cleaned = clean(texts, padding=config.padding)
-    kept = _Kept(cleaned.texts, places, preprocess.on_error == "skip")
-    kept.drop(cleaned.faults)
+    kept = Kept(cleaned.texts, places, preprocess.on_error == "skip")
+    kept.drop(cleaned.faults | dict(faults or {}))
     notes = cleaned.notes + _gaps(kept)
     kept.drop({i: "is empty" for i, text in enumerate(kept.texts) if not text})
     if not kept.texts:
@@ -358,9 +319,7 @@ def prepare(
             if not kept.texts:
                 raise DataError(f"Every sequence of {name} is longer than {most:,} symbols.")
         spec = protein_spec(most or max(kept.lengths))
-    if kept.faults:
-        some = "; ".join(kept.faults[:5]) + ("; ..." if len(kept.faults) > 5 else "")
-        notes.append(f"{len(kept.faults):,} of {len(texts):,} records were left out: {some}.")
+    notes += kept.notes()
     low, high = min(kept.lengths), max(kept.lengths)
     size = f"{high}" if low == high else f"{low} to {high}"
     what = "sites" if config.sites else "symbols"
@@ -368,7 +327,7 @@ def prepare(
     return Ready(encode(kept.texts, spec.numel), np.array(kept.rows, np.int64), spec, notes)
 
 
-def _gaps(kept: _Kept) -> list[str]:
+def _gaps(kept: Kept) -> list[str]:
     """Remove gaps, in place, unless the sequences are an alignment."""
     some = sum("-" in text for text in kept.texts)
     if not some:
@@ -387,7 +346,7 @@ def _nucleotides(texts: list[str]) -> list[str]:
     return ["All sequences consist of A, C, G and T alone: if these are nucleotides, they are read as amino acids."]
 
 
-def _cut_out(kept: _Kept, name: str, given: tuple[int, ...], background: str | None) -> DataSpec:
+def _cut_out(kept: Kept, name: str, given: tuple[int, ...], background: str | None) -> DataSpec:
     """Reduce whole sequences to some sites, in place, after checking that they agree elsewhere."""
     length, sites = kept.lengths.most_common(1)[0][0], np.array(given) - 1
     whole = length if background is None else len(background)

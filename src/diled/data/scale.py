@@ -16,7 +16,7 @@ from PIL import Image
 from diled.config import DataSpec
 from diled.errors import DataError
 
-__all__ = ["from_model", "measure", "raw_dtype", "to_model", "to_pil"]
+__all__ = ["from_model", "measure", "raw_dtype", "symbol_rows", "to_model", "to_pil"]
 
 
 def to_model(values: np.ndarray, spec: DataSpec, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -56,13 +56,34 @@ def from_model(x: np.ndarray, spec: DataSpec) -> np.ndarray:
 
 
 def raw_dtype(spec: DataSpec) -> type[np.generic]:
-    """The type of raw values: the smallest unsigned one that holds all grey levels exactly, else float32."""
+    """The type of raw values: the smallest unsigned one that holds all grey levels exactly, else float32.
+
+    Symbols that two bytes cannot count are int32.
+    """
     if spec.levels is None or spec.binarize != "none":
         return np.float32
+    if spec.sequential and spec.high > 65535:
+        return np.int32
     step = (spec.high - spec.low) / (spec.levels - 1)
     if spec.low < 0 or spec.high > 65535 or not (float(spec.low).is_integer() and step.is_integer()):
         return np.float32
     return np.uint8 if spec.high <= 255 else np.uint16
+
+
+def symbol_rows(values: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Rows (N, L) of symbols, of any number of axes before the last, after a check.
+
+    Raises:
+        DataError: the data are no sequences, or the rows no rows of theirs.
+    """
+    values = np.asarray(values)
+    if not spec.sequential:
+        raise DataError(f"Only sequences are written as text, and these data are {spec.kind}s.")
+    if values.ndim == 0 or values.shape[-1] != spec.numel:
+        raise DataError(f"Rows of {spec.numel} numbers are wanted; these have the shape {values.shape}.")
+    if values.dtype.kind not in "iu" or (values.size and (values.min() < 0 or values.max() >= len(spec.symbols))):
+        raise DataError(f"Sequences are whole numbers from 0 to {len(spec.symbols) - 1}; these are not.")
+    return values.reshape(-1, spec.numel)
 
 
 def to_pil(values: np.ndarray, spec: DataSpec) -> Image.Image:

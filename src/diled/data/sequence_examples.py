@@ -1,8 +1,9 @@
 """What a user hands to a trained model of sequences, as rows of numbers, or a clear refusal.
 
-    "ACDY", a file, a folder, numbers (N, L), or a list of these  ->  (N, L) uint8 and a name for each
+    "ACDY", "good food", a file, a folder, numbers (N, L), or a list of these  ->  (N, L) and a name for each
 
-A text that is the path of something goes for the path.
+What is the path of something goes for the path. Where nothing is there, residues with "/" or the ending of a file are a path
+that is wrong; words are a text, unless they end like a file that is read and have no spaces.
 """
 
 from __future__ import annotations
@@ -16,25 +17,32 @@ from PIL import Image
 from diled.config import DataSpec, SequenceConfig
 from diled.data.arrays import examples_in, numeric
 from diled.data.images import EXTENSIONS
-from diled.data.proteins import from_strings
-from diled.data.sequence_files import SEQUENCES, is_sequence_file, read_records, sequence_files
+from diled.data.scale import raw_dtype
+from diled.data.sequence_sources import (
+    PATHS,
+    SEQUENCES,
+    Kind,
+    is_sequence_file,
+    looks_like_path,
+    read_records,
+    sequences_below,
+)
+from diled.data.strings import from_strings
 from diled.errors import DataError
 
 __all__ = ["read_named_sequences"]
 
 ARRAYS = (".npy", ".npz")
-FILES = (*ARRAYS, ".parquet", ".pq", ".txt")
-"""Other files that hold sequences, or rows of numbers."""
 
 
 def read_named_sequences(
     inputs: Any, spec: DataSpec, *, convert: bool = False, column: str | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """Rows (N, L) uint8 of the model's symbols, and a name for each.
+    """Rows (N, L) of the model's symbols, and a name for each.
 
     Args:
-        inputs: a sequence, a path (FASTA, `.csv`, `.tsv`, `.txt` with one in each line, Parquet, `.npy`, `.npz`, a folder),
-            an array of text or of whole numbers, or a list of any of these.
+        inputs: a sequence or text, a path (FASTA, `.csv`, `.tsv`, `.jsonl`, `.txt` with one in each line, Parquet, `.npy`,
+            `.npz`, a folder), an array of text or of whole numbers, or a list of any of these.
         spec: what the model was trained on.
         convert: read what is no amino acid as X, and cut what is too long.
         column: of tables; None: as in training data.
@@ -45,16 +53,16 @@ def read_named_sequences(
     if isinstance(inputs, (list, tuple)) and not len(inputs):
         raise DataError("The list of examples is empty.")
     if isinstance(inputs, (list, tuple)) and not all(np.isscalar(one) and not isinstance(one, str) for one in inputs):
-        if all(isinstance(one, str) and not _is_path(one) for one in inputs):
+        if all(isinstance(one, str) and not _is_path(one, spec) for one in inputs):
             return from_strings(inputs, spec, convert=convert), [str(i) for i in range(len(inputs))]
         if any(isinstance(one, (str, Path, Image.Image)) or hasattr(one, "__array__") for one in inputs):
             each = [read_named_sequences(one, spec, convert=convert, column=column) for one in inputs]
             names = [name for _, names in each for name in names]
-            files = any(isinstance(one, (str, Path)) and _is_path(one) for one in inputs)
+            files = any(isinstance(one, (str, Path)) and _is_path(one, spec) for one in inputs)
             return np.concatenate([rows for rows, _ in each]), names if files else [str(i) for i in range(len(names))]
     if isinstance(inputs, Image.Image):
         raise DataError(f"The model reads {_wanted(spec)}; the input is an image.")
-    if isinstance(inputs, Path) or (isinstance(inputs, str) and _is_path(inputs)):
+    if isinstance(inputs, Path) or (isinstance(inputs, str) and _is_path(inputs, spec)):
         return _from_path(Path(inputs).expanduser(), spec, convert, column)
     if isinstance(inputs, str):
         return from_strings([inputs], spec, convert=convert), ["0"]
@@ -70,17 +78,13 @@ def read_named_sequences(
     return rows, [str(i) for i in range(len(rows))]
 
 
-def _is_path(given: str | Path) -> bool:
-    """Whether a text is a path: it has a folder or an ending that is read, or is there."""
+def _is_path(given: str | Path, spec: DataSpec) -> bool:
+    """Whether a string, or a path, is meant as a path."""
     text = str(given)
-    if not text:
-        return False
-    if "/" in text or text.lower().removesuffix(".gz").endswith((*SEQUENCES, *FILES, *EXTENSIONS)):
-        return True
-    try:
-        return Path(text).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # too long for a name, or '~someone' who does not exist
-        return False
+    if spec.kind == "text":
+        return isinstance(given, Path) or looks_like_path(text)
+    named = "/" in text or text.lower().removesuffix(".gz").endswith(PATHS)
+    return bool(text) and (named or looks_like_path(text))
 
 
 def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) -> tuple[np.ndarray, list[str]]:
@@ -90,7 +94,7 @@ def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) ->
     path = existing(path)
     suffix = path.suffix.lower()
     if path.is_dir():
-        files = sequence_files(path)
+        files = sequences_below(path)
         if not files:
             raise DataError(f"The folder {path} holds no files of sequences ({' '.join(SEQUENCES)}, .parquet).")
     elif suffix in ARRAYS:
@@ -100,10 +104,13 @@ def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) ->
     elif suffix in EXTENSIONS:
         raise DataError(f"The model reads {_wanted(spec)}; {path} is an image.")
     else:
-        if not is_sequence_file(path) and suffix != ".txt":
+        if not is_sequence_file(path):
             check_file(path)
         files = [path]
-    records = read_records(files, SequenceConfig(kind="protein", column=column))
+    kind: Kind = "text" if spec.kind == "text" else "protein"
+    records, _ = read_records(files, SequenceConfig(kind=kind, column=column), kind)
+    for i, fault in records.faults.items():
+        raise DataError(f"{records.places[i]} {fault}.")
     return from_strings(records.texts, spec, places=records.places, convert=convert), records.ids
 
 
@@ -119,7 +126,7 @@ def _rows(values: np.ndarray, spec: DataSpec, name: str) -> np.ndarray:
         raise DataError(
             f"The model reads whole numbers from 0 to {len(spec.symbols) - 1} as symbols; {name} has others."
         )
-    rows = np.zeros((len(values), spec.numel), np.uint8)
+    rows = np.zeros((len(values), spec.numel), raw_dtype(spec))
     rows[:, : values.shape[1]] = values
     after = (rows[:, :-1] == 0) & (rows[:, 1:] != 0)
     if after.any():
@@ -128,6 +135,8 @@ def _rows(values: np.ndarray, spec: DataSpec, name: str) -> np.ndarray:
 
 
 def _wanted(spec: DataSpec) -> str:
+    if spec.kind == "text":
+        return f"texts of at most {spec.numel:,} tokens"
     if spec.background is not None:
         return f"protein sequences of {len(spec.background):,} residues, or of their {len(spec.sites)} sites"
     return f"protein sequences of at most {spec.numel:,} symbols"

@@ -1,4 +1,4 @@
-"""Divisions of sequences: by likeness, and by the number of mutations; and what test shares with training.
+"""Divisions of sequences: by likeness, by the number of mutations, or text by text; and what test shares with training.
 
     identity(x, y) = max over c of ( sum_{i < c} [x_i = y_i] + sum_{i >= c} [x_i = y_{i+d}] ) / |y|,      d = |y| - |x| >= 0
 
@@ -12,12 +12,15 @@ Reference: Li and Godzik 2006 (Bioinformatics 22, 1658).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from diled.config import PreprocessConfig
 from diled.data.proteins import consensus, encode
-from diled.data.sequence_files import joined, one_sequence
-from diled.data.splits import SPLITS, Found, Part, divide, some
+from diled.data.records import joined
+from diled.data.sequence_files import one_sequence
+from diled.data.splits import MIN_EXAMPLES, SPLITS, Found, Part, divide, limited, some
 from diled.errors import DataError
 
 __all__ = ["clusters", "divide_sequences", "identities", "mutations"]
@@ -39,8 +42,50 @@ def divide_sequences(found: Found, preprocess: PreprocessConfig, seed: int = 0) 
         found.parts = _by_clusters(found, preprocess, seed)
     elif config.split == "mutations":
         found.parts = _by_mutations(found, preprocess)
-    parts, notes = divide(found, preprocess, seed)
-    return parts, notes + _overlap(parts, found.name, config.overlap == "drop")
+    parts, notes = (_by_text if found.kind == "text" else divide)(found, preprocess, seed)
+    return parts, notes + _overlap(parts, found, config.overlap == "drop")
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+
+def _by_text(found: Found, preprocess: PreprocessConfig, seed: int) -> tuple[dict[str, Part], list[str]]:
+    """As `divide`, but what is drawn are different texts, so that all repeats of one are in the same split."""
+    name = "all" if "all" in found.parts else "train"
+    whole = found.parts.get(name)
+    if whole is None or {"validation", "test"} <= set(found.parts):
+        return divide(found, preprocess, seed)
+    _, first, group = np.unique(keys_of(whole), return_index=True, return_inverse=True)
+    if len(first) == len(whole):
+        return divide(found, preprocess, seed)
+    if len(first) < MIN_EXAMPLES:
+        raise DataError(
+            f"{found.name} has only {len(first):,} different of {len(whole):,} texts: at least {MIN_EXAMPLES} are needed to "
+            "train, select and test a model."
+        )
+    rows = np.sort(first)
+    once = replace(found, parts=found.parts | {name: Part(rows, [""] * len(rows))})
+    drawn, notes = divide(once, preprocess.model_copy(update={"limit": None}), seed)
+    parts = dict(found.parts)
+    for split in ("train", "validation", "test"):
+        if split not in parts or split == name:
+            parts[split] = whole.take(np.flatnonzero(np.isin(group, group[np.asarray(drawn[split].examples)])))
+    parts.pop("all", None)
+    notes.insert(
+        0,
+        f"{len(whole) - len(rows):,} of {len(whole):,} texts repeat another one: all repeats of a text are in one split, and "
+        "count as one example there.",
+    )
+    parts["train"] = limited(parts["train"], preprocess.limit, seed, notes)
+    return parts, notes
+
+
+def keys_of(part: Part) -> np.ndarray:
+    """What tells the sequences of a part apart, (N,): the texts, or the bytes of their rows."""
+    rows = np.asarray(part.examples)
+    out = np.empty(len(rows), object)
+    out[:] = rows[:, 0] if rows.dtype == object else [row.tobytes() for row in rows]
+    return out
 
 
 # Clusters -------------------------------------------------------------------------------------------------------------
@@ -196,29 +241,30 @@ def _parent(found: Found, values: np.ndarray, preprocess: PreprocessConfig) -> n
 # Overlap --------------------------------------------------------------------------------------------------------------
 
 
-def _overlap(parts: dict[str, Part], name: str, drop: bool) -> list[str]:
+def _overlap(parts: dict[str, Part], found: Found, drop: bool) -> list[str]:
     """Notes on sequences that occur twice; those of validation and test that are known from training leave where wanted.
 
     What test is compared with includes validation, since a model is chosen by it.
     """
-    rows = {split: [row.tobytes() for row in np.asarray(part.examples)] for split, part in parts.items()}
+    name, what = found.name, "texts" if found.kind == "text" else "sequences"
+    rows = {split: keys_of(part).tolist() for split, part in parts.items()}
     notes = []
     twice = len(rows["train"]) - len(set(rows["train"]))
     if twice:
-        notes.append(f"{twice:,} of {len(rows['train']):,} training sequences repeat another one.")
-    known: set[bytes] = set(rows["train"])
+        notes.append(f"{twice:,} of {len(rows['train']):,} training {what} repeat another one.")
+    known = set(rows["train"])
     for split, before in (("validation", "training"), ("test", "training or validation")):
         new = np.array([row not in known for row in rows[split]])
         known |= set(rows[split])
         count = int((~new).sum())
         if not count:
             continue
-        said = f"{count:,} of {len(new):,} {split} sequences occur in {before} too"
+        said = f"{count:,} of {len(new):,} {split} {what} occur in {before} too"
         if not drop:
             notes.append(f"{said}: --preprocess.sequence.overlap drop leaves them out, and is recommended.")
             continue
         if not new.any():
-            raise DataError(f"{name}: all {len(new):,} {split} sequences occur in {before} too, and none is left.")
+            raise DataError(f"{name}: all {len(new):,} {split} {what} occur in {before} too, and none is left.")
         parts[split] = parts[split].take(np.flatnonzero(new))
         notes.append(f"{said}, and were left out.")
     return notes

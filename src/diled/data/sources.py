@@ -9,28 +9,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from diled.config import PreprocessConfig, SequenceConfig
+from diled.config import Config, PreprocessConfig, TextConfig
 from diled.data.arrays import read_array, read_array_file
 from diled.data.folder import files_below, read_folder
 from diled.data.images import EXTENSIONS, ImageItem
 from diled.data.known import KNOWN, find_known
 from diled.data.parquet import parquet_files, read_parquet
-from diled.data.sequence_files import (
-    SEQUENCES,
-    are_sequences,
-    holds_sequences,
-    is_sequence_file,
-    read_sequences,
-    sequence_files,
-)
+from diled.data.sequence_sources import SEQUENCES, are_sequences, is_sequence_file, read_sequences, sequences_below
 from diled.data.splits import Found, Part
+from diled.data.text import load_tokenizer
 from diled.errors import DataError, did_you_mean
 
 __all__ = ["check_file", "existing", "find", "is_array", "is_image_folder"]
 
 READ = (
-    f"a folder of images ({' '.join(EXTENSIONS)}), .parquet, .npy and .npz; sequences: {' '.join(SEQUENCES)} (also .gz)"
+    f"a folder of images ({' '.join(EXTENSIONS)}), .parquet, .npy and .npz; sequences and text: {' '.join(SEQUENCES)} "
+    "(also .gz)"
 )
+PROTEINS = ("sites", "background", "padding", "identity", "max_mutations", "parent", "clusters", "mutations")
+"""Options, and ways of dividing, that have no meaning for text."""
 # Formats whose ordinary readers run code that the file brings along.
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib", ".dill", ".mat")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
@@ -43,15 +40,38 @@ def find(source: Any, preprocess: PreprocessConfig) -> Found:
         DataError: nothing there, or nothing that can be read.
     """
     found = _find(source, preprocess)
-    changed = [k for k in preprocess.sequence.model_fields_set if _differs(preprocess.sequence, k)]
-    if found.kind != "protein" and changed:
-        raise DataError(f"--preprocess.sequence.{min(changed)} is for sequences, and {found.name} holds {found.kind}s.")
+    if found.kind == "text" and found.stated is not None and preprocess.text != TextConfig():
+        given = preprocess.text.tokenizer
+        if given is None or load_tokenizer(given) != found.stated.tokenizer:
+            raise DataError(f"{found.name} holds tokens already, so --preprocess.text has no effect: leave it out.")
+    for group, key in _without_effect(found.kind, preprocess):
+        what = {"protein": "protein sequences", "text": "text"}.get(found.kind, f"{found.kind}s")
+        for_what = "text" if group == "text" else "sequences" if found.kind != "text" else "proteins"
+        more = (
+            " Where they are words: --preprocess.sequence.kind text."
+            if (group, found.kind) == ("text", "protein")
+            else ""
+        )
+        raise DataError(f"--preprocess.{group}.{key} is for {for_what}, and {found.name} holds {what}.{more}")
     return found
 
 
-def _differs(config: SequenceConfig, key: str) -> bool:
+def _without_effect(kind: str, preprocess: PreprocessConfig) -> list[tuple[str, str]]:
+    """(group, key) of the options that differ from their defaults and are for other kinds of data."""
+    text, sequence = (
+        [key for key in sorted(group.model_fields_set) if _differs(group, key)]
+        for group in (preprocess.text, preprocess.sequence)
+    )
+    if kind == "text":
+        wrong = [k for k in sequence if k in PROTEINS or (k == "split" and getattr(preprocess.sequence, k) in PROTEINS)]
+    else:
+        wrong = [] if kind == "protein" else sequence
+    return [("sequence", key) for key in wrong] + [("text", key) for key in text if kind != "text"]
+
+
+def _differs(config: Config, key: str) -> bool:
     """Whether a value is another than its default."""
-    return bool(getattr(config, key) != SequenceConfig.model_fields[key].default)
+    return bool(getattr(config, key) != type(config).model_fields[key].default)
 
 
 def _find(source: Any, preprocess: PreprocessConfig) -> Found:
@@ -61,7 +81,7 @@ def _find(source: Any, preprocess: PreprocessConfig) -> Found:
             return read_array(values, "the array")
         source = values.tolist()
     if isinstance(source, (list, tuple)):
-        listed = source and are_sequences(source, preprocess.sequence)
+        listed = are_sequences(source, preprocess.sequence)
         return read_sequences(source, preprocess) if listed else _list(source)
     if isinstance(source, str) and source in KNOWN:
         found = find_known(source, preprocess)
@@ -71,12 +91,11 @@ def _find(source: Any, preprocess: PreprocessConfig) -> Found:
     if not isinstance(source, (str, Path)):
         raise DataError(f"Data are given by a name, a path, an array or a list, not by {type(source).__name__}.")
     path = existing(source, KNOWN)
-    wanted = preprocess.sequence.kind != "auto" or preprocess.sequence.column is not None
     if path.is_dir():
-        if sequence_files(path):
+        if sequences_below(path):
             return read_sequences(path, preprocess)
         return read_folder(path) if is_image_folder(path) else read_parquet(path, preprocess.image_column)
-    if path.is_file() and (is_sequence_file(path) or holds_sequences(path, preprocess.image_column, wanted=wanted)):
+    if path.is_file() and is_sequence_file(path, preprocess.sequence, preprocess.image_column):
         return read_sequences(path, preprocess)
     suffix = check_file(path)
     if suffix in (".npy", ".npz"):

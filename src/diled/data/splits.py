@@ -17,7 +17,7 @@ from diled.config import DataSpec, PreprocessConfig
 from diled.data.images import ImageItem
 from diled.errors import DataError
 
-__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "some"]
+__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "limited", "some"]
 
 SPLITS = ("train", "validation", "test")
 MIN_EXAMPLES = 10
@@ -68,7 +68,10 @@ class Data:
 
 @dataclass(eq=False)
 class Part:
-    """Examples as a source holds them: encoded images, or an array (N, ...) in the layout of `Found.kind`."""
+    """Examples as a source holds them: encoded images, or an array (N, ...) in the layout of `Found.kind`.
+
+    Of text they are (N, 2) objects, the texts and where each was found, until they are divided and become tokens.
+    """
 
     examples: list[ImageItem] | np.ndarray
     ids: list[str]
@@ -97,7 +100,7 @@ class Found:
     """
 
     name: str
-    kind: Literal["image", "signal", "vector", "protein"]
+    kind: Literal["image", "signal", "vector", "protein", "text"]
     parts: dict[str, Part]
     notes: list[str] = field(default_factory=list)
     classes: dict[str, list[str]] = field(default_factory=dict)
@@ -144,10 +147,16 @@ def divide(found: Found, preprocess: PreprocessConfig, seed: int = 0) -> tuple[d
             parts[name] = whole.take(np.sort(order[start : start + count]))
             start += count
         train = whole.take(np.sort(order[start:]))
-    if preprocess.limit is not None and preprocess.limit < len(train):
-        notes.append(f"Only {preprocess.limit:,} of {len(train):,} training examples are used (preprocess.limit).")
-        train = train.take(np.sort(np.random.default_rng(seed).permutation(len(train))[: preprocess.limit]))
+    train = limited(train, preprocess.limit, seed, notes)
     return {"train": train, "validation": parts["validation"], "test": parts["test"]}, notes
+
+
+def limited(train: Part, limit: int | None, seed: int, notes: list[str]) -> Part:
+    """At most `limit` training examples, drawn with `seed`; a note is added where some are left out."""
+    if limit is None or limit >= len(train):
+        return train
+    notes.append(f"Only {limit:,} of {len(train):,} training examples are used (preprocess.limit).")
+    return train.take(np.sort(np.random.default_rng(seed).permutation(len(train))[:limit]))
 
 
 def _count(name: str, found: Found, available: int, preprocess: PreprocessConfig) -> int:

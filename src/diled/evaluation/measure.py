@@ -65,7 +65,7 @@ def measure(
     limit: int = 10_000,
     label: str | None = None,
 ) -> dict[str, Measured]:
-    """Every figure that the model and the data admit, on the test split; of sequences those of `sequences.py`.
+    """Every figure that the model and the data admit, on the test split; of sequences those of `sequences.py` or `texts.py`.
 
     Args:
         model: any density; an autoencoder for reconstructions, midpoints and probes.
@@ -82,11 +82,15 @@ def measure(
     """
     described(model, steps=steps, sampler=sampler)
     if data.spec.sequential:
+        bound = partial(bounds, model, spec=data.spec, repeats=repeats, seed=seed)
+        how: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed, "limit": limit, "bounds": bound}
+        if data.spec.kind == "text":
+            from diled.evaluation.texts import text_evaluation
+
+            return text_evaluation(model, data, samples=samples, **how)
         from diled.evaluation.sequences import sequence_figures
 
-        bound = partial(bounds, model, spec=data.spec, repeats=repeats, seed=seed)
-        how = {"steps": steps, "sampler": sampler}
-        return sequence_figures(model, data, samples=samples, seed=seed, limit=limit, bounds=bound, **how)  # type: ignore[arg-type]
+        return sequence_figures(model, data, samples=samples, **how)
     test = data.test.subset(np.arange(min(limit, len(data.test))))
     found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
     if model.has_codes:

@@ -79,12 +79,17 @@ def write_report(
     terms = losses.same_terms([m.log for m in models])
     stems = file_names([m.name for m in models])
     texts: list[str] = [""] * len(models)
-    if spec.sequential:
+    beside: list[Picture] = []
+    if spec.kind == "text":
+        from diled.evaluation.text_report import text_blocks, text_pictures
+
+        texts = [text_blocks(m, spec) for m in models]
+        sections = [text_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
+    elif spec.sequential:
         from diled.evaluation.sequence_report import sequence_pictures, sequence_texts
 
         texts = [sequence_texts(m, spec) for m in models]
         sections = [sequence_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
-        beside = []
     else:
         sections = [figures.model_pictures(m, spec, stems[i], i, terms) for i, m in enumerate(models)]
         beside = figures.side_by_side(models, spec)
@@ -207,6 +212,8 @@ def described(spec: DataSpec) -> str:
     if spec.kind == "image":
         channels, height, width = spec.shape
         size = f"Images, {height} × {width} pixels, {channels} channel{'s' * (channels > 1)}"
+    elif spec.kind == "text":
+        return f"Text of at most {spec.numel} tokens, of {len(spec.symbols) - 1:,}"
     elif spec.sites:
         return f"Protein sequences of {len(spec.background or '')} residues, of which {len(spec.sites)} are modelled"
     elif spec.sequential:

@@ -21,7 +21,7 @@ from diled.evaluation.figures import model_pictures
 from diled.evaluation.sequences import frequencies
 from diled.evaluation.shown import Picture, Shown, has
 
-__all__ = ["draw_frequencies", "frequency_picture", "sequence_pictures", "sequence_texts"]
+__all__ = ["block", "draw_frequencies", "frequency_picture", "sequence_pictures", "sequence_texts"]
 
 LINES = 16
 """Sequences of a block."""
@@ -44,12 +44,15 @@ def sequence_texts(s: Shown, spec: DataSpec) -> str:
     if s.interpolations is not None and has(s.interpolations):
         lines = [line for path in s.interpolations[:2] for line in (*sites_of(path, spec), "")][:-1]
         blocks.append(("Interpolations", f"{s.interpolations.shape[1]} steps from one code to another.", lines))
-    parts = [
+    return "".join(block(*one) for one in blocks)
+
+
+def block(title: str, said: str, lines: Sequence[str]) -> str:
+    """Lines of text as a figure of HTML."""
+    return (
         f"\n<figure>\n<figcaption><h3>{title}</h3><p>{escape(said)}</p></figcaption>\n"
         f"<pre><code>{escape(chr(10).join(line or ' ' for line in lines))}</code></pre>\n</figure>"
-        for title, said, lines in blocks
-    ]
-    return "".join(parts)
+    )
 
 
 def dotted(text: str, reference: str) -> str:

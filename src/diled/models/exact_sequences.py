@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims
-from diled.nn.sequence import CausalTransformer, one_hot
-from diled.sequences import TokenSequence, cut, pick, scored, token_nll
+from diled.nn.causal import CausalTransformer, Decoding
+from diled.nn.sequence import one_hot
+from diled.sequences import TokenSequence, cut, pick, scored
 
 __all__ = ["COUNTABLE", "LanguageModel", "Potts", "Profile"]
 
@@ -73,18 +74,19 @@ class LanguageModel(Density):
     def __init__(self, network: CausalTransformer) -> None:
         super().__init__()
         self.network = network
+        self.decoding = Decoding()
 
     def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
         """`nll`, which is exact."""
         if not isinstance(q, Tensor):
             return self.terms_of_sample(q, exact=exact, progress=progress)
-        return {"nll": sum_dims(token_nll(self.network(q), q))}
+        return {"nll": sum_dims(self.network.nll(q))}
 
     @torch.no_grad()
     def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
         """Draws, (n, L)."""
         e = (noise or normal_noise(self.network.embed.position))((n, self.network.length))
-        return self.network.draw(n, lambda logits, i: pick(logits, e[:, i]))
+        return self.network.draw(n, lambda logits, i, rows: self.decoding.draw(logits, e[rows, i]))
 
 
 class Potts(Density):

@@ -3,6 +3,7 @@
     config.json        format, name of the zoo function, its values, what is known of the data
     model.safetensors  the weights
     provenance.json    command, commit, seed, hardware, versions, seconds
+    tokenizer.json     of a model of text
 
 Loading never unpickles. Files are written beside the old ones and then moved into place, so a full disk loses nothing.
 """
@@ -25,9 +26,11 @@ from diled.config import DataSpec, validated
 from diled.errors import ConfigError, ModelError, did_you_mean
 from diled.family import FAMILY, ModelConfig, model_config
 from diled.models.zoo import build
+from diled.tokens import tokens_of
 
 __all__ = ["FORMAT", "load_model", "read_config", "save_model", "write_json"]
 
+TOKENIZER = "tokenizer.json"
 FORMAT = 1
 """Version of the folder's layout; raised when an older library could not read a newer folder."""
 
@@ -43,7 +46,7 @@ def save_model(
     config: ModelConfig | None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write the three files. `name` is None for a hand-composed model, which loads with `load(folder, model=m)`.
+    """Write the files. `name` is None for a hand-composed model, which loads with `load(folder, model=m)`.
 
     Raises:
         ModelError: the folder cannot be written; what was there before stays.
@@ -53,10 +56,15 @@ def save_model(
         "diled": __version__,
         "model": name,
         "config": config.model_dump(mode="json") if config is not None else None,
-        "data": spec.model_dump(mode="json"),
+        "data": spec.model_dump(mode="json")
+        | ({} if spec.tokenizer is None else {"tokenizer": TOKENIZER, "symbols": []}),
     }
+    texts = {"provenance.json": _indented(provenance or {})}
+    if spec.tokenizer is not None:
+        texts[TOKENIZER] = spec.tokenizer
+    texts["config.json"] = _indented(record)  # last, since it says that the folder is complete
     weights = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-    names = ("model.safetensors", "provenance.json", "config.json")
+    names = ("model.safetensors", *texts)
     partial = {name: folder / f"{name}.partial" for name in names}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,9 +72,9 @@ def save_model(
         mode = partial["model.safetensors"].stat().st_mode
         save_file(weights, partial["model.safetensors"], metadata={"format": "pt"})
         partial["model.safetensors"].chmod(mode)  # what the user's umask says; safetensors hides its files from others
-        for name, values in (("provenance.json", provenance or {}), ("config.json", record)):
-            partial[name].write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-        for name in names:  # config.json last, since it says that the folder is complete
+        for name, text in texts.items():
+            partial[name].write_text(text, encoding="utf-8")
+        for name in names:
             os.replace(partial[name], folder / name)
     except (OSError, SafetensorError) as error:
         raise ModelError(
@@ -76,6 +84,10 @@ def save_model(
         if folder.is_dir():
             for path in partial.values():
                 path.unlink(missing_ok=True)
+
+
+def _indented(values: Any) -> str:
+    return json.dumps(values, indent=2) + "\n"
 
 
 def write_json(path: Path, record: Any) -> None:
@@ -126,7 +138,7 @@ def load_model(folder: Path, model: Density | None = None) -> tuple[Density, Dat
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The parsed config.json of a model folder.
+    """The parsed config.json of a model folder, with the tokenizer that lies beside it in its place, and its symbols.
 
     Raises:
         ModelError: with what is wrong and what to do.
@@ -159,7 +171,28 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         if key not in record or not isinstance(record[key], kind):
             raise ModelError(f"{path} cannot be read ('{key}' is missing or wrong): it is damaged, or no diled model.")
+    if record["data"].get("tokenizer") == TOKENIZER:
+        record["data"] |= _tokenizer(folder, record["data"].get("levels"))
     return record
+
+
+def _tokenizer(folder: Path, levels: int | None) -> dict[str, Any]:
+    """The tokenizer of a model of text, and the symbols that its numbers stand for: the end, then all tokens."""
+    path = folder / TOKENIZER
+    try:
+        text = path.read_text(encoding="utf-8")
+        symbols = tokens_of(text)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} has no {TOKENIZER}, without which its model reads no text. Copy it again."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): it is damaged. Copy it again.") from None
+    if len(symbols) != levels:
+        raise ModelError(
+            f"{path} has {len(symbols) - 1:,} tokens, and its model was trained on others: it is of another model."
+        )
+    return {"tokenizer": text, "symbols": symbols}
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -42,13 +42,15 @@ from diled.models.autoencoder import (
     LikelihoodDecoder,
     LogisticMixtureLikelihood,
 )
+from diled.models.autoregressive import AutoregressiveDecoder
 from diled.models.pretrained import pretrained_encoder
+from diled.nn.causal import CausalTransformer
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.nn.latent import Flat, ResidualMLP
 from diled.nn.residual import ResidualDecoder, ResidualEncoder
 from diled.nn.sequence import SequenceMLPEncoder, TransformerDecoder, TransformerEncoder
 from diled.nn.unet import UNet
-from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
+from diled.parts import TRANSFORMERS, DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig
 
 __all__ = [
     "data_diffusion",
@@ -86,14 +88,25 @@ def encoder_network(config: CodeConfig, data: DataSpec, out: int) -> nn.Module:
 
 def _dials(net: NetworkConfig) -> dict[str, Any]:
     """What is set of an MLP, of convolutions or of a transformer; beside a pretrained encoder, of the decoder."""
-    own = {"conv": ("channels", "blocks"), "transformer": ("width", "depth", "heads")}
+    own = {"conv": ("channels", "blocks"), **dict.fromkeys(TRANSFORMERS, ("width", "depth", "heads"))}
     return {key: getattr(net, key) for key in (*own.get(net.of_decoder, ("width", "depth", "activation")), "dropout")}
 
 
-def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder:
+def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder | AutoregressiveDecoder:
     """z (B, D) -> p(x | z)."""
     net, p = config.network, likelihood(config, data)
     dim = latent_dim(config)
+    if net.autoregressive:
+        causal = CausalTransformer(
+            data.numel,
+            len(data.symbols),
+            condition_dim=dim,
+            inject=net.inject,
+            word_dropout=net.word_dropout,
+            tied=data.kind == "text",
+            **_dials(net),
+        )
+        return AutoregressiveDecoder(causal)
     if data.sequential and net.of_decoder == "transformer":
         return LikelihoodDecoder(TransformerDecoder(dim, data.numel, len(data.symbols), **_dials(net)), p)
     out: tuple[int, ...] = (data.numel, len(data.symbols))

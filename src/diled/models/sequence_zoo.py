@@ -23,7 +23,8 @@ from diled.models.priors import NoPrior
 from diled.models.recipe import Recipe, jointly, property_head, then_a_mixture
 from diled.models.relso import ReLSORegularizer
 from diled.models.token_diffusion import TokenDiffusion
-from diled.nn.sequence import CausalTransformer, MaskedTransformer
+from diled.nn.causal import CausalTransformer
+from diled.nn.sequence import MaskedTransformer
 from diled.sequence_family import (
     LMConfig,
     NOSConfig,
@@ -70,7 +71,8 @@ def potts(config: PottsConfig, data: DataSpec) -> Recipe:
 
 def lm(config: LMConfig, data: DataSpec) -> Recipe:
     """An autoregressive transformer. Reference: Vaswani et al. 2017 (arXiv 1706.03762)."""
-    return jointly(LanguageModel(CausalTransformer(data.numel, len(data.symbols), **_dials(config))))
+    tied = data.kind == "text"
+    return jointly(LanguageModel(CausalTransformer(data.numel, len(data.symbols), tied=tied, **_dials(config))))
 
 
 def token_diffusion(config: TokenDiffusionConfig, data: DataSpec) -> Recipe:

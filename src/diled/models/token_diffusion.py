@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
@@ -93,8 +94,8 @@ class TokenDiffusion(Density):
             return self.terms_of_sample(q, exact=exact, progress=progress)
         hidden, count = self.hide(q.shape[0], q.device)
         states = self.network.hidden(torch.where(hidden, self.network.mask, q.long()))
-        log_p = self.network.out(states).float().log_softmax(2).gather(2, q.long()[..., None])[..., 0]
-        found = {"diffusion": self.length / count * sum_dims(torch.where(hidden, -log_p, torch.zeros_like(log_p)))}
+        each = F.cross_entropy(self.network.out(states[hidden]).float(), q[hidden].long(), reduction="none")
+        found = {"diffusion": self.length / count * sum_dims(each.new_zeros(q.shape).masked_scatter(hidden, each))}
         if self.head is not None and not exact:
             errors = self.head.errors(states.mean(1), labels)
             found |= {f"extra/property/{column}": self.head.weight * error for column, error in errors.items()}

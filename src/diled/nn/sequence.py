@@ -10,7 +10,6 @@ References: Vaswani et al. 2017 (arXiv 1706.03762); Xiong et al. 2020 (arXiv 200
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,10 +18,10 @@ from torch import Tensor, nn
 
 from diled.nn.blocks import dropping, zero_init
 from diled.nn.image import MLPEncoder
+from diled.sequences import trimmed
 
 __all__ = [
     "Block",
-    "CausalTransformer",
     "Embedding",
     "MaskedTransformer",
     "SequenceMLPEncoder",
@@ -104,11 +103,25 @@ class Block(nn.Module):
             zero_init(nn.Linear(4 * width, width)),
         )
 
-    def forward(self, h: Tensor, mask: Tensor | None = None, *, causal: bool = False) -> Tensor:
-        """h (B, L, width); mask (B, L) of the positions that may be looked at, or None for all."""
+    def forward(
+        self, h: Tensor, mask: Tensor | None = None, *, causal: bool = False, memory: Tensor | None = None
+    ) -> Tensor:
+        """h (B, L, width) as the same.
+
+        Args:
+            h: vectors of each position.
+            mask: which positions may be looked at, (B, L); None: all.
+            causal: each position looks at itself and those before it alone.
+            memory: with `causal`, keys and values (B, M, 2 width) that every position looks at as well.
+        """
         q, k, v = (self._split(part) for part in self.qkv(self.norm(h)).chunk(3, dim=2))
         seen = None if mask is None else mask[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal)
+        if memory is not None:
+            before = [self._split(part) for part in memory.chunk(2, dim=2)]
+            k, v = torch.cat([before[0].to(k.dtype), k], 2), torch.cat([before[1].to(v.dtype), v], 2)
+            size = (h.shape[1], k.shape[2])
+            seen = torch.ones(size, dtype=torch.bool, device=h.device).tril(memory.shape[1])
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal and memory is None)
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
         return h + self.net(h)
 
@@ -158,6 +171,7 @@ class TransformerEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L) or (B, L, V) -> (B, out)."""
+        x = trimmed(x) if x.ndim == 2 else x
         mask, h = present(x), self.embed(x)
         for block in self.blocks:
             h = block(h, mask)
@@ -200,55 +214,6 @@ class TransformerDecoder(nn.Module):
         for block in self.blocks:
             h = block(h)
         return self.out(h)
-
-
-class CausalTransformer(nn.Module):
-    """x (B, L) -> logits (B, L, V), at each position from the symbols before it.
-
-    Args:
-        length: L.
-        symbols: V, the end included.
-        width, depth, heads: of the blocks.
-    """
-
-    def __init__(
-        self, length: int, symbols: int, *, width: int = 128, depth: int = 2, heads: int = 4, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.length, self.heads, self.start = length, heads, symbols  # a symbol of its own comes before the first
-        self.embed = Embedding(length, symbols + 1, width)
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, symbols))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, L) -> (B, L, V)."""
-        h = self.embed(F.pad(x.long(), (1, 0), value=self.start)[:, :-1])
-        for block in self.blocks:
-            h = block(h, causal=True)
-        return self.out(h)
-
-    def draw(self, n: int, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Sequences (n, L), symbol by symbol, with the keys and values of earlier positions kept.
-
-        Args:
-            n: how many.
-            choose: (logits (n, V), position) -> symbols (n,).
-        """
-        reference = self.embed.position
-        x = torch.zeros(n, self.length, dtype=torch.long, device=reference.device)
-        now = torch.full((n,), self.start, device=reference.device)
-        shape = (n, self.heads, self.length, reference.shape[1] // self.heads)
-        kept = [(reference.new_empty(shape), reference.new_empty(shape)) for _ in self.blocks]
-        alive = torch.ones(n, dtype=torch.bool, device=reference.device)
-        for i in range(self.length):
-            h = (self.embed.symbol[now] + self.embed.position[i])[:, None]
-            for block, (keys, values) in zip(self.blocks, kept, strict=True):
-                h = block.step(h, keys, values, i)  # type: ignore[operator]
-            now = choose(self.out(h)[:, 0], i) * alive
-            x[:, i], alive = now, alive & (now != 0)
-            if not alive.any():
-                break
-        return x
 
 
 class MaskedTransformer(nn.Module):

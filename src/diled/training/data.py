@@ -6,6 +6,9 @@ floor(i / N), each epoch in an order of its own. Of a mixture with the share s o
     floor((i + 1) s) > floor(i s),
 
 and then it is number floor(i s) of the real examples' own epochs, else number i - floor(i s) of the other source.
+
+Sequences whose lengths differ much come in batches of nearly equal length: the random order of an epoch is cut into windows
+of WINDOW batches, each is sorted by length and cut into batches, and these are put in a random order.
 """
 
 from __future__ import annotations
@@ -50,16 +53,43 @@ class Source(Protocol):
         ...
 
 
+WINDOW = 50
+"""Batches within which sequences are sorted by length."""
+
+
+def bucketed(order: Tensor, sizes: Tensor, batch: int, head: int, generator: torch.Generator) -> Tensor:
+    """An order (N,) of examples in which batches have examples of nearly equal size.
+
+    Args:
+        order: a random one.
+        sizes: of all examples, (N,).
+        batch: examples in each batch.
+        head: how many come before the first whole batch, since the last batch of the epoch before is filled up with them.
+        generator: of the order of batches.
+    """
+    parts = [order[:head]]
+    for window in order[head:].split(WINDOW * batch):
+        batches = window[sizes[window].argsort(stable=True)].split(batch)
+        whole = len(batches) - (len(batches[-1]) < batch)
+        parts += [batches[i] for i in torch.randperm(whole, generator=generator).tolist()]
+        parts += batches[whole:]
+    return torch.cat(parts)
+
+
 class Shuffled:
     """Stored examples, epoch after epoch, each in an order of its own.
 
     Args:
         values: all examples, (N, ...).
         labels: column -> (N,), what models that predict properties learn from.
+        batch: of sequences (N, L), the size of batches that are to have nearly equal lengths; None: any order.
     """
 
-    def __init__(self, values: Tensor, labels: Mapping[str, Tensor] = MappingProxyType({})) -> None:
+    def __init__(
+        self, values: Tensor, labels: Mapping[str, Tensor] = MappingProxyType({}), *, batch: int | None = None
+    ) -> None:
         self.values, self.labels, self.nbytes = values, labels, values.numel() * values.element_size()
+        self.batch, self.sizes = batch, None if batch is None else (values != 0).sum(1)
         self._key, self._order = (0, -1), torch.empty(0, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -87,7 +117,11 @@ class Shuffled:
         """The permutation of an epoch."""
         if self._key != (seed, epoch):
             generator = torch.Generator().manual_seed(seed_from(seed, epoch))
-            self._key, self._order = (seed, epoch), torch.randperm(len(self.values), generator=generator)
+            order = torch.randperm(len(self.values), generator=generator)
+            if self.batch is not None and self.sizes is not None:
+                head = min(-epoch * len(order) % self.batch, len(order))
+                order = bucketed(order, self.sizes, self.batch, head, generator)
+            self._key, self._order = (seed, epoch), order
         return self._order
 
     def some(self, n: int) -> Tensor:

@@ -94,6 +94,9 @@ def sample(
     steps: int | None = None,
     sampler: str | None = None,
     draw: bool = False,
+    beams: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -106,19 +109,29 @@ def sample(
         steps: of every diffusion inside; default: the model's own (25 for most).
         sampler: ancestral, ddim, heun or dpm_solver; default: the model's own (ddim for most).
         draw: draw from p(x | z) instead of taking its mean.
+        beams: of text, the likeliest one for each code by a search of so many beams; default: 1, symbol by symbol.
+        temperature: of text, draw at this temperature; below 1 is safer.
+        top_p: of text, draw among the likeliest symbols that together have this probability.
         seed: of the noise; example i depends on the seed and i alone.
         device: where to compute.
-        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each.
+        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each; of text .txt, .csv or .jsonl.
 
     Returns:
         Raw values (n, *shape).
     """
     from diled.arguments import model_of, write_result
+    from diled.errors import ConfigError
     from diled.output import check_out
 
     model = model_of(run, device)
     check_out(out, model.spec)
-    drawn = model.sample(n, steps=steps, sampler=sampler, seed=seed, draw=draw)
+    draw = draw or temperature is not None or top_p is not None
+    if beams is not None and (draw or not model.density.has_codes):
+        raise ConfigError(
+            "beams look for the likeliest text of a code, and nothing is drawn then: leave out beams, or the draws."
+        )
+    with model.writing(beams=beams, temperature=temperature, top_p=top_p):
+        drawn = model.sample(n, steps=steps, sampler=sampler, seed=seed, draw=draw)
     write_result(drawn, model, out)
     return drawn
 
@@ -129,6 +142,7 @@ def reconstruct(
     *,
     sample: bool = False,
     invert: bool = False,
+    beams: int | None = None,
     convert: bool = False,
     seed: int = 0,
     device: Device = "auto",
@@ -141,6 +155,7 @@ def reconstruct(
         inputs: pictures, a folder, a .parquet, .npz or .npy file; in Python also arrays.
         sample: from a draw of the posterior instead of its mean.
         invert: with a diffusion decoder, from the noise that belongs to each input instead of fresh noise.
+        beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
         seed: of draws.
         device: where to compute.
@@ -155,7 +170,8 @@ def reconstruct(
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     inputs = examples_of(inputs, model, convert)
-    result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
+    with model.writing(beams=beams):
+        result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
     write_pairs(inputs, result, model, out)
     return result
 
@@ -190,7 +206,7 @@ def encode(
 
     model = model_of(run, device, codes=True)
     check_out(out, None, codes=True)
-    split = named_split(inputs)
+    split = named_split(inputs, model.spec)
     values, ids = (split.values, split.ids) if split else read_named_examples(inputs, model.spec, convert=convert)
     codes = model.encode(values, sample=sample, seed=seed)
     if out is not None:
@@ -205,6 +221,7 @@ def interpolate(
     *,
     steps: int = 8,
     mode: Literal["auto", "linear", "spherical"] = "auto",
+    beams: int | None = None,
     convert: bool = False,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -217,6 +234,7 @@ def interpolate(
         b: where to go.
         steps: pictures on the way, both ends included.
         mode: linear or spherical; auto is linear, and spherical where codes are noise (ddpm, edm).
+        beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
         device: where to compute.
         out: a picture, an array, or a folder.
@@ -229,7 +247,8 @@ def interpolate(
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    path = model.interpolate(a, b, steps, mode=mode, convert=convert)
+    with model.writing(beams=beams):
+        path = model.interpolate(a, b, steps, mode=mode, convert=convert)
     if out is not None:
         write_examples(path.reshape(-1, *model.spec.shape), model.spec, out, columns=steps)
     return path
@@ -239,23 +258,29 @@ def edit(
     run: Run,
     inputs: Any,
     *,
-    attribute: str,
-    strength: float = 1.0,
-    method: Literal["vector", "classifier"] = "vector",
-    data: str | Path | None = None,
+    attribute: Sequence[str],
+    strength: float | None = None,
+    method: Literal["vector", "classifier", "ode"] = "vector",
+    depth: float | None = None,
+    data: Sequence[str | Path] | str | Path | None = None,
+    beams: int | None = None,
     convert: bool = False,
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> np.ndarray:
-    """Change an attribute of examples by moving their codes along a direction fitted to training data.
+    """Change attributes of examples by moving their codes, as training data tell.
 
     Args:
         run: of a trained model.
         inputs: what to edit.
-        attribute: COLUMN=CLASS of any label column, or the name of a real-valued column.
-        strength: how far; 1 moves the mean without the attribute onto the mean with it, negative values take it away.
-        method: vector (difference of means) or classifier (normal of a logistic regression; 0.1 to 0.3 is visible).
-        data: labelled training data; default: what the run was trained on.
+        attribute: COLUMN=CLASS of any label column, or the name of a real-valued column; several change at once.
+        strength: how far; default: 1, of ode 2; negative values take the attribute away.
+        method: vector (difference of means; at 1 one mean moves onto the other), classifier (normal of a logistic
+            regression; with codes of hundreds of dimensions 0.1 to 0.3 shows) or ode (each code goes as far as classifiers
+            and the prior lead it).
+        depth: of ode with a prior that is learned, 0 to 1: up to which noise it may remake codes; default: 0.8.
+        data: labelled training data, several sets where they have different columns; default: what the run was trained on.
+        beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
         device: where to compute.
         out: a picture (originals above), an array, or a folder.
@@ -263,15 +288,18 @@ def edit(
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import data_of, direction_of, examples_of, model_of, write_pairs
-    from diled.editing import apply_edit
+    from diled.arguments import data_of, edit_of, examples_of, model_of, write_pairs
+    from diled.editing import STRENGTH, apply_edit
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     examples = examples_of(inputs, model, convert)
-    direction = direction_of(model, data_of(run, data, model), attribute, method)
-    result = apply_edit(model, examples, direction, strength)
+    sets = [data] if data is None or isinstance(data, str | Path) else data
+    attributes = [attribute] if isinstance(attribute, str) else attribute
+    change = edit_of(model, [data_of(run, one, model) for one in sets], attributes, method, depth)
+    with model.writing(beams=beams):
+        result = apply_edit(model, examples, change, STRENGTH[method] if strength is None else strength)
     write_pairs(examples, result, model, out)
     return result
 

@@ -1,0 +1,68 @@
+"""Sequences of any kind as text and back: proteins by their residues, text by its tokens.
+
+to_strings(from_strings(t)) = t
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+from diled.config import DataSpec
+from diled.data import proteins
+from diled.data.text import decode_rows, encode_texts, named
+from diled.data.text_files import fault_of, unknown_notes
+from diled.errors import DataError
+
+__all__ = ["from_strings", "to_strings"]
+
+
+def to_strings(values: np.ndarray, spec: DataSpec) -> list[str]:
+    """Rows of numbers (..., L) as text: sentences, or whole protein sequences.
+
+    See `proteins.to_strings` and `text.decode_rows`.
+
+    Raises:
+        DataError: the data are no sequences, or the rows no rows of theirs.
+    """
+    return decode_rows(values, spec) if spec.kind == "text" else proteins.to_strings(values, spec)
+
+
+def from_strings(
+    texts: Sequence[str],
+    spec: DataSpec,
+    *,
+    places: Sequence[str] | None = None,
+    padding: str | None = None,
+    convert: bool = False,
+) -> np.ndarray:
+    """Texts as rows of numbers (N, L), as the model of `spec` reads them; outer blanks are taken away.
+
+    See `proteins.from_strings` and `text.encode_texts`. A warning says where a tokenizer has no token for a piece of a text.
+
+    Args:
+        texts: residues, or words.
+        spec: of the model's data.
+        places: a name for each text, for messages.
+        padding: of proteins, what only fills up at the ends; None: `J` and `.`.
+        convert: cut what is too long, and read what is no amino acid as X.
+
+    Raises:
+        DataError: what cannot be read, is empty or too long.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    if spec.kind != "text":
+        filling = proteins.PADDING if padding is None else padding
+        return proteins.from_strings(texts, spec, places=places, padding=filling, convert=convert)
+    if padding is not None:
+        raise DataError("`padding` is for proteins, and the data are text.")
+    texts = [text.strip() for text in texts]
+    for i, text in enumerate(texts):
+        if (fault := fault_of(text)) is not None:
+            raise DataError(f"{places[i] if places else named(i, text)} {fault}.")
+    rows = encode_texts(texts, spec, places=places, convert=convert)
+    for note in unknown_notes(rows, spec):
+        warnings.warn(note, stacklevel=2)
+    return rows

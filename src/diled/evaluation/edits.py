@@ -1,0 +1,175 @@
+"""How well texts were edited: is the attribute there, is the content kept, is it still fluent? And the trade-off between them.
+
+    edit_accuracy/c     share of edited texts that a separately trained classifier of column c gives the wanted class
+    edit_accuracy       share that has all wanted classes at once
+    content_bleu        BLEU of edited texts against the texts they were made from
+    reference_bleu      BLEU against rewrites by people
+    edited_perplexity   under a separately trained language model
+    unchanged           share of texts that came back word for word
+
+Whoever changes nothing keeps all content, and whoever writes the same sentence always has the attribute: no figure says
+something by itself. The curve over strengths does, accuracy against content.
+
+References: Shen et al. 2017 (arXiv 1705.09655), accuracy by a classifier; Li et al. 2018 (arXiv 1804.06437), BLEU against
+rewrites; Liu et al. 2022 (arXiv 2208.00638), section 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from diled.errors import ConfigError, DataError, did_you_mean
+from diled.evaluation.measure import Measured
+from diled.evaluation.plots import SHORT, Theme, model_colour, render
+
+__all__ = ["AttributeJudge", "edit_curve", "edit_figures", "plot_curve"]
+
+
+@dataclass(frozen=True)
+class AttributeJudge:
+    """A classifier that was trained apart from the model that it judges.
+
+    Attributes:
+        predict: texts (N,) -> names of classes (N,).
+        accuracy: of the classifier itself on texts by people, 0 to 1; NaN where it is not known.
+    """
+
+    predict: Callable[[Sequence[str]], Sequence[str]]
+    accuracy: float = math.nan
+
+    @property
+    def note(self) -> str:
+        """Its accuracy, in words."""
+        if math.isnan(self.accuracy):
+            return "told by a classifier of unknown accuracy"
+        return f"told by a classifier with {self.accuracy:.1%} accuracy"
+
+
+def edit_figures(
+    before: Sequence[str],
+    after: Sequence[str],
+    *,
+    judges: Mapping[str, AttributeJudge],
+    wanted: Mapping[str, str],
+    references: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    perplexity: Callable[[Sequence[str]], float] | None = None,
+) -> dict[str, Measured]:
+    """The figures of the list above.
+
+    Args:
+        before: (N,) texts as they were.
+        after: (N,) edited ones.
+        judges: column -> its classifier.
+        wanted: column -> the class that was wanted of all texts.
+        references: (N,) rewrites by people, or (N,) lists of them; None: no `reference_bleu`.
+        perplexity: of texts under a language model; None: no `edited_perplexity`.
+
+    Raises:
+        ConfigError: nothing is wanted, or no judge knows a column.
+        DataError: no texts, or not one edited text, answer or reference for each.
+        ModelError: sacrebleu is not installed.
+    """
+    from diled.evaluation.text_metrics import bleu, exact_match
+
+    if not wanted:
+        raise ConfigError("No attribute is wanted of the edited texts: name at least one column and its class.")
+    if len(before) != len(after) or len(before) == 0:
+        raise DataError(
+            f"{len(before)} texts and {len(after)} edited ones: one edited text for each, and at least one."
+        )
+    n, found = len(after), {}
+    has = {column: _told(after, column, judges) == name for column, name in wanted.items()}
+    for column, right in has.items():
+        found[f"edit_accuracy/{column}"] = _share(right, judges[column].note)
+    notes = "; ".join(f"{column}: {judges[column].note}" for column in wanted)
+    found["edit_accuracy"] = _share(np.all(list(has.values()), 0), notes)
+    found["content_bleu"] = Measured(bleu(after, before), n=n)
+    if references is not None:
+        found["reference_bleu"] = Measured(bleu(after, references), n=n)
+    if perplexity is not None:
+        found["edited_perplexity"] = Measured(float(perplexity(after)), n=n)
+    same = exact_match(after, before)
+    found["unchanged"] = Measured(same, _stderr(same, n), n)
+    return found
+
+
+def edit_curve(
+    edit: Callable[[float], Sequence[str]],
+    strengths: Sequence[float],
+    before: Sequence[str],
+    *,
+    judges: Mapping[str, AttributeJudge],
+    wanted: Mapping[str, str],
+    references: Sequence[str] | Sequence[Sequence[str]] | None = None,
+    perplexity: Callable[[Sequence[str]], float] | None = None,
+) -> list[dict[str, Measured]]:
+    """`edit_figures` for each strength in turn, with the `strength` itself.
+
+    Args:
+        edit: strength -> (N,) edited texts.
+        strengths: of the edit.
+        before, judges, wanted, references, perplexity: as of `edit_figures`.
+
+    Raises:
+        ConfigError, DataError, ModelError: as `edit_figures`.
+    """
+    return [
+        {
+            "strength": Measured(float(s)),
+            **edit_figures(before, edit(s), judges=judges, wanted=wanted, references=references, perplexity=perplexity),
+        }
+        for s in strengths
+    ]
+
+
+def plot_curve(curves: Mapping[str, Sequence[Mapping[str, Measured]]]) -> tuple[bytes, bytes]:
+    """Accuracy against content BLEU, one line for each method and one point for each strength, as PNG for light and dark pages.
+
+    Args:
+        curves: name of the method -> what `edit_curve` returns.
+
+    Raises:
+        DataError: no curve, or one without points.
+    """
+    if not curves or not all(curves.values()):
+        raise DataError("There is no curve to draw: give each method at least one strength.")
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        ax = figure.subplots()
+        for i, (name, points) in enumerate(curves.items()):
+            x = [float(p["content_bleu"].value or 0) for p in points]
+            y = [float(p["edit_accuracy"].value or 0) for p in points]
+            colour = model_colour(i, theme)
+            ax.plot(x, y, color=colour, marker="o", markersize=4, linewidth=1.4, label=name)
+            for point, place in zip(points, zip(x, y, strict=True), strict=True):
+                said = f"{point['strength'].value:g}"
+                ax.annotate(said, place, xytext=(4, 3), textcoords="offset points", fontsize=7, color=colour)
+        ax.set(xlabel="content kept (BLEU to the source)", ylabel="edited as wanted (accuracy)", ylim=(-0.03, 1.05))
+        figure.legend(loc="outside lower center", ncols=min(len(curves), 4))
+
+    return render(draw, (SHORT, 0.8 * SHORT))
+
+
+def _told(texts: Sequence[str], column: str, judges: Mapping[str, AttributeJudge]) -> np.ndarray:
+    """What the judge of a column says of each text, (N,)."""
+    if column not in judges:
+        raise ConfigError(f"No classifier judges '{column}'.{did_you_mean(column, judges)}")
+    told = np.asarray(judges[column].predict(texts), dtype=object)
+    if told.shape != (len(texts),):
+        raise DataError(f"The classifier of '{column}' gave {told.size} answers for {len(texts)} texts.")
+    return told
+
+
+def _share(right: np.ndarray, note: str) -> Measured:
+    p = float(right.mean())
+    return Measured(p, _stderr(p, len(right)), len(right), note)
+
+
+def _stderr(p: float, n: int) -> float:
+    """Of a share p of n, sqrt(p (1 - p) / n)."""
+    return math.sqrt(p * (1 - p) / n)

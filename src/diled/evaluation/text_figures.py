@@ -1,0 +1,159 @@
+"""Figures of texts that a model wrote, each beside that of real texts in equal number.
+
+sample_perplexity, .../ngram    of samples, under the judge and under a 5-gram model of the training texts
+reverse_perplexity              of test texts, under a 5-gram model of the samples: high where variety is missing
+mauve                           samples against test texts, in the judge's features
+self_bleu, distinct_1, distinct_2, unique, length     of samples
+copied                          share of samples that are training texts
+.../floor                       the same of real texts
+interpolation_perplexity, interpolation_mauve         of the inner points of paths between texts
+step_mean, step_largest, steps_unchanged              how evenly the paths go
+
+Good samples have about the perplexity of real texts: a lower one is had by writing the likeliest texts over and over.
+
+References: Zhao et al. 2018 (arXiv 1706.04223), reverse perplexity; Pillutla et al. 2021 (arXiv 2102.01454), MAUVE.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from diled.errors import DataError
+from diled.evaluation.codes import averaged
+from diled.evaluation.mauve import default_clusters, mauve
+from diled.evaluation.measure import Measured
+from diled.evaluation.ngrams import NGram, word_counts
+from diled.evaluation.text_judge import Judge
+from diled.evaluation.text_metrics import copied, distinct, self_bleu, smoothness, unique
+
+__all__ = ["interpolation_figures", "sample_figures"]
+
+ORDER = 5
+"""Words of an n-gram."""
+COMPARED = 500
+"""Texts that self-BLEU compares with each other."""
+FEWEST = 20
+"""Texts of each set that make a MAUVE."""
+
+
+def sample_figures(
+    texts: Sequence[str],
+    train: Sequence[str],
+    test: Sequence[str],
+    judge: Judge,
+    *,
+    reference: int = 5000,
+    seed: int = 0,
+) -> dict[str, Measured]:
+    """Every figure of samples, with the floors.
+
+    n = min(samples, test texts, `reference`) of each set are taken, so that what depends on their number can be compared.
+
+    Args:
+        texts: samples, the first n of them.
+        train: training texts of the model and the judge.
+        test: texts that neither has seen, drawn by the seed.
+        judge: whose perplexity and features.
+        reference: n, at most.
+        seed: of the draws, of the clustering and of self-BLEU.
+
+    Raises:
+        DataError: samples, training or test texts are missing.
+        ModelError: sacrebleu is not installed.
+    """
+    if min(len(texts), len(train), len(test)) == 0:
+        raise DataError("Figures of samples need samples, training texts and test texts: one of the three has none.")
+    n = min(len(texts), len(test), reference)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(test))
+    # Other real texts are test texts too, as far as they go; then training texts, which the judge knows.
+    others = [test[i] for i in order[n : 2 * n]]
+    more = [train[i] for i in rng.permutation(len(train))[:n]]
+    real, others, drawn = [test[i] for i in order[:n]], (others + more)[:n], list(texts[:n])
+    found = _perplexities(drawn, real, more, train, judge)
+    note, known = f"{judge.name}; {n:,} against {n:,} test texts", n - len(order[n : 2 * n])
+    found |= _mauve("mauve", real, drawn, judge, seed, note)
+    found |= _mauve("mauve/floor", real, others, judge, seed, f"{note}, {known:,} of the others from training")
+    for suffix, some in (("", drawn), ("/floor", real)):
+        compared = min(n, COMPARED)
+        if n > 1:
+            said = f"each against the {compared - 1:,} others"
+            found[f"self_bleu{suffix}"] = Measured(self_bleu(some, COMPARED, seed=seed), n=compared, note=said)
+        for k in (1, 2):
+            found[f"distinct_{k}{suffix}"] = Measured(distinct(some, k), n=n)
+        found[f"unique{suffix}"] = Measured(unique(some), n=n)
+        found[f"copied{suffix}"] = Measured(copied(some, train), n=n, note=f"of {len(train):,} training texts")
+        found[f"length{suffix}"] = averaged(word_counts(some), "words")
+    return found
+
+
+def _perplexities(
+    drawn: list[str], real: list[str], more: list[str], train: Sequence[str], judge: Judge
+) -> dict[str, Measured]:
+    """Under the judge, under an n-gram model of training texts, and the reverse: of real texts under one of samples.
+
+    All n-gram models know the same words, those of the training texts, so that their perplexities compare.
+    """
+    grams = NGram.fit(train, ORDER)
+    n, said = len(drawn), f"{ORDER}-gram model of {len(train):,} training texts, per word"
+    found = {}
+    for suffix, some, fitted in (("", drawn, drawn), ("/floor", real, more)):
+        found[f"sample_perplexity{suffix}"] = Measured(judge.perplexity(some), n=n, note=f"{judge.name}, per word")
+        found[f"sample_perplexity/ngram{suffix}"] = Measured(grams.perplexity(some), n=n, note=said)
+        reverse = NGram.fit(fitted, ORDER, vocabulary=grams.words)
+        what = f"{n:,} test texts under a {ORDER}-gram model of {len(fitted):,} {'training texts' if suffix else 'samples'}"
+        found[f"reverse_perplexity{suffix}"] = Measured(reverse.perplexity(real), n=n, note=f"{what}, per word")
+    return found
+
+
+def _mauve(
+    name: str, real: Sequence[str], texts: Sequence[str], judge: Judge, seed: int, note: str
+) -> dict[str, Measured]:
+    """MAUVE where both sets are large enough for one."""
+    if min(len(real), len(texts)) < FEWEST:
+        return {}
+    value = mauve(judge.features(real), judge.features(texts), seed=seed)
+    said = f"features of {note}; {default_clusters(len(real), len(texts))} clusters"
+    return {name: Measured(value, n=len(texts), note=said)}
+
+
+def interpolation_figures(
+    paths: Sequence[Sequence[str]], judge: Judge, reference_texts: Sequence[str], *, seed: int = 0
+) -> dict[str, Measured]:
+    """How real the texts between two texts are, and how evenly they lead from one to the other.
+
+    Args:
+        paths: lists of texts, the ends included.
+        judge: whose perplexity and features.
+        reference_texts: real texts; as many as there are inner points are taken for MAUVE, or as there are.
+        seed: of the draws and of the clustering.
+
+    Returns:
+        `step_mean` and `step_largest` are `text_metrics.smoothness`; with S steps, 1 / S is perfectly even.
+
+    Raises:
+        DataError: no path has an inner point, or all have equal ends.
+    """
+    inner = [text for path in paths for text in path[1:-1]]
+    if not inner or not len(reference_texts):
+        raise DataError("Figures of interpolation need paths with points between their ends, and real texts.")
+    rng = np.random.default_rng(seed)
+    n = min(len(inner), len(reference_texts))
+    some = [inner[i] for i in rng.permutation(len(inner))[:n]]
+    real = [reference_texts[i] for i in rng.permutation(len(reference_texts))[:n]]
+    found = {
+        "interpolation_perplexity": Measured(judge.perplexity(inner), n=len(inner), note=f"{judge.name}, per word"),
+        "interpolation_perplexity/floor": Measured(judge.perplexity(real), n=n, note=f"{judge.name}, per word"),
+    }
+    found |= _mauve("interpolation_mauve", real, some, judge, seed, f"{judge.name}; {n:,} against {n:,} real texts")
+    even = smoothness(paths)
+    sizes = sorted({len(path) - 1 for path in paths})
+    said = (
+        f"of the edits between the ends, {' or '.join(map(str, sizes))} steps; {len(paths) - even.paths} paths left out"
+    )
+    found["step_mean"] = Measured(even.mean, n=even.paths, note=said)
+    found["step_largest"] = Measured(even.largest, n=even.paths, note=said)
+    found["steps_unchanged"] = Measured(even.unchanged, n=even.paths, note="share of steps")
+    return found

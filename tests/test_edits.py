@@ -1,0 +1,467 @@
+"""Editing with attributes: vectors told apart, classifiers of codes, LatentOps' ODE, and the figures of edited texts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from closed_forms import GaussianDenoiser
+from torch import Tensor, nn
+
+from diled.arguments import edit_of
+from diled.config import DataSpec
+from diled.data import Data, Split
+from diled.diffusion import Diffusion, LinearLogSNR
+from diled.diffusion.schedule import alpha, sigma2
+from diled.errors import ConfigError, DataError, NoBound
+from diled.evaluation.edits import AttributeJudge, edit_curve, edit_figures, plot_curve
+from diled.evaluation.measure import Measured
+from diled.latent import attributes as ode
+from diled.latent.attributes import (
+    AttributeODE,
+    CodeClassifier,
+    Wish,
+    along_energy,
+    fit_classifier,
+    fit_ode,
+    through_noise,
+)
+from diled.latent.edit import Attribute, Direction, fit_direction, fit_directions, parse_attribute, together
+from diled.model import Model
+from diled.models.autoencoder import Autoencoder, DiracEncoder
+from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
+
+RNG = np.random.default_rng(0)
+SENTIMENT, TENSE = Attribute("sentiment=positive", "sentiment", 1), Attribute("tense=past", "tense", 0)
+
+
+def correlated(n: int = 600) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Codes that are exactly additive in a class of three and a class of two that go together, and the two effects."""
+    topic = RNG.choice(3, n, p=[0.5, 0.3, 0.2])
+    mood = (RNG.random(n) < np.array([0.9, 0.3, 0.2])[topic]).astype(np.int64)
+    one, two = RNG.normal(size=(3, 4)), RNG.normal(size=(2, 4))
+    return one[topic] + two[mood] + 7, {"topic": topic, "mood": mood}, one, two
+
+
+# Vectors --------------------------------------------------------------------------------------------------------------
+
+
+def test_attributes_that_go_together_are_told_apart():
+    codes, labels, one, two = correlated()
+    topic, mood = Attribute("topic=1", "topic", 1), Attribute("mood=1", "mood", 1)
+    found = fit_directions(codes, labels, [topic, mood])
+    n = np.bincount(labels["topic"])
+    want = one[1] - (n[0] * one[0] + n[2] * one[2]) / (n[0] + n[2]) + two[1] - two[0]
+    np.testing.assert_allclose(found.vector, want, atol=1e-8)
+    apart = sum(fit_direction(codes, a.target(labels[a.column])[1], a.name).vector for a in (topic, mood))
+    assert np.abs(apart - want).max() > 0.1, "by itself each vector holds a part of the other"
+    assert (found.attribute, found.method) == ("topic=1, mood=1", "vector")
+
+
+@pytest.mark.parametrize("method", ["vector", "classifier"])
+def test_one_attribute_is_the_difference_of_two_means_and_several_add_up(method: str):
+    codes = RNG.normal(size=(300, 4))
+    labels = {"topic": RNG.choice(3, 300, p=[0.5, 0.3, 0.2]), "age": RNG.normal(size=300)}
+    topic, age = Attribute("topic=1", "topic", 1), Attribute("age", "age")
+    has = labels["topic"] == 1
+    one = fit_directions(codes, labels, [topic], method)
+    if method == "vector":
+        np.testing.assert_allclose(one.vector, codes[has].mean(0) - codes[~has].mean(0), atol=1e-10)
+    np.testing.assert_array_equal(one.vector, fit_direction(codes, has, "topic=1", method).vector)
+    other = fit_direction(codes, labels["age"], "age", method)
+    both = fit_directions(codes, labels, [topic, age], method)
+    np.testing.assert_allclose(both.vector, one.vector + other.vector)
+    assert both.score == min(one.score, other.score)
+
+
+def test_examples_without_a_label_do_not_count():
+    codes, labels, *_ = correlated()
+    hidden = {name: np.where(np.arange(600) % 3 == i, -1, column) for i, (name, column) in enumerate(labels.items())}
+    wild = np.where((np.arange(600) % 3 < 2)[:, None], RNG.normal(size=codes.shape), codes)
+    want = [Attribute("topic=2", "topic", 2), Attribute("mood=0", "mood", 0)]
+    known = np.arange(600) % 3 == 2
+    clean = fit_directions(codes[known], {k: v[known] for k, v in labels.items()}, want)
+    np.testing.assert_allclose(fit_directions(wild, hidden, want).vector, clean.vector, atol=1e-8)
+    one = fit_directions(wild, hidden, want[:1]).vector
+    seen = hidden["topic"] >= 0
+    np.testing.assert_allclose(
+        one, wild[hidden["topic"] == 2].mean(0) - wild[seen & (hidden["topic"] != 2)].mean(0), atol=1e-8
+    )
+
+
+def test_what_cannot_be_told_apart_is_refused():
+    codes, labels, *_ = correlated()
+    twin = {"a": labels["mood"], "b": 1 - labels["mood"]}
+    with pytest.raises(DataError, match="do not tell these attributes apart"):
+        fit_directions(codes, twin, [Attribute("a=1", "a", 1), Attribute("b=1", "b", 1)])
+    never = {"a": np.where(labels["topic"] > 0, labels["mood"], -1), "b": np.where(labels["topic"] > 0, -1, 1)}
+    never["b"][np.flatnonzero(labels["topic"] == 0)[:9]] = 0
+    with pytest.raises(DataError, match="do not tell these attributes apart"):
+        fit_directions(codes, never, [Attribute("a=1", "a", 1), Attribute("b=1", "b", 1)])
+    with pytest.raises(ConfigError, match="'topic=1' and 'topic=2' are of one column"):
+        fit_directions(codes, labels, [Attribute("topic=1", "topic", 1), Attribute("topic=2", "topic", 2)])
+    with pytest.raises(ConfigError, match="No attribute is given"):
+        fit_directions(codes, labels, [])
+    with pytest.raises(ConfigError, match="'magic' is unknown"):
+        fit_directions(codes, labels, [Attribute("mood=1", "mood", 1)], "magic")
+
+
+# Classifiers of codes -------------------------------------------------------------------------------------------------
+
+
+def gaussian_classes() -> tuple[CodeClassifier, Tensor, Tensor, Tensor]:
+    """The exact classifier of three Gaussian classes of one covariance, with their means, covariance and shares."""
+    means = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.3, -2.0]])
+    root, share = torch.tensor([[1.0, 0.0], [0.5, 0.8]]), torch.tensor([0.5, 0.2, 0.3])
+    precision = torch.linalg.inv(root @ root.T)
+    mean, scale = torch.tensor([0.4, -0.7]), torch.tensor(1.7)
+    weight = means @ precision
+    bias = share.log() - 0.5 * (weight * means).sum(1) + weight @ mean
+    return CodeClassifier(scale * weight, bias, mean, scale, (0, 2, 5), 1.0), means, root @ root.T, share
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_wish_of_two_gaussian_classes_is_bayes_rule(away: bool):
+    classifier, means, covariance, share = gaussian_classes()
+    z = (2 * torch.randn(50, 2)).requires_grad_(True)
+    density = torch.distributions.MultivariateNormal(means, covariance).log_prob(z[:, None]).exp()
+    joint = share * density
+    wanted = joint[:, 0] + joint[:, 2] if away else joint[:, 1]
+    truth = (wanted / joint.sum(1)).log()
+    wish = Wish(((classifier, 2),), away)
+    torch.testing.assert_close(wish(z), truth, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(wish.slope(z), torch.autograd.grad(truth.sum(), z)[0], atol=1e-4, rtol=1e-4)
+    twice = Wish(((classifier, 2), (classifier, 5)), away)
+    torch.testing.assert_close(twice(z), wish(z) + Wish(((classifier, 5),), away)(z))
+    torch.testing.assert_close(twice.slope(z), wish.slope(z) + Wish(((classifier, 5),), away).slope(z))
+
+
+def test_no_curvature_exceeds_the_stiffness():
+    classifier = gaussian_classes()[0]
+    wish = Wish(((classifier, 2), (classifier, 5)))
+    hessians = torch.func.vmap(torch.func.hessian(lambda z: wish(z[None])[0]))(2 * torch.randn(400, 2))
+    largest = float(torch.linalg.matrix_norm(hessians, 2).max())
+    assert 0.3 * wish.stiffness < largest <= wish.stiffness
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_fitted_classifier_is_where_the_penalised_likelihood_is_flat(classes: int):
+    labels = RNG.choice(classes, 500)
+    codes = RNG.normal(size=(500, 3)) * [1.0, 4.0, 0.1] + np.eye(3)[labels] * 2 + 5
+    hidden = np.where(np.arange(500) < 50, -1, 3 * labels)  # classes 0, 3, 6
+    found = fit_classifier(codes, hidden, "a")
+    assert found.classes == tuple(3 * k for k in range(classes))
+    z, y = torch.from_numpy(codes[50:]).float(), torch.from_numpy(labels[50:])
+    assert float(found.scale) == pytest.approx(float(z.var(0, correction=0).mean().sqrt()), rel=1e-4)
+    u = (z - z.mean(0)) / found.scale
+    p = found.logits(z).softmax(1)
+    slope = (p - nn.functional.one_hot(y, classes)).T @ u / len(u)
+    rows = slice(1, None) if classes == 2 else slice(None)
+    torch.testing.assert_close(slope[rows], -0.01 * found.weight[rows], atol=2e-4, rtol=0)
+    assert found.accuracy == pytest.approx(float((p.argmax(1) == y).float().mean()))
+
+
+# The ODE under N(0, I) ------------------------------------------------------------------------------------------------
+
+
+def two_classes(w: Tensor, b: float = 0.0) -> CodeClassifier:
+    """log p(1 | z) - log p(0 | z) = w z + b."""
+    weight = torch.stack([torch.zeros_like(w), w])
+    return CodeClassifier(weight, torch.tensor([0.0, b]), torch.zeros_like(w), torch.tensor(1.0), (0, 1), 1.0)
+
+
+def test_one_linear_energy_against_its_closed_form():
+    """The logit l = w z + b of two classes obeys l + exp(l) = l_0 + exp(l_0) + |w|^2 strength int beta/2."""
+    w, b, strength = torch.tensor([1.5, -2.0]), 0.4, 0.3
+    t = (np.arange(10_000) + 0.5) / 10_000
+    clock = float(np.mean(0.1 + 19.9 * t) / 2)
+    z = torch.randn(20, 2)
+    found = along_energy(z, Wish(((two_classes(w, b), 1),)), strength)
+    before, after = z @ w + b, found @ w + b
+    torch.testing.assert_close(
+        after + after.exp(), before + before.exp() + float(w @ w) * strength * clock, atol=1e-3, rtol=1e-3
+    )
+    torch.testing.assert_close(found - z, ((after - before) / (w @ w))[:, None] * w, atol=1e-4, rtol=1e-4)
+
+
+def test_several_energies_against_a_fine_walk_along_the_schedule():
+    classifier, other = gaussian_classes()[0], two_classes(torch.tensor([0.2, 2.0]), -1.0)
+    wish, strength, steps = Wish(((classifier, 2), (other, 0))), 0.7, 4000
+    start = torch.randn(8, 2)
+    z = start.double()
+    for i in range(steps):  # Euler's method from t = 1 to 0
+        t = 1 - (i + 0.5) / steps
+        z = z + (0.1 + 19.9 * t) / 2 * strength * wish.slope(z.float()).double() / steps
+    torch.testing.assert_close(along_energy(start, wish, strength), z.float(), atol=4e-3, rtol=0)
+
+
+def test_a_sharp_classifier_needs_more_steps_and_gets_them():
+    wish = Wish(((two_classes(torch.tensor([20.0, 0.0])), 1),))
+    found = along_energy(torch.tensor([[-1.0, 0.3]]), wish, 2.0)
+    logit = float(found[0, 0]) * 20
+    assert logit + math.exp(logit) == pytest.approx(-20 + 400 * 2 * ode.CLOCK, rel=0.02)
+    assert float(found[0, 1]) == pytest.approx(0.3)
+
+
+# The ODE under other priors -------------------------------------------------------------------------------------------
+
+MEAN, VAR, SLOPE = torch.tensor([1.0, -0.5]), torch.tensor([0.5, 1.2]), torch.tensor([0.6, 0.4])
+
+
+def gaussian_prior() -> Diffusion:
+    class Exact(nn.Module):
+        def forward(self, z: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
+            return GaussianDenoiser(MEAN, VAR)(z, log_snr)
+
+    return Diffusion(Exact(), LinearLogSNR(-6.0, 5.0), (2,))
+
+
+def led(var: Tensor, slope: Tensor, gamma_0: float, gamma_t: float) -> Tensor:
+    """How far N(m, V) led by exp(c z), which is N(m + V c, V), moves a code: V c (alpha_0 - alpha_t sqrt(V_0 / V_t))."""
+    ends = torch.tensor([gamma_0, gamma_t])[:, None]
+    at = alpha(ends) ** 2 * var + sigma2(ends)
+    return var * slope * (alpha(ends)[0] - alpha(ends)[1] * (at[0] / at[1]).sqrt())
+
+
+@pytest.mark.parametrize("depth", [0.4, 0.8, 1.0])
+def test_a_gaussian_diffusion_leads_a_code_as_its_closed_form(depth: float):
+    z = MEAN + VAR.sqrt() * torch.randn(30, 2)
+    found = through_noise(gaussian_prior(), z, lambda z: z @ SLOPE, 1.5, depth=depth, steps=100)
+    want = led(VAR, 1.5 * SLOPE, -6.0, -6.0 + 11 * depth)
+    torch.testing.assert_close(found - z, want.expand(30, 2), atol=4e-3, rtol=0.01)
+
+
+def test_a_standardised_diffusion_leads_in_the_codes_own_unit():
+    prior = Standardized(gaussian_prior(), (2,))
+    prior.mean, prior.std = torch.tensor([10.0, 0.0]), torch.tensor([2.0, 0.1])
+    z = prior.mean + prior.std * (MEAN + VAR.sqrt() * torch.randn(30, 2))
+    found = through_noise(prior, z, lambda z: z @ SLOPE, 1.0, depth=0.8, steps=100)
+    want = prior.std * led(VAR, prior.std * SLOPE, -6.0, 2.8)
+    torch.testing.assert_close(found - z, want.expand(30, 2), atol=2e-3, rtol=0.01)
+
+
+def test_a_mixture_leads_in_units_of_its_own():
+    prior = GaussianMixture(2, 1)
+    prior.means, width = torch.tensor([[4.0, -3.0]]), torch.tensor([3.0, 0.2])
+    prior.roots = torch.diag(width)[None]
+    z = prior.sample(30)
+    found = through_noise(prior, z, lambda z: z @ SLOPE, 0.5, depth=0.75, steps=100)
+    want = width * led(torch.ones(2), 0.5 * width * SLOPE, -8.0, 4.0)
+    torch.testing.assert_close(found - z, want.expand(30, 2), atol=5e-3, rtol=0.01)
+
+
+def test_two_far_components_keep_a_code_in_its_own_where_little_noise_is_added_and_let_it_go_where_much_is():
+    prior = GaussianMixture(1, 2)
+    prior.means, prior.roots = torch.tensor([[-5.0], [5.0]]), torch.full((2, 1, 1), 0.5)
+    right = ((two_classes(torch.tensor([2.0])), 1),)
+    z = np.array([[-5.3], [-4.8]], np.float32)
+    near = AttributeODE(prior, right, depth=0.3).apply(z, 3.0)
+    far = AttributeODE(prior, right, depth=0.9).apply(z, 3.0)
+    assert (near < -3).all()
+    np.testing.assert_allclose(far, 5.0, atol=1.5)
+    wide = GaussianMixture(1, 2)
+    wide.means, wide.roots = 100 * prior.means, 100 * prior.roots
+    as_far = AttributeODE(wide, ((two_classes(torch.tensor([0.02])), 1),), depth=0.9).apply(100 * z, 3.0)
+    np.testing.assert_allclose(as_far / 100, far, atol=1e-3)
+    free = AttributeODE(StandardNormal((1,)), right).apply(z, 3.0)
+    assert (free > 0).all()
+    assert (free < 3).all(), "N(0, 1) knows of no component, so the code stops behind the border"
+
+
+@pytest.mark.parametrize("prior", [gaussian_prior(), StandardNormal((2,))])
+def test_no_strength_and_no_noise_are_no_edit(prior: nn.Module):
+    z = np.random.default_rng(1).normal(size=(5, 2)).astype(np.float32)
+    goals = ((gaussian_classes()[0], 5),)
+    np.testing.assert_array_equal(AttributeODE(prior, goals).apply(z, 0.0), z)  # type: ignore[arg-type]
+    if isinstance(prior, Diffusion):
+        np.testing.assert_array_equal(AttributeODE(prior, goals, depth=0.0).apply(z, 3.0), z)
+        default, said = (AttributeODE(prior, goals, d).apply(z, 3.0) for d in (None, ode.DEPTH))
+        np.testing.assert_array_equal(default, said)
+        assert np.abs(default - z).max() > 0.1
+
+
+@pytest.mark.parametrize("prior", [gaussian_prior(), StandardNormal((2,))])
+def test_of_two_classes_taking_one_away_gives_the_other(prior: nn.Module):
+    z = np.random.default_rng(2).normal(size=(5, 2)).astype(np.float32)
+    classifier = two_classes(torch.tensor([1.0, 0.5]), 0.2)
+    away = AttributeODE(prior, ((classifier, 1),)).apply(z, -1.5)  # type: ignore[arg-type]
+    other = AttributeODE(prior, ((classifier, 0),)).apply(z, 1.5)  # type: ignore[arg-type]
+    np.testing.assert_allclose(away, other, atol=1e-5)
+    assert (away @ [1.0, 0.5] < z @ [1.0, 0.5]).all()
+
+
+# From labelled data to an edit ----------------------------------------------------------------------------------------
+
+
+class _Same(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+SPEC = DataSpec(kind="vector", shape=(2,), levels=None, low=-1.0, high=1.0)
+AXES = np.random.default_rng(3).normal(size=(800, 2)).astype(np.float32)
+
+
+def labelled(**columns: np.ndarray) -> Data:
+    """Points of the plane with label columns of two classes, or of real numbers."""
+    names = {c: [f"not {c}", c] if v.dtype.kind == "i" else [] for c, v in columns.items()}
+    split = Split(AXES, columns, [str(i) for i in range(len(AXES))])
+    return Data("points", SPEC.model_copy(update={"labels": names}), split, split, split, [])
+
+
+def planar(prior: nn.Module) -> Model:
+    return Model(Autoencoder(DiracEncoder(_Same()), _Same(), prior), SPEC)  # type: ignore[arg-type]
+
+
+RIGHT, HIGH = (AXES[:, 0] > 0).astype(np.int64), (AXES[:, 1] > 0).astype(np.int64)
+START = np.array([[-1.0, -1.2], [-0.5, -2.0]], np.float32)
+
+
+@pytest.mark.parametrize("method", ["vector", "classifier", "ode"])
+def test_two_attributes_on_two_axes_are_both_set(method: str):
+    model, wanted = planar(StandardNormal((2,))), ["right=right", "high=high"]
+    edit = edit_of(model, [labelled(right=RIGHT, high=HIGH)], wanted, method, None)
+    moved = edit.apply(START, 2.0)
+    assert (moved > 0).all()
+    one = edit_of(model, [labelled(right=RIGHT, high=HIGH)], wanted[1:], method, None).apply(START, 2.0)
+    assert (one[:, 1] > 0).all()
+    np.testing.assert_allclose(one[:, 0], START[:, 0], atol=0.25)
+    less = edit.apply(-START, -2.0)
+    assert (less < 0).all()
+
+
+def test_columns_come_from_the_first_data_set_that_has_them():
+    model = planar(StandardNormal((2,)))
+    first, second = labelled(right=RIGHT), labelled(high=HIGH, right=1 - RIGHT)
+    both = edit_of(model, [first, second], ["high=high", "right=right"], "vector", None)
+    alone = [edit_of(model, [d], [a], "vector", None) for d, a in ((first, "right=right"), (second, "high=high"))]
+    assert isinstance(both, Direction)
+    np.testing.assert_allclose(both.vector, sum(d.vector for d in alone), atol=1e-9)  # type: ignore[attr-defined]
+    assert both.attribute == "right=right, high=high"
+    led = edit_of(model, [first, second], ["high=high", "right=right"], "ode", None)
+    assert (led.apply(START, 2.0) > 0).all()
+    with pytest.raises(ConfigError, match=r"There is no label column 'colour'. Known: high, right"):
+        edit_of(model, [first, second], ["colour=red"], "vector", None)
+    with pytest.raises(ConfigError, match="are of one column"):
+        edit_of(model, [first, second], ["right=right", "right=not right"], "vector", None)
+
+
+def test_what_the_ode_cannot_do_is_refused():
+    data = labelled(right=RIGHT, size=AXES[:, 0].astype(np.float32))
+    model = planar(StandardNormal((2,)))
+    with pytest.raises(ConfigError, match="'size' holds real numbers, and method 'ode' needs classes"):
+        edit_of(model, [data], ["size"], "ode", None)
+    with pytest.raises(ConfigError, match=r"depth has no meaning for a prior N\(0, I\)"):
+        edit_of(model, [data], ["right=right"], "ode", 0.5)
+    with pytest.raises(ConfigError, match=r"depth = 1.5: it is a time"):
+        edit_of(planar(gaussian_prior()), [data], ["right=right"], "ode", 1.5)
+    with pytest.raises(ConfigError, match="depth is of method 'ode', and has no meaning for 'vector'"):
+        edit_of(model, [data], ["right=right"], "vector", 0.5)
+    with pytest.raises(ConfigError, match=r"'magic' is unknown. Known: vector, classifier, ode"):
+        edit_of(model, [data], ["right=right"], "magic", None)
+    with pytest.raises(NoBound, match="NoPrior has no denoiser"):
+        edit_of(planar(NoPrior()), [data], ["right=right"], "ode", None).apply(START, 1.0)
+    with pytest.raises(ConfigError, match="this model has none"):
+        edit_of(Model(_NoPriorAtAll(), SPEC), [data], ["right=right"], "ode", None)
+    with pytest.raises(DataError, match="1 classes of 'right'"):
+        edit_of(model, [labelled(right=0 * RIGHT)], ["right=right"], "ode", None)
+    three = {"a": np.arange(800) % 3}
+    with pytest.raises(DataError, match="None of the training examples have 'a=7'"):
+        fit_ode(StandardNormal((2,)), [(AXES, three, [Attribute("a=7", "a", 7)])])
+    picture = Diffusion(_Same(), LinearLogSNR(), (1, 2, 2))
+    with pytest.raises(ConfigError, match=r"Codes of shape \(1, 2, 2\) are no vectors"):
+        AttributeODE(picture, ((two_classes(torch.ones(4)), 1),)).apply(np.zeros((1, 4), np.float32), 1.0)
+
+
+class _NoPriorAtAll(Autoencoder):
+    def __init__(self) -> None:
+        super().__init__(DiracEncoder(_Same()), _Same(), StandardNormal((2,)))
+        del self.prior
+
+
+def test_labels_that_are_missing_name_no_class():
+    with pytest.raises(ConfigError, match="with one of: 0, 1"):
+        parse_attribute("a", {"a": np.array([-1, 0, 1])}, {})
+    assert parse_attribute("a=1", {"a": np.array([-1, 0, 1])}, {}) == Attribute("a=1", "a", 1)
+    known, target = SENTIMENT.target(np.array([-1, 0, 1]))
+    assert (known.tolist(), target.tolist()) == ([False, True, True], [False, False, True])
+    known, target = Attribute("age", "age").target(np.array([np.nan, 2.0]))
+    assert known.tolist() == [False, True]
+    joined = together([Direction(np.ones(2), "a", "vector", 0.9), replace(Direction(np.ones(2), "b", "vector", 0.7))])
+    assert (joined.vector.tolist(), joined.attribute, joined.score) == ([2.0, 2.0], "a, b", 0.7)
+
+
+# Figures of edited texts ----------------------------------------------------------------------------------------------
+
+BEFORE = ["the food was bad .", "we hated the place .", "service is slow today .", "the soup was cold ."]
+AFTER = ["the food was good .", "we hated the place .", "service is good today .", "the soup is good ."]
+JUDGES = {
+    "sentiment": AttributeJudge(lambda texts: ["positive" if "good" in t else "negative" for t in texts], 0.975),
+    "tense": AttributeJudge(lambda texts: ["present" if " is " in t else "past" for t in texts]),
+}
+
+
+def test_figures_of_edited_texts_by_hand():
+    pytest.importorskip("sacrebleu")
+    wanted = {"sentiment": "positive", "tense": "past"}
+    found = edit_figures(
+        BEFORE, AFTER, judges=JUDGES, wanted=wanted, references=[[a, "we left ."] for a in AFTER],
+        perplexity=lambda texts: 10.0 + len(texts),
+    )  # fmt: skip
+    assert found["edit_accuracy/sentiment"].value == 0.75
+    assert found["edit_accuracy/sentiment"].stderr == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
+    assert found["edit_accuracy/sentiment"].note == "told by a classifier with 97.5% accuracy"
+    assert found["edit_accuracy/tense"].value == 0.5
+    assert "unknown accuracy" in found["edit_accuracy/tense"].note
+    assert found["edit_accuracy"].value == 0.25, "only the first has both"
+    assert "sentiment: told" in found["edit_accuracy"].note
+    assert "tense: told" in found["edit_accuracy"].note
+    assert found["unchanged"].value == 0.25
+    assert found["reference_bleu"].value == pytest.approx(100)
+    # 16 of 20 words, 9 of 16 pairs, 4 of 12 triples, 2 of 8 fours; nothing is shorter
+    want = 100 * (16 / 20 * 9 / 16 * 4 / 12 * 2 / 8) ** 0.25
+    assert found["content_bleu"].value == pytest.approx(want)
+    assert found["edited_perplexity"] == Measured(14.0, n=4)
+    assert all(figure.n == 4 for figure in found.values())
+    few = edit_figures(BEFORE, BEFORE, judges=JUDGES, wanted={"sentiment": "positive"})
+    assert (few["edit_accuracy"].value, few["content_bleu"].value, few["unchanged"].value) == (
+        0.0,
+        pytest.approx(100),
+        1,
+    )
+    assert {"reference_bleu", "edited_perplexity", "edit_accuracy/tense"}.isdisjoint(few)
+
+
+def test_the_curve_trades_content_for_the_attribute_and_is_drawn():
+    pytest.importorskip("sacrebleu")
+
+    def edit(strength: float) -> list[str]:
+        n = int(strength)
+        return AFTER[:n] + BEFORE[n:]
+
+    curve = edit_curve(edit, (0, 2, 4), BEFORE, judges=JUDGES, wanted={"sentiment": "positive"})
+    assert [point["strength"].value for point in curve] == [0, 2, 4]
+    assert [point["edit_accuracy"].value for point in curve] == [0.0, 0.25, 0.75]
+    content = [float(point["content_bleu"].value or 0) for point in curve]
+    assert content == sorted(content, reverse=True)
+    light, dark = plot_curve({"vector": curve, "ode": curve[1:]})
+    assert light.startswith(b"\x89PNG")
+    assert dark.startswith(b"\x89PNG")
+    assert light != dark
+    with pytest.raises(DataError, match="no curve to draw"):
+        plot_curve({"vector": []})
+
+
+def test_edits_that_cannot_be_judged_are_refused():
+    pytest.importorskip("sacrebleu")
+    with pytest.raises(ConfigError, match=r"No classifier judges 'sentimnt'. Did you mean 'sentiment'"):
+        edit_figures(BEFORE, AFTER, judges=JUDGES, wanted={"sentimnt": "positive"})
+    with pytest.raises(ConfigError, match="No attribute is wanted"):
+        edit_figures(BEFORE, AFTER, judges=JUDGES, wanted={})
+    with pytest.raises(DataError, match="4 texts and 3 edited ones"):
+        edit_figures(BEFORE, AFTER[:3], judges=JUDGES, wanted={"tense": "past"})
+    with pytest.raises(DataError, match="gave 1 answers for 4 texts"):
+        edit_figures(BEFORE, AFTER, judges={"tense": AttributeJudge(lambda t: ["past"])}, wanted={"tense": "past"})
