@@ -75,7 +75,7 @@ MUTATIONS = {
         ('("train", "validation"), ("test", "test")', '("train", "test"), ("test", "validation")', "splits swap", SETS),
         ('["negative", "positive"]', '["positive", "negative"]', "classes are swapped", SETS),
     ],
-    "models/io.py": [
+    "tokens.py": [
         ('{added["id"]: added', '{added["id"] + 5: added', "added tokens elsewhere", SYMBOLS),
         ('("", *(tokens.get(number, "")', '("", *(tokens.get(number, "?")', "numbers without a token", SYMBOLS),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,14 @@ def is_run(source: Any) -> bool:
     return isinstance(source, Model) or any((Path(source) / name).exists() for name in ("config.json", "run.json"))
 
 
-def data_of(run: Any, data: str | Path | None, model: Model) -> Data:
+def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = False) -> Data:
     """The data named, or what the run was trained on, prepared as for the model.
+
+    Args:
+        run: the model's.
+        data: a source; None: that of the run.
+        model: that reads them.
+        skip: leave out what the model cannot read, such as longer texts, and say how many on stderr.
 
     Raises:
         ConfigError: neither is known.
@@ -75,13 +82,16 @@ def data_of(run: Any, data: str | Path | None, model: Model) -> Data:
         preprocess = config.preprocess.model_copy(update={"text": _tokens_for(model.spec)})
         if model.spec.sequential and data is not None and str(data) != config.data:  # whose columns may be others
             preprocess = preprocess.model_copy(update={"sequence": _sequences_for(model.spec)})
-        place = open_data(data if data is not None else config.data, preprocess)
+        data = data if data is not None else config.data
     elif data is not None:
         size = model.spec.shape[1:] if model.spec.kind == "image" else None
         preprocess = PreprocessConfig(size=size, binarize=model.spec.binarize, **_preprocess_for(model.spec))
-        place = open_data(data, preprocess)
     else:
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
+    place = open_data(data, preprocess.model_copy(update={"on_error": "skip"}) if skip else preprocess)
+    if skip:
+        for note in (note for note in place.notes if "left out" in note):
+            print(note, file=sys.stderr)
     check_same_data(place, model.spec, "The model")
     return place
 

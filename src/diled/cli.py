@@ -377,7 +377,8 @@ def _show(verb: str, result: Any, out: str | None) -> None:
         print(result.text())
     elif verb == "search":
         for row in result:
-            print("  ".join(f"{name} ({distance:.3g})" for name, distance in row))
+            text = any(": " in name for name, _ in row)
+            print(("\n" if text else "  ").join(f"{name} ({distance:.3g})" for name, distance in row))
     if verb in OUT and out is not None:
         print(f"Wrote {out}")
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from diled.data import Data
+from diled.data import Data, open_data, to_strings
 from diled.draws import seeded
+from diled.errors import ConfigError
 from diled.evaluation.measure import Measured, measure
 from diled.evaluation.recommend import advice, one_or_two_stages
 from diled.evaluation.report import Cell, Shown, table_text, write_report
@@ -230,6 +231,35 @@ def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, *
         found["train_seconds"] = Measured(model.provenance["train_seconds"])
     found["parameters"] = Measured(model.parameters)
     return found
+
+
+def figures_of_file(
+    path: str | Path, data: str | Path | None, *, samples: int | None = None, seed: int = 0
+) -> dict[str, Measured]:
+    """Figures of a file of texts as samples, beside real ones of a set of text.
+
+    Args:
+        path: one text a line, or a table.
+        data: a source of text.
+        samples: of the file, by a fixed draw; None: all, up to 5,000.
+        seed: of the draws.
+
+    Raises:
+        ConfigError: no set of text to compare with.
+    """
+    from diled.data import read_texts
+    from diled.evaluation.text_figures import sample_figures
+    from diled.evaluation.text_judge import judge_of
+
+    if data is None:
+        raise ConfigError(f"{path} holds samples: say with --data which set of text they are to be like.")
+    place = open_data(data)
+    if place.spec.kind != "text":
+        raise ConfigError(f"{place.name} holds {place.spec.kind}s, and {path} texts: name a set of text (--data).")
+    texts = read_texts(path)
+    order = np.random.default_rng(seed).permutation(len(texts))[: samples or 5000]
+    train, test = (to_strings(split.values, place.spec) for split in (place.train, place.test))
+    return sample_figures([texts[i] for i in order], train, test, judge_of(place), seed=seed)
 
 
 def write_figures(path: Path, found: dict[str, Any]) -> None:

@@ -17,14 +17,14 @@ import numpy as np
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.cache import cached, file_key
 from diled.data.images import ImageItem, header, in_threads, read_all, target_kind
-from diled.data.known_texts import TEXTS, find_texts
+from diled.data.known_texts import EDITED, TEXTS, find_texts, read_rewrites
 from diled.data.parquet import class_names, parquet_part, table_part
 from diled.data.sequence_files import found_of
 from diled.data.sequence_sources import read_records
 from diled.data.splits import Found, Part
 from diled.errors import DataError
 
-__all__ = ["KNOWN", "find_known", "known_sets"]
+__all__ = ["KNOWN", "find_known", "known_sets", "yelp_rewrites"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,18 @@ def _present(name: str) -> dict[str, Path]:
     if len(paths) < len(KNOWN[name].tables):
         raise DataError(f"The data set '{name}' is not on this machine: {_advice(name)}.")
     return paths
+
+
+def yelp_rewrites() -> tuple[list[str], list[str], list[str]]:
+    """The sentences of `yelp` on which edits are measured, the sentiment that is wanted of each, and rewrites by people.
+
+    Raises:
+        DataError: the file is not in `DILED_DATA`.
+    """
+    path = _tables("yelp")["edited"]
+    if path is None:
+        raise DataError(f"{EDITED} is not on this machine: {_advice('yelp')}.")
+    return read_rewrites(path)
 
 
 def _tables(name: str) -> dict[str, Path | None]:

@@ -10,6 +10,8 @@ Shen et al. 2020 (arXiv 1905.12777) for the tenses; Socher et al. 2013 (EMNLP, 1
 
 from __future__ import annotations
 
+import csv
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from diled.data.sequence_sources import read_records
 from diled.data.splits import Found
 from diled.data.text_files import found_of_texts
 
-__all__ = ["EDITED", "TEXTS", "find_texts"]
+__all__ = ["EDITED", "TEXTS", "find_texts", "read_rewrites"]
 
 EDITED = "yelp-transfer-reference.csv.gz"
 SENTIMENT = ["negative", "positive"]
@@ -86,6 +88,17 @@ def find_texts(name: str, paths: dict[str, Path], preprocess: PreprocessConfig) 
     if "sentiment" in labels_of:
         found.classes["sentiment"] = SENTIMENT
     return found
+
+
+def read_rewrites(path: Path) -> tuple[list[str], list[str], list[str]]:
+    """Texts, the class that each was rewritten to, and the rewrite by a person, in lower case as the texts are.
+
+    Reference: Li et al. 2018 (arXiv 1804.06437).
+    """
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = [SENTIMENT[1 - int(row["label"])] for row in rows]
+    return [row["text"].strip() for row in rows], wanted, [row["reference"].strip().lower() for row in rows]
 
 
 def _read(path: Path, config: SequenceConfig) -> Records:

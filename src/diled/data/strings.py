@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from diled.config import DataSpec
+from diled.config import DataSpec, SequenceConfig
 from diled.data import proteins
+from diled.data.sequence_sources import read_records
 from diled.data.text import decode_rows, encode_texts, named
 from diled.data.text_files import fault_of, unknown_notes
 from diled.errors import DataError
 
-__all__ = ["from_strings", "to_strings"]
+__all__ = ["from_strings", "read_texts", "to_strings"]
 
 
 def to_strings(values: np.ndarray, spec: DataSpec) -> list[str]:
@@ -66,3 +68,19 @@ def from_strings(
     for note in unknown_notes(rows, spec):
         warnings.warn(note, stacklevel=2)
     return rows
+
+
+def read_texts(path: str | Path) -> list[str]:
+    """The texts of a file: one a line, or the column of words of a table; empty ones are passed over.
+
+    Raises:
+        DataError: no such file, or it holds no text.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise DataError(f"There is no file {path}.")
+    records, _ = read_records([place], SequenceConfig(kind="text"), "text")
+    texts = [text.strip() for i, text in enumerate(records.texts) if i not in records.faults and text.strip()]
+    if not texts:
+        raise DataError(f"{path} holds no text.")
+    return texts

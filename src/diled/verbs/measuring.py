@@ -31,8 +31,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a model on held-out data: bound, rate, distortion, Frechet distances, reconstruction, probe.
 
+    Samples of text that anybody else wrote are measured as well, from a file with one a line, or a table.
+
     Args:
-        run: of a trained model.
+        run: of a trained model; or a file of texts, to be measured as samples against those of `data`.
         data: default: the data that the run was trained on (its test split).
         by: a label column: bound, error and share of samples for each of its groups.
         samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
@@ -52,12 +54,21 @@ def evaluate(
     from diled.output import check_out
     from diled.reporting import figures, table_of, write_figures
 
+    found: dict[str, Any]
+    if isinstance(run, (str, Path)) and Path(run).is_file():
+        check_out(out, None)
+        from diled.reporting import figures_of_file
+
+        found = figures_of_file(run, data, samples=samples, seed=seed)
+        print(table_text(*table_of({Path(run).name: found})))
+        if out is not None:
+            write_figures(Path(out), found)
+        return found
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
     place = data_of(run, data, model)
     count = samples or min(10_000, max(2_000, len(place.test)))
-    found: dict[str, Any]
     if by is not None:
         found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
         rows = found

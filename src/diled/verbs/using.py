@@ -297,7 +297,7 @@ def edit(
     examples = examples_of(inputs, model, convert)
     sets = [data] if data is None or isinstance(data, str | Path) else data
     attributes = [attribute] if isinstance(attribute, str) else attribute
-    change = edit_of(model, [data_of(run, one, model) for one in sets], attributes, method, depth)
+    change = edit_of(model, [data_of(run, one, model, skip=True) for one in sets], attributes, method, depth)
     with model.writing(beams=beams):
         result = apply_edit(model, examples, change, STRENGTH[method] if strength is None else strength)
     write_pairs(examples, result, model, out)
@@ -328,7 +328,7 @@ def search(
         out: a picture with the query in the first column.
 
     Returns:
-        For each query the ids and distances of its neighbours, the nearest first.
+        For each query the ids and distances of its neighbours, the nearest first; of text with the text, each once.
     """
     import numpy as np
 
@@ -341,6 +341,9 @@ def search(
     place = data_of(run, data, model)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
     ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
+    if model.spec.kind == "text":  # a text tells more than its number, and one of those that are equal is enough
+        values, first = np.unique(values, axis=0, return_index=True)
+        ids = [f"{ids[i]}: {text}" for i, text in zip(first, model.strings(values), strict=True)]
     queries = examples_of(query, model, convert)
     found, distance = nearest(model.encode(values), model.encode(queries), k, metric=metric)
     if out is not None:

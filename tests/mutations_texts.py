@@ -1,0 +1,35 @@
+"""Small mistakes in the figures of models of text and in the study of edits, as those of `mutations.py`.
+
+File -> (a piece that occurs once, what it becomes, what this breaks, the test that notices).
+"""
+
+from __future__ import annotations
+
+TESTS = "test_texts.py"
+TOKENS = f"{TESTS}::test_perplexities_divide_by_tokens_and_by_words_with_their_ends"
+SEEN = f"{TESTS}::test_what_was_seen_in_training_is_told"
+ECHO = f"{TESTS}::test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens"
+PATHS = f"{TESTS}::test_paths_lead_from_one_text_to_the_next"
+EDITS = f"{TESTS}::test_edits_are_measured_in_both_directions_together"
+
+MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
+    "evaluation/texts.py": [
+        (".mean()) + 1  # and an end", ".mean())", "words without their end", TOKENS),
+        ('"nats_per_token": Measured(nats / tokens', '"nats_per_token": Measured(nats / words', "the unit", TOKENS),
+        ("float(np.exp(nats / tokens))", "float(np.exp(nats / words))", "the unit of a perplexity", TOKENS),
+        ("row.tobytes() not in known", "row.tobytes() in known", "seen for unseen", SEEN),
+        ("z.roll(1, 0)", "z", "codes are not exchanged", ECHO),
+        ("averaged(same.all(1))", "averaged(same.any(1))", "one right token is enough", ECHO),
+        ("z[0::2], z[1::2], steps + 1", "z[0::2], z[0::2], steps + 1", "paths that lead nowhere", PATHS),
+        ("i + steps + 1] for i in", "i + steps] for i in", "the end of a path is lost", PATHS),
+    ],
+    "studies/texts.py": [
+        ("if share >= ENOUGH", "if share >= 0", "any strength is enough", EDITS),
+        (
+            "(m.value or 0.0) * k for m, k in parts) / n",
+            "(m.value or 0.0) for m, k in parts) / 2",
+            "a mean of directions",
+            EDITS,
+        ),
+    ],
+}

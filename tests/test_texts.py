@@ -1,0 +1,289 @@
+"""Models of text from end to end: bounds against the grammar's entropy, figures by hand, the report, the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from closed_forms import assert_mean
+from test_text_metrics import TINY
+from torch import Tensor
+
+from diled import cli
+from diled.api import Density
+from diled.config import DataSpec, PreprocessConfig, TextConfig, TrainingConfig, validated
+from diled.data import Data, open_data, read_texts, to_strings
+from diled.data.grammar import entropy, sentences
+from diled.data.text import encode_texts
+from diled.draws import seeded
+from diled.errors import ConfigError, DataError
+from diled.evaluation import text_judge, texts
+from diled.evaluation.measure import Measured, bounds
+from diled.evaluation.shown import Shown
+from diled.evaluation.text_report import length_picture, text_blocks
+from diled.family import model_config
+from diled.models.zoo import build
+from diled.sequences import TokenSequence
+from diled.space import raw_tensor, to_space
+from diled.studies import texts as study
+from diled.studies.table import rows
+from diled.training.data import Shuffled
+from diled.training.engine import fit
+
+SMALL = {"kind": "transformer", "width": 32, "depth": 1, "heads": 2}
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    return open_data("sentences")
+
+
+@pytest.fixture
+def quick_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge that is made in no time."""
+    monkeypatch.setenv("DILED_CACHE", str(tmp_path / "cache"))
+    whole = text_judge.fit_judge
+    quick = replace(TINY, tokens=4000)
+    monkeypatch.setattr(text_judge, "fit_judge", lambda *given: whole(*given, recipe=quick))
+
+
+class Echo(Density):
+    """Codes are the rows themselves, and decode to themselves."""
+
+    has_codes = True
+
+    def encode(self, x: Tensor, **options: object) -> Tensor:
+        return x.float()
+
+    def decode(self, z: Tensor, **options: object) -> Tensor:
+        return z.round().long()
+
+
+# Bounds ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "values"), [("lm", {"width": 48, "depth": 1, "heads": 4}),
+                                              ("diled", {"latent_dim": 8, "rate_weight": 1.0, "network": SMALL})])  # fmt: skip
+def test_bounds_of_trained_models_stand_above_the_entropy_of_the_grammar(
+    name: str, values: dict, data: Data, tmp_path: Path
+):
+    """E[bound] >= H for sentences drawn anew, and training brings it near."""
+    recipe = build(name, model_config(name, values), data.spec)
+    x = raw_tensor(data.train.values)
+    training = TrainingConfig(
+        steps=250, batch_size=64, learning_rate=5e-3, warmup_steps=20, ema=0.9, monitor_every=1000
+    )
+    fit(recipe.model, recipe.stages, Shuffled(x, batch=64), x[:64], data.spec, training, tmp_path)
+    fresh, _ = sentences(1500, seed=99)
+    fresh_rows = to_space(raw_tensor(encode_texts(fresh, data.spec, convert=True)), data.spec)
+    with torch.no_grad(), seeded(0):
+        nats = torch.cat([recipe.model.bound(part) for part in fresh_rows.split(256)]).double()
+    error = float(nats.std()) / math.sqrt(len(nats))
+    assert nats.mean() > entropy() - 4 * error
+    assert nats.mean() < 2 * entropy(), "far below uniform tokens, which take 6.4 nats each"
+
+
+def test_a_table_of_tokens_at_the_truth_has_the_entropy_as_its_bound(data: Data):
+    """Of a grammar whose tokens are independent, by hand."""
+    spec = DataSpec(kind="text", shape=(2,), levels=3, low=0, high=2, symbols=("", "a", "b"))
+    log_p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]).log()
+    p = TokenSequence(log_p.expand(4000, -1, -1))
+    x = p.sample()
+    assert_mean(p.nll(x).double(), float(p.entropy()[0]))
+    assert spec.sequential
+
+
+# Figures by hand ------------------------------------------------------------------------------------------------------
+
+
+def test_perplexities_divide_by_tokens_and_by_words_with_their_ends():
+    data = open_data("sentences", PreprocessConfig(text=TextConfig(vocabulary=300)))  # most words are several tokens
+    test = data.test.subset(np.arange(50))
+    found = texts.per_token({"bound_nats": Measured(12.0)}, test, data)
+    strings = to_strings(test.values, data.spec)
+    tokens = np.mean([(row != 0).sum() + (row[-1] == 0) for row in test.values])
+    words = np.mean([len(text.split()) + 1 for text in strings])
+    assert found["nats_per_token"].value == pytest.approx(12 / tokens)
+    assert found["perplexity"].value == pytest.approx(math.exp(12 / tokens))
+    assert found["word_perplexity"].value == pytest.approx(math.exp(12 / words))
+    assert texts.per_token({"bound_nats": Measured(None)}, test, data) == {}
+
+
+def test_what_was_seen_in_training_is_told(data: Data):
+    both = np.concatenate([data.train.values[:3], data.test.values[:3]])
+    split = replace(data.test.subset(np.arange(6)), values=both)
+    known = {row.tobytes() for row in data.train.values}
+    assert texts.unseen(split, data).tolist() == [False] * 3 + [row.tobytes() not in known for row in both[3:]]
+
+
+def test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens(data: Data):
+    test = data.test.subset(np.arange(60))
+    found = texts.text_reconstruction(Echo(), test, data)
+    assert found["bleu"].value == pytest.approx(100)
+    assert found["exact_match"].value == 1
+    assert found["length_ratio"].value == 1
+    assert found["bleu_shuffled"].value < 40
+    wrong = Echo()
+    wrong.decode = lambda z, **options: z.round().long().roll(1, 0)  # type: ignore[method-assign]
+    assert texts.text_reconstruction(wrong, test, data)["exact_match"].value < 0.1
+
+
+def test_paths_lead_from_one_text_to_the_next(data: Data):
+    test = data.test.subset(np.arange(9))
+    paths = texts.decoded_paths(Echo(), test, data, paths=3, steps=4)
+    strings = to_strings(test.values, data.spec)
+    assert [len(path) for path in paths] == [5] * 3
+    assert [(path[0], path[-1]) for path in paths] == [(strings[2 * i], strings[2 * i + 1]) for i in range(3)]
+    assert texts.decoded_paths(Echo(), test.subset([0]), data) == []
+
+
+@pytest.mark.parametrize("name", ["diled", "lm"])
+def test_all_figures_of_a_model(name: str, data: Data, quick_judge: None):
+    small = {"latent_dim": 4, "network": SMALL} if name == "diled" else {"width": 16, "depth": 1}
+    model = build(name, model_config(name, small), data.spec).model.eval()
+    few = replace(data, test=data.test.subset(np.arange(120)), train=data.train.subset(np.arange(400)))
+    found = texts.text_evaluation(
+        model, few, samples=64, bounds=lambda split: bounds(model, split, data.spec, repeats=1)
+    )
+    assert {"bound_nats", "perplexity", "sample_perplexity", "sample_perplexity/floor", "mauve", "distinct_2"} <= set(
+        found
+    )
+    assert ("bleu" in found) == (name == "diled") == ("interpolation_perplexity" in found)
+    assert ("probe_accuracy" in found) == (name == "diled")
+    assert found["sample_perplexity"].note.startswith("decoded greedily" if name == "diled" else "drawn")
+    assert "bound_nats/unseen" in found or not texts.unseen(few.test, few).any() or texts.unseen(few.test, few).all()
+
+
+# Report ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_shows_texts_as_they_read(data: Data):
+    values = data.test.values.astype(np.int64)
+    s = Shown("M", samples=values[:20], originals=values[:8], reconstructions=np.roll(values[:8], 1, 0))
+    html = text_blocks(s, data.spec)
+    for text in to_strings(values[:16], data.spec):
+        assert text in html
+    assert "Interpolations" not in html
+    assert "(the same)" in text_blocks(replace(s, reconstructions=values[:8]), data.spec)
+    assert length_picture(s, data.spec, "l.png", 0) is not None
+    assert length_picture(replace(s, samples=None), data.spec, "l.png", 0) is None
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None):
+    made, labels = sentences(400, seed=5)
+    file, run = tmp_path / "reviews.csv", tmp_path / "run"
+    rows = [
+        "text,sentiment,tense",
+        *(f'"{t}",{s},{w}' for t, s, w in zip(made, labels["sentiment"], labels["tense"], strict=True)),
+    ]
+    file.write_text("\n".join(rows) + "\n")
+    size = ["--model.latent_dim", "4", "--model.network.width", "16", "--model.network.depth", "1"]
+    assert cli.main(["train", str(file), "--out", str(run), "--training.steps", "12", *size]) == 0
+    assert (run / "tokenizer.json").exists()
+    assert "Text of at most" in (run / "report.html").read_text()
+    (figures,) = json.loads((run / "evaluation.json").read_text()).values()
+    assert figures["bound_nats"]["value"] > 0
+    capsys.readouterr()
+    said = {}
+    for verb, *more in (
+        ["sample", "--n", "3"],
+        ["sample", "--n", "3", "--temperature", "0.5", "--top-p", "0.9"],
+        ["reconstruct", made[0], made[1]],
+        ["reconstruct", made[0], "--beams", "3"],
+        ["interpolate", made[0], made[1], "--steps", "4"],
+        ["edit", made[0], "--attribute", "sentiment=negative", "tense=past"],
+        ["edit", made[0], "--method", "ode", "--attribute", "sentiment=negative", "--beams", "2"],
+        ["search", made[0], "--k", "2"],
+    ):
+        assert cli.main([verb, str(run), *more]) == 0
+        said[" ".join([verb, *more])] = capsys.readouterr().out.splitlines()
+    assert [len(lines) for lines in said.values()] == [3, 3, 2, 1, 4, 1, 1, 2]
+    assert made[0] in said[f"search {made[0]} --k 2"][0]
+    assert cli.main(["encode", str(run), made[0], "--out", str(tmp_path / "codes.npy")]) == 0
+    assert np.load(tmp_path / "codes.npy").shape == (1, 4)
+    assert cli.main(["sample", str(run), "--n", "30", "--out", str(tmp_path / "drawn.txt")]) == 0
+    assert cli.main(["evaluate", str(tmp_path / "drawn.txt"), "--data", str(file)]) == 0
+    assert "MAUVE" in capsys.readouterr().out
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "few.txt").write_text("one text .\n\nanother one .\n")
+    assert read_texts(tmp_path / "few.txt") == ["one text .", "another one ."]
+    with pytest.raises(DataError, match="no file"):
+        read_texts(tmp_path / "none.txt")
+    assert cli.main(["evaluate", str(tmp_path / "few.txt")]) == 2
+    assert "--data" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(tmp_path / "few.txt"), "--data", "digits"]) == 2
+    assert "digits holds images" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="names one that is trained already"):
+        validated(TextConfig, {"tokenizer": "a.json", "vocabulary": 500})
+
+
+def test_beams_are_for_what_is_not_drawn(data: Data):
+    from diled import verbs
+    from diled.model import Model
+
+    model = Model(build("lm", model_config("lm", {"width": 8, "depth": 1, "heads": 2}), data.spec).model, data.spec)
+    with pytest.raises(ConfigError, match="beams look for the likeliest"):
+        verbs.sample(model, 2, beams=3)
+    vae = Model(build("vae", model_config("vae", {"latent_dim": 2, "network": SMALL}), data.spec).model, data.spec)
+    with pytest.raises(ConfigError, match="beams look for the likeliest"):
+        verbs.sample(vae, 2, beams=3, temperature=0.5)
+    assert verbs.sample(vae, 2, beams=2).shape == (2, *data.spec.shape)
+
+
+# The study ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_of_the_study_can_be_built(data: Data):
+    for name, row in rows("yelp").items():
+        config = row.config()
+        assert build(config.name, config.model, data.spec).stages, name
+
+
+def test_edits_are_measured_in_both_directions_together(data: Data):
+    """An edit that always writes what is wanted is right, whatever the direction; half as many rights count half."""
+    names = data.spec.labels["sentiment"]
+    bad, good = ("the waiter was rude .", "the waiter was friendly .")
+    judge = study.AttributeJudge(lambda lines: [names[int("friendly" in line)] for line in lines])
+
+    class Writer:
+        spec = data.spec
+
+        def strings(self, values: np.ndarray) -> list[str]:
+            return to_strings(values, data.spec)
+
+    def wrote(model: object, examples: np.ndarray, change: str, strength: float) -> np.ndarray:
+        return encode_texts([change] * len(examples), data.spec)
+
+    tasks = [study.Task([bad] * 3, {"sentiment": "positive"}), study.Task([good] * 1, {"sentiment": "negative"})]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "apply_edit", wrote)
+        both = study.at(Writer(), [good, bad], tasks, 1.0, {"sentiment": judge}, lambda lines: 7.0)
+        half = study.at(Writer(), [good, good], tasks, 1.0, {"sentiment": judge}, lambda lines: 7.0)
+        found = study.curve(
+            Writer(), "k", [good, good], tasks, tasks, (1.0, 2.0), {"sentiment": judge}, lambda lines: 7.0
+        )
+    assert both["edit_accuracy"].value == 1
+    assert half["edit_accuracy"].value == 0.75
+    assert half["edit_accuracy"].n == 4
+    assert both["edited_perplexity"].value == 7
+    assert found["edit_strength/k"].value == 1.0, "none is enough, so the first of the best"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "apply_edit", lambda m, x, change, s: wrote(m, x, change if s > 1 else bad, s))
+        later = study.curve(
+            Writer(), "k", [good, bad], tasks, tasks, (1.0, 2.0, 3.0), {"sentiment": judge}, lambda lines: 7.0
+        )
+    assert later["edit_strength/k"].value == 2.0, "the least that is enough"
+    assert found["edit_accuracy/k/s=2"].value == 0.75
+    some = study.some(data, "sentiment", "positive")
+    assert len(some.texts) <= study.FEW
+    assert some.wanted == {"sentiment": "positive"}
