@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from diled.config import Config, PoolConfig, PreprocessConfig, SequenceConfig, TrainingConfig
+from diled.config import Config, PoolConfig, PreprocessConfig, SequenceConfig, TextConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig, PropertyConfig
 from diled.studies.records import read
@@ -28,6 +28,7 @@ from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
 from diled.studies.render_proteins import designs, proteins
 from diled.studies.render_targets import targets
+from diled.studies.render_texts import edited, texts, texts_beside_the_paper
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "diled"
@@ -242,8 +243,8 @@ def dmaapx(study: str, scale: str) -> str:
     return beside_the_paper(RESULTS / "dmaapx.json", study, scale)
 
 
-def of_proteins(study: str, write: Callable[[Path], str]) -> str:
-    """A table of proteins and the records behind it."""
+def of_sequences(study: str, write: Callable[[Path], str]) -> str:
+    """A table of proteins or of text, and the records behind it."""
     return with_provenance(study, write(RESULTS / f"{study}.json"))
 
 
@@ -263,8 +264,14 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     },
     "proteins.md": {
         "sequence": lambda: table(["option", "default", "meaning"], options(SequenceConfig, "preprocess.sequence")),
-        **{study: partial(of_proteins, study, proteins) for study in ("gifford", "gfp", "gb1-low")},
-        **{f"{study}-designs": partial(of_proteins, study, designs) for study in ("gifford", "gb1-low", "gb1-two")},
+        **{study: partial(of_sequences, study, proteins) for study in ("gifford", "gfp", "gb1-low")},
+        **{f"{study}-designs": partial(of_sequences, study, designs) for study in ("gifford", "gb1-low", "gb1-two")},
+    },
+    "text.md": {
+        "text": lambda: table(["option", "default", "meaning"], options(TextConfig, "preprocess.text")),
+        "yelp": partial(of_sequences, "yelp", texts),
+        "yelp-edits": partial(of_sequences, "yelp", edited),
+        "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {

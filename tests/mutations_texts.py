@@ -17,7 +17,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         (".mean()) + 1  # and an end", ".mean())", "words without their end", TOKENS),
         ('"nats_per_token": Measured(nats / tokens', '"nats_per_token": Measured(nats / words', "the unit", TOKENS),
         ("float(np.exp(nats / tokens))", "float(np.exp(nats / words))", "the unit of a perplexity", TOKENS),
-        ("row.tobytes() not in known", "row.tobytes() in known", "seen for unseen", SEEN),
+        ("return ~seen(test.values", "return seen(test.values", "seen for unseen", SEEN),
         ("z.roll(1, 0)", "z", "codes are not exchanged", ECHO),
         ("averaged(same.all(1))", "averaged(same.any(1))", "one right token is enough", ECHO),
         ("z[0::2], z[1::2], steps + 1", "z[0::2], z[0::2], steps + 1", "paths that lead nowhere", PATHS),

@@ -23,6 +23,7 @@ from diled.api import NoBound, total
 from diled.config import DataSpec
 from diled.data import Data, read_examples
 from diled.data.proteins import sites_of, to_strings
+from diled.data.splits import seen
 from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.sequence_distances import lengths_of, nearest_rows
@@ -449,11 +450,10 @@ class _Search:
         x = torch.unique(x[~self.constraints.broken(x)], dim=0)
         if self.settings.keep_known or len(x) == 0:
             return x
-        known = {row.tobytes() for row in self.data.train.values.astype(np.int64)}
+        known = self.data.train.values
         if self.constraints.parent is not None:
-            known.add(self.constraints.parent.cpu().numpy().tobytes())
-        fresh = [row.tobytes() not in known for row in x.cpu().numpy().astype(np.int64)]
-        return x[torch.tensor(fresh, device=x.device)]
+            known = np.concatenate([known, self.constraints.parent.cpu().numpy()[None].astype(known.dtype)])
+        return x[torch.from_numpy(~seen(x.cpu().numpy(), known)).to(x.device)]
 
     def ranked(self, x: Tensor, n: int) -> Designs:
         """The best n rows with what is known of them."""

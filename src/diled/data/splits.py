@@ -48,6 +48,12 @@ class Split:
         return Split(self.values[rows], labels, [self.ids[i] for i in rows])
 
 
+def seen(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Which rows (N, L) occur among others (M, L), whatever the integer type of either, (N,) bool."""
+    known = {row.tobytes() for row in among.astype(np.int64)}
+    return np.array([row.tobytes() in known for row in rows.astype(np.int64)], bool)
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     """A data set, ready for training.

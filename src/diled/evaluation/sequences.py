@@ -23,7 +23,7 @@ from torch import Tensor
 
 from diled.api import Density, NoBound, device_of, total
 from diled.config import DataSpec
-from diled.data.splits import Data, Split
+from diled.data.splits import Data, Split, seen
 from diled.draws import seeded
 from diled.errors import DataError
 from diled.evaluation.codes import averaged
@@ -105,8 +105,7 @@ def fit_oracle(data: Data, column: str, *, seed: int = 0, members: int = 8, widt
     Raises:
         DataError: too few values to learn from.
     """
-    known = {row.tobytes() for row in data.train.values}
-    fresh = np.array([row.tobytes() not in known for row in data.test.values])
+    fresh = ~seen(data.test.values, data.train.values)
     split = data.test.subset(fresh & np.isfinite(data.test.labels[column]))
     split = split.subset(np.sort(np.unique(split.values, axis=0, return_index=True)[1]))
     order, n = np.random.default_rng(seed).permutation(len(split)), len(split)
@@ -218,7 +217,6 @@ def generation(drawn: np.ndarray, data: Data, *, seed: int = 0, note: str = "") 
     held = data.test.values[order]
     half = min(len(drawn), len(data.train))
     real = data.train.values[np.random.default_rng(seed).permutation(len(data.train))[:half]]
-    known = {row.tobytes() for row in data.train.values}
     references = np.unique(data.train.values, axis=0)
     oracle = _some_oracle(data, seed)
     found: dict[str, Measured] = {}
@@ -234,7 +232,7 @@ def generation(drawn: np.ndarray, data: Data, *, seed: int = 0, note: str = "") 
             distance = frechet(oracle.features(rows), oracle.features(held))
             name = "frechet_samples" if not suffix else "frechet_floor"
             found[name] = Measured(distance, n=len(rows), note=said)
-    found["novel"] = averaged(torch.tensor([row.tobytes() not in known for row in drawn]).double())
+    found["novel"] = averaged(torch.from_numpy(~seen(drawn, data.train.values)).double())
     found["nearest_training"] = averaged(torch.from_numpy(nearest_rows(drawn[:SOME], references)[0]).double())
     found["nearest_training/floor"] = averaged(torch.from_numpy(nearest_rows(held[:SOME], references)[0]).double())
     return found

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from diled.api import Density, device_of
-from diled.data.splits import Data, Split
+from diled.data.splits import Data, Split, seen
 from diled.data.strings import to_strings
 from diled.draws import seeded
 from diled.evaluation.codes import active_count, averaged
@@ -105,8 +105,7 @@ def per_token(found: dict[str, Measured], test: Split, data: Data) -> dict[str, 
 
 def unseen(test: Split, data: Data) -> np.ndarray:
     """Which test texts do not occur in training, (n,) bool."""
-    known = {row.tobytes() for row in data.train.values}
-    return np.array([row.tobytes() not in known for row in test.values])
+    return ~seen(test.values, data.train.values)
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from diled.data import Data, open_data
+from diled.data.splits import seen
 from diled.errors import ConfigError
 from diled.evaluation.measure import Measured
 from diled.evaluation.sequence_distances import pairwise_mean
@@ -94,9 +95,11 @@ def judge_of(study: str, data: Data) -> tuple[Callable[[np.ndarray], np.ndarray]
     """Rows (n, L) -> values (n,), and a remark on who says so."""
     if study.startswith("gb1"):
         measured = landscape()
-        return lambda x: np.array(
-            [measured.get(row.tobytes(), 0.0) for row in x]
-        ), f"{len(measured):,} measured variants"
+
+        def judge(x: np.ndarray) -> np.ndarray:
+            return np.array([measured.get(row.tobytes(), 0.0) for row in x.astype(np.uint8)])
+
+        return judge, f"{len(measured):,} measured variants"
     oracle = fit_oracle(replace(data, test=shifted().test), PLANS[study].column)
     said = f"oracle with Spearman {oracle.accuracy['spearman']:.3f} on {oracle.accuracy['n']:.0f} other sequences"
     return oracle, said
@@ -123,8 +126,7 @@ def ridge(data: Data, plan: Plan) -> np.ndarray:
     """The best variants that an additive model proposes of all 20^L, none of them trained on, (n, L)."""
     spec = data.spec
     every = np.array(list(itertools.product(residues_of(spec), repeat=spec.numel)), np.uint8)
-    known = {row.tobytes() for row in data.train.values}
-    every = every[[row.tobytes() not in known for row in every]]
+    every = every[~seen(every, data.train.values)]
     hot = [np.eye(len(spec.symbols), dtype=np.float32)[x].reshape(len(x), -1) for x in (data.train.values, every)]
     said = ridge_predictions(hot[0], data.train.labels[plan.column], hot[1])
     return every[np.argsort(-said)[: plan.n]]

@@ -7,7 +7,7 @@ from pathlib import Path
 from diled.studies.records import Record, mean_and_spread, read
 from diled.studies.render import by_family, markdown, title
 
-__all__ = ["designs", "proteins"]
+__all__ = ["cell", "designs", "proteins", "seeds_of"]
 
 MODELS = {
     "nats_per_residue": ("nats per residue", 3),
@@ -58,16 +58,16 @@ def proteins(path: Path) -> str:
     systems = sorted({r.system for r in trained}, key=by_family)
     of = {system: [r for r in trained if r.system == system] for system in systems}
     lines = [
-        [title(s), _seeds(of[s]), *(_cell(of[s], m, digits) for m, (_, digits) in MODELS.items())] for s in systems
+        [title(s), seeds_of(of[s]), *(cell(of[s], m, digits) for m, (_, digits) in MODELS.items())] for s in systems
     ]
-    lines.append(["*real sequences*", "", *(_cell(trained, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
+    lines.append(["*real sequences*", "", *(cell(trained, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
     tables = [markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)]
     columns = sorted({r.metric.split("/")[1] for r in trained if r.metric.startswith("mse/")})
     for column in columns:
         heads = [f"{name}{said}" for said in SUFFIXES.values() for name in ERRORS.values()]
         rows = [
-            [title(s), *(_cell(of[s], f"{m}/{column}{end}", 3) for end in SUFFIXES for m in ERRORS),
-             _cell(of[s], f"zero_shot_spearman/{column}", 3)]
+            [title(s), *(cell(of[s], f"{m}/{column}{end}", 3) for end in SUFFIXES for m in ERRORS),
+             cell(of[s], f"zero_shot_spearman/{column}", 3)]
             for s in systems
         ]  # fmt: skip
         wanted = [row for row in rows if any(row[1:])]
@@ -86,17 +86,18 @@ def designs(path: Path) -> str:
     lines = []
     for system in systems:
         mine = [r for r in records if r.system == system]
-        lines.append([title(system), _seeds(mine), *(_cell(mine, f"{name}/{m}", 2) for m in there)])
+        lines.append([title(system), seeds_of(mine), *(cell(mine, f"{name}/{m}", 2) for m in there)])
     notes = sorted({r.note for r in records if r.metric.startswith(f"{name}/") and r.note})
     said = f"\n\nJudge: {notes[0]}." if notes else ""
     return markdown(["system", "seeds", *there], lines) + said
 
 
-def _seeds(records: list[Record]) -> str:
+def seeds_of(records: list[Record]) -> str:
+    """How many seeds these records have."""
     return str(len({r.seed for r in records}))
 
 
-def _cell(records: list[Record], metric: str, digits: int) -> str:
+def cell(records: list[Record], metric: str, digits: int) -> str:
     """Mean over seeds and its standard deviation; nothing where there is none."""
     if metric in ("parameters", "cpu_seconds"):
         found = [getattr(r, metric) for r in {r.seed: r for r in records}.values()]
