@@ -4,13 +4,15 @@ The bound and the samples decide, reconstructions settle a tie. Two figures are 
 
     with standard errors s_a, s_b     where |a - b| < 2 sqrt(s_a^2 + s_b^2)
     Frechet distances                 where |a - b| is below a tenth of the larger, or neither exceeds real data by a tenth
+
+Samples of text have 1 - MAUVE in place of the Frechet distance, and reconstructions 100 - BLEU in place of the squared error.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from diled.evaluation.measure import Measured
 from diled.family import FAMILY, NoiseCodeConfig
@@ -24,6 +26,8 @@ FEW = 200
 """Test examples below which the sentence is a guess, and says so."""
 ALIKE = 0.1
 """Share of a Frechet distance that is taken for chance, since it has no standard error."""
+IDLE = 0.5
+"""Nats of a rate below which a code says nothing."""
 NOISE_CODES = tuple(kind.row.title for kind in FAMILY.values() if issubclass(kind, NoiseCodeConfig))
 """Models whose code is as large as the data, so that they reconstruct without having to represent."""
 
@@ -93,6 +97,7 @@ class _Axis:
         unit: behind the number.
         figures: name -> figure, of the models that have a finite one.
         floor: of real data; None for figures with standard errors.
+        measure: what the number is.
     """
 
     what: str
@@ -100,11 +105,12 @@ class _Axis:
     figures: dict[str, _Figure]
     floor: float | None = None
     relative: bool = False
+    measure: str = ""
 
     def among(self, names: Collection[str]) -> _Axis:
         """The same of these models only."""
         figures = {name: figure for name, figure in self.figures.items() if name in names}
-        return _Axis(self.what, self.unit, figures, self.floor, self.relative)
+        return replace(self, figures=figures)
 
     def tied(self, a: str, b: str) -> bool:
         """Whether two models cannot be told apart."""
@@ -152,13 +158,20 @@ def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
                 figures[name] = _Figure(m.value, error)
         return figures
 
-    floors = [figure.low for figure in finite("frechet_floor").values()]
-    floor = min(floors) if floors else None
-    coded = {name: f for name, f in finite("reconstruction_mse").items() if not _noise_coded(name)}
+    def short_of(metric: str, whole: float) -> dict[str, _Figure]:
+        return {name: _Figure(whole - f.low, f.error) for name, f in finite(metric).items()}
+
+    if any("mauve" in metrics for metrics in found.values()):
+        drawn, real = short_of("mauve", 1.0), short_of("mauve/floor", 1.0)
+        shown, measures = short_of("bleu", 100.0), ("1 - MAUVE", "100 - BLEU")
+    else:
+        drawn, real, measures = finite("frechet_samples"), finite("frechet_floor"), ("Frechet distance", "squared error")
+        shown = {name: f for name, f in finite("reconstruction_mse").items() if not _noise_coded(name)}
+    floor = min((figure.low for figure in real.values()), default=None)
     return (
         _Axis("bound", " nats", finite("bound_nats")),
-        _Axis("samples", "", finite("frechet_samples"), floor, relative=True),
-        _Axis("reconstructions", "", coded),
+        _Axis("samples", "", drawn, floor, relative=True, measure=measures[0]),
+        _Axis("reconstructions", "", shown, measure=measures[1]),
     )
 
 
@@ -175,7 +188,7 @@ def _choose(axes: Sequence[_Axis], pictures: _Axis, found: Found) -> tuple[list[
     by_bound = min(leaders[0], key=lambda name: samples.figures.get(name, _Figure(math.inf)).low)
     by_samples = min(leaders[1], key=lambda name: bound.figures.get(name, _Figure(math.inf)).low)
     return [by_samples, by_bound], (
-        f"Take {_short(by_samples)} for samples (Frechet distance {samples.said(by_samples)}"
+        f"Take {_short(by_samples)} for samples ({samples.measure} {samples.said(by_samples)}"
         f"{_next(samples, by_samples)}{samples.real()}), and {_short(by_bound)} where the bound matters "
         f"({bound.said(by_bound)}{_next(bound, by_bound)})."
     )
@@ -205,7 +218,7 @@ def _broken_tie(tied: list[str], axes: Sequence[_Axis], pictures: _Axis, found: 
     if some is not axes[0] and len(some.figures) > 1 and len(some.leaders()) == 1:
         first, second = some.ranked()[:2]
         return [first], (
-            f"{said}: take {_short(first)}, whose reconstructions are nearer (squared error {some.said(first)}, "
+            f"{said}: take {_short(first)}, whose reconstructions are nearer ({some.measure} {some.said(first)}, "
             f"{_short(second)} {some.said(second)})."
         )
     seconds = {name: found[name].get("train_seconds", Measured(None)).value or math.inf for name in tied}
@@ -220,10 +233,9 @@ def _reason(axis: _Axis, name: str) -> str:
     """Why this model, on one axis on which it is best or tied."""
     others = [other for other in axis.ranked() if other != name]
     tied = [other for other in others if axis.tied(name, other)]
-    noun = {"bound": "its bound of {} is", "samples": "its samples (Frechet distance {}) are"}.get(
-        axis.what, "its reconstructions (squared error {}) are"
-    )
-    said = noun.format(axis.said(name))
+    said = f"its bound of {axis.said(name)} is"
+    if axis.what != "bound":
+        said = f"its {axis.what} ({axis.measure} {axis.said(name)}) are"
     if not others:
         return f"{said} the only figure of its kind here"
     if tied:
@@ -242,10 +254,16 @@ def _remarks(taken: list[str], bound: _Axis, samples: _Axis, pictures: _Axis, fo
     loser = [name for name in taken if name in pictures.figures]
     if best and loser and not any(pictures.tied(best[0], name) for name in loser):
         said.append(
-            f"{_short(best[0])} reconstructs best (squared error {pictures.said(best[0])} against "
+            f"{_short(best[0])} reconstructs best ({pictures.measure} {pictures.said(best[0])} against "
             f"{pictures.said(loser[0])})."
         )
     for name, m in found.items():
+        rate = _value(m, "rate_nats")
+        if name in taken and rate is not None and rate < IDLE and "bleu" in m:
+            said.append(
+                f"The code of {_short(name)} says nothing (a rate of {rate:.2f} nats): it writes without listening, so it "
+                "neither reconstructs nor represents, and is taken for its bound alone."
+            )
         axes = (("bound_nats", "bound", bound), ("frechet_samples", "Frechet distance", samples))
         broken = [what for metric, what, axis in axes if _value(m, metric) is not None and name not in axis.figures]
         if broken:
@@ -268,9 +286,9 @@ def _alone(name: str, bound: _Axis, samples: _Axis, pictures: _Axis) -> str:
     if bound.figures:
         figures.append(f"a bound of {bound.said(name)}")
     if samples.figures:
-        figures.append(f"samples at a Frechet distance of {samples.said(name)}{samples.real()}")
+        figures.append(f"samples at a {samples.measure} of {samples.said(name)}{samples.real()}")
     if pictures.figures and not figures:
-        figures.append(f"reconstructions with a squared error of {pictures.said(name)}")
+        figures.append(f"reconstructions with a {pictures.measure} of {pictures.said(name)}")
     return f"{_short(name)} alone was measured, so there is no choice to make: {_and(figures)}."
 
 
