@@ -270,6 +270,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "text.md": {
         "text": lambda: table(["option", "default", "meaning"], options(TextConfig, "preprocess.text")),
         "yelp": partial(of_sequences, "yelp", texts),
+        "text-hold": partial(of_sequences, "text-hold", texts),
         "yelp-edits": partial(of_sequences, "yelp", edited),
         "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
     },

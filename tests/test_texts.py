@@ -243,8 +243,9 @@ def test_beams_are_for_what_is_not_drawn(data: Data):
 # The study ------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_of_the_study_can_be_built(data: Data):
-    for name, row in rows("yelp").items():
+@pytest.mark.parametrize("table", ["yelp", "yelp-gpu", "text-hold"])
+def test_rows_of_the_studies_can_be_built(table: str, data: Data):
+    for name, row in rows(table).items():
         config = row.config()
         assert build(config.name, config.model, data.spec).stages, name
 
