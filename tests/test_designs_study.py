@@ -49,7 +49,9 @@ def test_the_measured_value_judges_and_what_was_not_measured_counts_as_zero(land
 def test_designs_are_summed_up_by_hand(landscape: Data):
     values = rows("DE", "AC", "FF", "CC")
     predicted, distance = np.array([1.0, 2.0, 3.0, 4.0]), np.array([1.0, 1.0, 2.0, 0.0])
-    found = Designs(values, ["DE", "AC", "FF", "CC"], {"predicted": predicted, "distance": distance}, {"spearman": 0.5}, [])
+    found = Designs(
+        values, ["DE", "AC", "FF", "CC"], {"predicted": predicted, "distance": distance}, {"spearman": 0.5}, []
+    )
     judge, note = study.judge_of("gb1-low", landscape)
     got = study.judged(found, judge, landscape, "measured_fitness", "ode", note)
     want = np.array([worth("DE"), worth("AC"), 0.0, worth("CC")])

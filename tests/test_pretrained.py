@@ -22,12 +22,13 @@ from diled.config import DataSpec
 from diled.data.proteins import RESIDUES, SYMBOLS, encode, protein_spec
 from diled.errors import ConfigError, ModelError
 from diled.family import model_config
+from diled.folders import read_architecture
 from diled.models.check import check_model
 from diled.models.io import load_model
 from diled.models.pretrained import load_pretrained, pretrained_encoder, pretrained_states
 from diled.models.zoo import build
 from diled.nn.pretrained import PretrainedEncoder, PretrainedStates
-from diled.parts import NetworkConfig, read_architecture
+from diled.parts import NetworkConfig
 from diled.recipes import recipe_of
 from diled.runs import RunConfig, read_run
 from diled.training.stages import parameter_groups

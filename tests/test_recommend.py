@@ -165,8 +165,8 @@ def test_models_of_text_compete_with_mauve_and_bleu_and_an_idle_code_is_named():
     found = {"DiLED (EDDPM), default": texts(60, 0.8, 62, 30), "VAE": texts(40, 0.3, 5, 0.2)}
     assert recommend(found) == (
         "Take DiLED (EDDPM) for samples (1 - MAUVE 0.200; the next, VAE, 0.700; real data 0.0500), and VAE where the bound "
-        "matters (40.0 ± 0.2 nats; the next, DiLED (EDDPM), 20.0 ± 0.3 nats more). The code of VAE says nothing (a rate of 0.20 "
-        "nats): it writes without listening, so it neither reconstructs nor represents, and is taken for its bound alone. "
+        "matters (40.0 ± 0.2 nats; the next, DiLED (EDDPM), 20.0 ± 0.3 nats more). The code of VAE says nothing (a rate of "
+        "0.20 nats): it writes without listening, so it neither reconstructs nor represents, and is taken for its bound alone. "
         f"{ONCE}"
     )
     found["VAE"] = texts(60, 0.8, 30, 20)

@@ -9,14 +9,8 @@ from pydantic import Field, model_validator
 
 from diled.config import Config, DataSpec, validated
 from diled.errors import ConfigError
-from diled.parts import (
-    ArchitectureConfig,
-    DataDiffusionConfig,
-    NetworkConfig,
-    PropertyConfig,
-    read_architecture,
-    refuse,
-)
+from diled.folders import architecture, decoder_architecture
+from diled.parts import DataDiffusionConfig, NetworkConfig, PropertyConfig, refuse
 
 __all__ = ["AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "WarmupConfig", "default_code"]
 
@@ -129,23 +123,6 @@ def network_kind(kind: str, data: DataSpec) -> str:
     return kind
 
 
-def architecture(network: NetworkConfig, data: DataSpec) -> ArchitectureConfig:
-    """What is known of a pretrained encoder: as kept with a run, else as its folder says.
-
-    Raises:
-        ConfigError: the folder holds no such encoder, or what was kept is of other symbols.
-    """
-    if network.architecture is None:
-        assert network.folder is not None  # as the configuration's own check has it
-        return read_architecture(network.folder, data.symbols)
-    if len(network.architecture.tokens) != len(data.symbols):
-        raise ConfigError(
-            f"network.architecture has tokens of {len(network.architecture.tokens)} symbols, and these data have "
-            f"{len(data.symbols)}: leave it out, so that it is read from network.folder."
-        )
-    return network.architecture
-
-
 class CodeConfig(ModelConfig):
     """A model with an encoder network and vector codes."""
 
@@ -169,10 +146,13 @@ class CodeConfig(ModelConfig):
         if kind in ("transformer", "pretrained"):
             writes = self.network.autoregressive
             network["autoregressive"] = data.kind == "text" if writes is None else writes
-        if "transformer" in (kind, self.network.decoder) or network.get("autoregressive"):
+        from_folder = self.network.decoder_folder is not None
+        if not from_folder and ("transformer" in (kind, self.network.decoder) or network.get("autoregressive")):
             network.setdefault("width", 128)
         if kind == "pretrained":
             network["architecture"] = architecture(self.network, data)
+        if from_folder:
+            network["decoder_architecture"] = decoder_architecture(self.network, data)
         return super().choices(data) | {"latent_dim": dim, "network": network}
 
     def code_size(self, data: DataSpec) -> int | None:

@@ -5,14 +5,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from diled.config import Config, DataSpec, validated
 from diled.errors import ConfigError, did_you_mean
@@ -24,7 +21,6 @@ __all__ = [
     "NetworkConfig",
     "NoiseConfig",
     "PropertyConfig",
-    "read_architecture",
     "refuse",
 ]
 
@@ -37,16 +33,21 @@ def refuse(config: Config, unused: set[str], why: str) -> None:
 
 
 class ArchitectureConfig(Config):
-    """A pretrained encoder without its weights: what a run keeps, so that it can be loaded where its folder is not."""
+    """A pretrained network without its weights: what a run keeps, so that it can be loaded where its folder is not."""
 
     values: dict[str, Any]
     """What its config.json says, less names of classes."""
     tokens: tuple[int, ...]
-    """Its token of each symbol of the data; in place of the end of a sequence its own end token."""
+    """Its token of each symbol of the data; in place of the end of a sequence its own end token. Of text that one alone, since
+    the symbols are tokens already."""
     start: int | None = None
     """The token that it puts before a sequence; None: nothing."""
     pad: int
     """The token that fills rows up, which nothing looks at."""
+    tokenizer: str | None = Field(None, repr=False)
+    """Of an encoder of text that has other tokens than the data: its tokenizer, as JSON of the library `tokenizers`."""
+    vocabulary: str | None = None
+    """Of a network of text that has the tokens of the data: SHA-256 of these."""
     unknown: tuple[str, ...] = ()
     """Symbols that it has no token for, and reads as unknown."""
     sha256: str
@@ -55,6 +56,8 @@ class ArchitectureConfig(Config):
 
 TRANSFORMERS = ("transformer", "causal")
 """Kinds of a decoder that is a transformer."""
+OF_DECODER_FOLDER = {"decoder_frozen", "decoder_pace", "new_blocks", "decoder_architecture"}
+"""Options that are about a pretrained decoder."""
 
 
 class NetworkConfig(Config):
@@ -63,8 +66,8 @@ class NetworkConfig(Config):
     kind: Literal["auto", "mlp", "conv", "residual", "transformer", "pretrained"] = "auto"
     """`auto`: convolutions for images of more than 1,024 pixels or several channels and for signals, else an MLP. `residual`:
     the convolutions with BatchNorm of Xiao et al. 2024, whose code is `latent_dim` / (H W / 16) channels of a grid, for images
-    whose sides are divisible by 4. `transformer`: for sequences. `pretrained`: for sequences, an encoder from `folder` and a
-    decoder of ours, whose size the other options set."""
+    whose sides are divisible by 4. `transformer`: for sequences. `pretrained`: for sequences, an encoder from `folder`, and a
+    decoder from `decoder_folder` or one of ours, whose size the other options set."""
     width: int = Field(400, ge=1)
     """Hidden width of the MLP, or of the transformer, which has 128 unless told otherwise."""
     depth: int = Field(2, ge=1)
@@ -82,7 +85,8 @@ class NetworkConfig(Config):
     """Share of the hidden values that are dropped while training, in encoder and decoder (not for `residual`; an encoder
     that is `pretrained` has its own)."""
     folder: str | None = None
-    """`pretrained`: folder of a Hugging Face encoder, such as ESM-2: its config.json, safetensors and tokenizer."""
+    """`pretrained`: folder of a Hugging Face encoder, such as ESM-2 or BERT: its config.json, safetensors and tokenizer. One of
+    text may have a tokenizer of its own: each text is then written out and read again."""
     frozen: Literal["all", "none"] | int = "all"
     """`pretrained`: what of it stays as it is: `all`, `none`, or a number N: its embeddings and first N blocks."""
     pace: float = Field(0.1, gt=0)
@@ -93,17 +97,31 @@ class NetworkConfig(Config):
     """Of sequences with `transformer` or `pretrained`: whether the decoder is a transformer that writes symbol by symbol, each
     given those before it. None: of text, yes; of proteins, no."""
     inject: Literal["both", "embedding", "memory"] = "both"
-    """`autoregressive`: how the code enters the decoder: an offset of every embedding, a memory of every block, or both."""
+    """`autoregressive`: how the code enters the decoder: an offset of every embedding, a memory of every block (one key and
+    value before the first symbol), or both."""
     word_dropout: float = Field(0.3, ge=0, lt=1)
     """`autoregressive`: share of the symbols that is hidden from the decoder in training, so that it listens to the code."""
+    decoder_folder: str | None = None
+    """`pretrained`, of text: folder of a Hugging Face decoder, such as GPT-2 or Llama: its config.json, safetensors and
+    tokenizer, which must be that of the data (`--preprocess.text.tokenizer FOLDER`). None: the decoder is ours."""
+    decoder_frozen: Literal["all", "blocks", "none"] | int = "all"
+    """`decoder_folder`: what of it stays as it is: `all`, so that only maps of the code are trained; `blocks`, so that its
+    table of tokens and its head are trained too; `none`; or a number N: its embeddings and first N blocks."""
+    decoder_pace: float = Field(0.1, gt=0)
+    """`decoder_folder`: learning rate of what of it is trained, new blocks included, as a share of that of the other parts."""
+    new_blocks: int = Field(0, ge=0)
+    """`decoder_folder`: blocks with random weights that are put below its own and trained, whatever is frozen."""
     architecture: ArchitectureConfig | None = None
     """`pretrained`: filled in from `folder`, and kept with the run, which then needs the folder no more."""
+    decoder_architecture: ArchitectureConfig | None = None
+    """The same of `decoder_folder`."""
 
-    @field_validator("frozen", mode="before")
+    @field_validator("frozen", "decoder_frozen", mode="before")
     @classmethod
-    def _all_none_or_blocks(cls, value: Any) -> Any:
-        if value not in ("all", "none") and not str(value).isdecimal():
-            raise ValueError("all, none or a number of blocks is wanted")
+    def _words_or_blocks(cls, value: Any, info: ValidationInfo) -> Any:
+        words = ("all", "blocks", "none") if info.field_name == "decoder_frozen" else ("all", "none")
+        if value not in words and not str(value).isdecimal():
+            raise ValueError(f"{', '.join(words)} or a number of blocks is wanted")
         return value
 
     @model_validator(mode="after")
@@ -111,6 +129,7 @@ class NetworkConfig(Config):
         of_mlp = {"width", "depth", "activation"}
         of_conv = {"channels", "blocks"}
         of_pretrained = {"folder", "frozen", "pace", "decoder", "architecture"}
+        of_pretrained |= OF_DECODER_FOLDER | {"decoder_folder"}
         of_writing = {"autoregressive", "inject", "word_dropout"}
         unused = {
             "mlp": of_conv | {"heads"} | of_pretrained | of_writing,
@@ -139,8 +158,18 @@ class NetworkConfig(Config):
             raise ValueError("'kind' = pretrained needs 'folder', that of a Hugging Face encoder")
         if self.frozen == "all":
             refuse(self, {"pace"}, "network.frozen is 'all', so nothing of the encoder is trained")
-        if self.of_decoder in TRANSFORMERS:
-            refuse(self, {"activation"}, "the decoder is a transformer")
+        if self.decoder_folder is None:
+            refuse(self, OF_DECODER_FOLDER, "there is no network.decoder_folder")
+            if self.of_decoder in TRANSFORMERS:
+                refuse(self, {"activation"}, "the decoder is a transformer")
+            return
+        if self.autoregressive is False:
+            raise ValueError(
+                "'decoder_folder' names a network that writes symbol by symbol, and 'autoregressive' is false"
+            )
+        refuse(self, {"width", "depth", "activation", "dropout", "decoder"}, "the decoder is that of 'decoder_folder'")
+        if self.decoder_frozen == "all" and not self.new_blocks:
+            refuse(self, {"decoder_pace"}, "network.decoder_frozen is 'all', so nothing of the decoder is trained")
 
     @property
     def of_decoder(self) -> str:
@@ -148,127 +177,6 @@ class NetworkConfig(Config):
         if self.autoregressive:
             return "causal"
         return self.decoder if self.kind == "pretrained" else self.kind
-
-
-SPECIAL = {
-    "start": (("cls_token", "bos_token"), ("<cls>", "[CLS]", "<s>")),
-    "end": (("eos_token", "sep_token"), ("<eos>", "[SEP]", "</s>")),
-    "unknown": (("unk_token",), ("<unk>", "[UNK]")),
-    "pad": (("pad_token",), ("<pad>", "[PAD]")),
-}
-"""Special tokens: what a tokenizer's configuration calls them, and their usual spelling where it does not say."""
-UNREAD = ("_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "id2label", "label2id")
-"""What config.json says beside the architecture."""
-
-
-def read_architecture(folder: str | Path, symbols: tuple[str, ...]) -> ArchitectureConfig:
-    """What the folder of a Hugging Face encoder says of it; its weights are only hashed.
-
-    A symbol is a token by itself, or with the mark of a new word before it (ProtT5), or in lower case. The hash is SHA-256 of
-    the files of weights one after the other.
-
-    Args:
-        folder: with config.json, safetensors, and tokenizer.json, vocab.txt or vocab.json.
-        symbols: of the data, the end first.
-
-    Raises:
-        ConfigError: something is missing or damaged, the weights are pickles, or the tokenizer knows none of the symbols.
-    """
-    place = Path(folder)
-    if not place.is_dir():
-        raise ConfigError(
-            f"network.folder: there is no folder {folder}: name that of a Hugging Face encoder, with config.json, "
-            "safetensors and its tokenizer."
-        )
-    values = _json_of(place / "config.json")
-    if not isinstance(values.get("model_type"), str):
-        raise ConfigError(
-            f"network.folder: {folder} is no Hugging Face model: it has no config.json with a 'model_type'."
-        )
-    weights = _weights_of(place)
-    table = _vocabulary_of(place)
-    said = _json_of(place / "special_tokens_map.json") | _json_of(place / "tokenizer_config.json")
-    special = {role: _special_token(role, said, table) for role in SPECIAL}
-    found = [next((table[t] for t in ("\u2581" + s, s, s.lower()) if t in table), None) for s in symbols[1:]]
-    lost = tuple(symbol for symbol, token in zip(symbols[1:], found, strict=True) if token is None)
-    if len(lost) == len(found) or special["end"] is None or (lost and special["unknown"] is None):
-        what = "knows none of the symbols of these data" if len(lost) == len(found) else "has no end or unknown token"
-        raise ConfigError(f"network.folder: the tokenizer of {folder} {what}: choose an encoder of such sequences.")
-    digest = hashlib.sha256()
-    for path in weights:
-        with path.open("rb") as file:
-            while block := file.read(2**22):
-                digest.update(block)
-    return ArchitectureConfig(
-        values={key: value for key, value in values.items() if key not in UNREAD},
-        tokens=(special["end"], *(special["unknown"] if token is None else token for token in found)),
-        start=special["start"],
-        pad=special["end"] if special["pad"] is None else special["pad"],
-        unknown=lost,
-        sha256=digest.hexdigest(),
-    )
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """A JSON file that holds keys and values; empty where there is none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"network.folder: {path} cannot be read ({error}): copy it again.") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"network.folder: {path} holds no keys and values: copy it again.")
-    return values
-
-
-def _weights_of(place: Path) -> list[Path]:
-    """The files of weights, in the order of their names."""
-    whole = place / "model.safetensors"
-    parts = {str(name) for name in _json_of(place / "model.safetensors.index.json").get("weight_map", {}).values()}
-    paths = [whole] if whole.is_file() else [place / name for name in sorted(parts)]
-    missing = next((path for path in paths if not path.is_file()), None)
-    if missing is not None:
-        raise ConfigError(f"network.folder: {missing} is missing: copy it again.")
-    if not paths:
-        pickles = sorted(path.name for path in place.glob("*.bin"))
-        why = f"{pickles[0]} is a pickle, which can run any code when it is opened, so it is refused" if pickles else (
-            "there is no model.safetensors"
-        )  # fmt: skip
-        raise ConfigError(
-            f"network.folder: {place} has no weights that can be read: {why}. Where you trust the model, save it anew with "
-            "transformers' save_pretrained, which writes safetensors."
-        )
-    return paths
-
-
-def _vocabulary_of(place: Path) -> dict[str, int]:
-    """Token -> number, by tokenizer.json, vocab.txt or vocab.json."""
-    try:
-        if (place / "tokenizer.json").is_file():
-            read = _json_of(place / "tokenizer.json")
-            table = read["model"]["vocab"]
-            if isinstance(table, list):  # of pairs: piece, score
-                table = {piece: i for i, (piece, _) in enumerate(table)}
-            return {**table, **{token["content"]: token["id"] for token in read.get("added_tokens") or ()}}
-        if (place / "vocab.txt").is_file():
-            return {line.strip(): i for i, line in enumerate((place / "vocab.txt").read_text("utf-8").splitlines())}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"network.folder: the tokenizer of {place} cannot be read ({error}): copy it again."
-        ) from None
-    table = _json_of(place / "vocab.json")
-    if not table:
-        raise ConfigError(
-            f"network.folder: {place} has no tokenizer: tokenizer.json, vocab.txt or vocab.json is needed. "
-            "transformers' AutoTokenizer writes one with save_pretrained."
-        )
-    return table
-
-
-def _special_token(role: str, said: Mapping[str, Any], table: Mapping[str, int]) -> int | None:
-    """The number of a special token; None where there is none."""
-    keys, usual = SPECIAL[role]
-    named = [said[key]["content"] if isinstance(said[key], dict) else said[key] for key in keys if said.get(key)]
-    return next((table[text] for text in (*named, *usual) if text in table), None)
 
 
 TABLES = ("ddpm", "constant_beta")

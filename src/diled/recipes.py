@@ -13,12 +13,18 @@ from diled.api import Stage
 from diled.config import DataSpec
 from diled.diffusion.schedule import Schedule
 from diled.errors import ConfigError
-from diled.models.pretrained import load_pretrained, pretrained_states
+from diled.folders import read_decoder, read_encoder
+from diled.models.pretrained import load_pretrained, pretrained_states, written_by
 from diled.models.zoo import Recipe, build
-from diled.parts import read_architecture
 from diled.runs import RunConfig
 
-__all__ = ["copy_parts", "difference", "parts_of", "recipe_of", "start_encoder"]
+__all__ = ["copy_parts", "difference", "parts_of", "recipe_of", "start_pretrained"]
+
+PRETRAINED: dict[str, Any] = {
+    "encoder": (pretrained_states, read_encoder, ""),
+    "decoder": (written_by, read_decoder, "decoder_"),
+}
+"""Parts that others may have trained: where they are in a model, what reads their folder, and how their options begin."""
 
 
 def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, started: bool = False) -> Recipe:
@@ -39,8 +45,9 @@ def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, 
         raise ConfigError("init_parts has no effect without init_from.")
     if config.init_from and not started:
         copied = copy_parts(Path(config.init_from), recipe, spec, say, config.init_parts)
-    if "encoder" not in copied and not started:
-        start_encoder(config, recipe, spec, say)
+    for part in PRETRAINED:
+        if part not in copied and not started:
+            start_pretrained(part, config, recipe, spec, say)
     parts = parts_of(recipe.model)
     unknown = set(config.freeze) - set(parts)
     if unknown:
@@ -58,26 +65,35 @@ def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, 
     return recipe
 
 
-def start_encoder(config: RunConfig, recipe: Recipe, spec: DataSpec, say: Callable[[str], None]) -> None:
-    """Give a pretrained encoder the weights of its folder, and say which; without one nothing happens.
+def start_pretrained(part: str, config: RunConfig, recipe: Recipe, spec: DataSpec, say: Callable[[str], None]) -> None:
+    """Give a pretrained encoder or decoder the weights of its folder, and say which; without one nothing happens.
+
+    Args:
+        part: `encoder` or `decoder`.
+        config: of the run, its model resolved.
+        recipe: with random weights.
+        spec: of the data.
+        say: prints a line.
 
     Raises:
         ConfigError: the folder is missing, or is not the one that the configuration was made with.
         ModelError: its weights do not fit.
     """
-    states, network = pretrained_states(recipe.model), getattr(config.model, "network", None)
-    if states is None or network is None:
+    find, read, prefix = PRETRAINED[part]
+    network, inside = getattr(config.model, "network", None), find(recipe.model)
+    if inside is None or network is None:
         return
-    there = read_architecture(network.folder, spec.symbols)
-    if there != network.architecture:
+    folder, known = getattr(network, f"{prefix}folder"), f"network.{prefix}architecture"
+    there = read(folder, spec)
+    if there != getattr(network, f"{prefix}architecture"):
         raise ConfigError(
-            f"network.folder: {network.folder} does not hold the encoder that network.architecture describes: leave "
-            "network.architecture out, and it is read from the folder."
+            f"network.{prefix}folder: {folder} does not hold the {part} that {known} describes: leave {known} out, and it is "
+            "read from the folder."
         )
-    load_pretrained(states, network.folder)
-    kind, fixed = there.values["model_type"], sum(p.numel() for p in states.parameters() if not p.requires_grad)
-    whole = sum(p.numel() for p in states.parameters())
-    say(f"Started the encoder from {network.folder} ({kind}, {whole:,} parameters, {fixed:,} of them frozen)")
+    load_pretrained(inside, folder, network.new_blocks if part == "decoder" else 0)
+    kind, fixed = there.values["model_type"], sum(p.numel() for p in inside.parameters() if not p.requires_grad)
+    whole = sum(p.numel() for p in inside.parameters())
+    say(f"Started the {part} from {folder} ({kind}, {whole:,} parameters, {fixed:,} of them frozen)")
     if there.unknown:
         say(f"It has no token for {', '.join(there.unknown)}, and reads it as unknown")
 

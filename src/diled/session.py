@@ -16,7 +16,7 @@ from diled.data import Data, open_data
 from diled.errors import ConfigError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
-from diled.models.pretrained import pretrained_states
+from diled.models.pretrained import check_rereading, pretrained_states
 from diled.models.properties import head_of
 from diled.pools import source_for
 from diled.progress import progress_bar
@@ -69,6 +69,8 @@ class Session:
         self.recipe = recipe_of(self.config, self.spec, self.say, started=started)
         self.stages = self._stages()
         self.values = raw_tensor(self.data.train.values)
+        check_rereading(self.recipe.model, self.values, "the training texts")
+        check_rereading(self.recipe.model, raw_tensor(self.data.validation.values), "the validation texts")
         columns = getattr(self.recipe.model, "columns", ())
         self.source = source_for(self.config, self.data, self.say, columns)
         self._standardize()

@@ -12,9 +12,7 @@ Reference: Sennrich et al. 2016 (arXiv 1508.07909), algorithm 1; Radford et al. 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from diled.config import DataSpec
 from diled.data.faults import short
 from diled.data.scale import raw_dtype, symbol_rows
 from diled.errors import DataError
-from diled.tokens import tokens_of
+from diled.tokens import one_thread, tokenizer_from, tokens_of
 
 __all__ = [
     "decode_rows",
@@ -43,7 +41,6 @@ __all__ = [
 
 BLOCK = 10_000
 """Texts that are tokenized at once."""
-THREADS = "TOKENIZERS_PARALLELISM"
 OTHERS = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
 """Files in which tokenizers of older models are kept."""
 
@@ -97,7 +94,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 8000) -> str:
         special_tokens=[],
         initial_alphabet=sorted(alphabet),
     )
-    with _one_thread():
+    with one_thread():
         tokenizer.train_from_iterator(texts, trainer)
     return str(tokenizer.to_str())
 
@@ -179,7 +176,7 @@ def decode_rows(values: np.ndarray, spec: DataSpec) -> list[str]:
     tokenizer, texts = tokenizer_of(spec), []
     for start in range(0, len(rows), BLOCK):
         block = zip(tokens[start : start + BLOCK].tolist(), sizes[start : start + BLOCK].tolist(), strict=True)
-        with _one_thread():
+        with one_thread():
             texts += tokenizer.decode_batch([row[:size] for row, size in block], skip_special_tokens=True)
     return texts
 
@@ -203,7 +200,7 @@ def tokenized(texts: Sequence[str], spec: DataSpec) -> tuple[np.ndarray, np.ndar
         wrong = next((i for i, text in enumerate(block) if not _is_text(text)), None)
         if wrong is not None:
             raise DataError(f"Text {start + wrong + 1} is no text that can be written in UTF-8.")
-        with _one_thread():
+        with one_thread():
             ids = [one.ids for one in tokenizer.encode_batch_fast(block, add_special_tokens=False)]
         sizes += map(len, ids)
         parts.append(np.fromiter((k for row in ids for k in row), np.int32) + 1)
@@ -268,19 +265,4 @@ def _whole(text: str, name: str) -> str:
 
 @lru_cache(maxsize=8)
 def _tokenizer(text: str) -> Any:
-    tokenizer = _library().Tokenizer.from_str(_whole(text, "The tokenizer"))
-    tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
-    return tokenizer
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Tokenize without threads, unless the user says otherwise: a process that had them cannot fork safely afterwards."""
-    if THREADS in os.environ:
-        yield
-        return
-    os.environ[THREADS] = "false"
-    try:
-        yield
-    finally:
-        os.environ.pop(THREADS, None)
+    return tokenizer_from(_whole(text, "The tokenizer"))

@@ -165,7 +165,11 @@ def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
         drawn, real = short_of("mauve", 1.0), short_of("mauve/floor", 1.0)
         shown, measures = short_of("bleu", 100.0), ("1 - MAUVE", "100 - BLEU")
     else:
-        drawn, real, measures = finite("frechet_samples"), finite("frechet_floor"), ("Frechet distance", "squared error")
+        drawn, real, measures = (
+            finite("frechet_samples"),
+            finite("frechet_floor"),
+            ("Frechet distance", "squared error"),
+        )
         shown = {name: f for name, f in finite("reconstruction_mse").items() if not _noise_coded(name)}
     floor = min((figure.low for figure in real.values()), default=None)
     return (

@@ -43,7 +43,7 @@ from diled.models.autoencoder import (
     LogisticMixtureLikelihood,
 )
 from diled.models.autoregressive import AutoregressiveDecoder
-from diled.models.pretrained import pretrained_encoder
+from diled.models.pretrained import pretrained_decoder, pretrained_encoder
 from diled.nn.causal import CausalTransformer
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.nn.latent import Flat, ResidualMLP
@@ -96,6 +96,8 @@ def decoder(config: AutoencoderConfig, data: DataSpec) -> LikelihoodDecoder | Au
     """z (B, D) -> p(x | z)."""
     net, p = config.network, likelihood(config, data)
     dim = latent_dim(config)
+    if net.decoder_folder is not None:
+        return AutoregressiveDecoder(pretrained_decoder(net, data, dim))
     if net.autoregressive:
         causal = CausalTransformer(
             data.numel,

@@ -1,4 +1,4 @@
-"""Encoders from Hugging Face folders: their architecture, and their weights.
+"""Encoders and decoders from Hugging Face folders: their architecture, and their weights.
 
     model_type, sizes  --transformers-->  a network with random weights  <-- model.safetensors, once, when a training starts
 
@@ -15,15 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diled.config import DataSpec
 from diled.draws import seeded
 from diled.errors import ConfigError, ModelError
-from diled.nn.pretrained import PretrainedEncoder, PretrainedStates, first_blocks
+from diled.models.rereading import Rereading
+from diled.nn.pretrained import PretrainedEncoder, PretrainedStates, blocks_of, first_blocks
+from diled.nn.pretrained_decoder import PretrainedDecoder, all_but
 from diled.parts import NetworkConfig
+from diled.tokens import tokens_of
 
-__all__ = ["load_pretrained", "pretrained_encoder", "pretrained_states"]
+__all__ = [
+    "check_rereading",
+    "load_pretrained",
+    "pretrained_decoder",
+    "pretrained_encoder",
+    "pretrained_states",
+    "written_by",
+]
 
 UNUSED = ("pooler", "contact_head")
 """Heads that read the states, which ours replaces."""
@@ -43,28 +53,65 @@ def pretrained_encoder(network: NetworkConfig, data: DataSpec, out: int) -> Pret
     """
     known = network.architecture
     assert known is not None, "call ModelConfig.resolved(data) first"
-    model = _architecture(deepcopy(known.values))
+    model = _encoder(deepcopy(known.values))
     config: Any = model.config
-    whole = data.background or ""
-    _check_fits(model, known.tokens, (len(whole) or data.numel) + (known.start is not None) + 1)
-    frozen: tuple[nn.Module, ...] = (model,) if network.frozen == "all" else ()
-    if isinstance(network.frozen, int):
-        try:
-            frozen = first_blocks(model, config.num_hidden_layers, network.frozen)
-        except ValueError as error:
-            raise ConfigError(f"network.frozen = {network.frozen} does not fit this encoder: {error}.") from None
+    whole, around = data.background or "", 1 + (known.start is not None)
+    own = known.tokenizer
+    tokens = known.tokens
+    if data.kind == "text":
+        tokens = (*tokens, *range(len(data.symbols if own is None else tokens_of(own)) - 1))
+    most = _most_tokens(model, tokens, around + (1 if own is not None else len(whole) or data.numel))
+    reread = None if own is None else Rereading(data.tokenizer or "", own, None if most is None else most - around)
     states = PretrainedStates(
         model,
         config.hidden_size,
-        tokens=known.tokens,
+        tokens=tokens,
         start=known.start,
         pad=known.pad,
-        frozen=frozen,
+        frozen=_frozen(model, "network.frozen", network.frozen),
         pace=network.pace,
         whole=[data.symbols.index(symbol) for symbol in whole],
         sites=data.sites,
     )
-    return PretrainedEncoder(states, out, network.heads)
+    return PretrainedEncoder(states, out, network.heads, reread)
+
+
+def pretrained_decoder(network: NetworkConfig, data: DataSpec, dim: int) -> PretrainedDecoder:
+    """z (B, dim) -> p(x | z): the decoder that `network.decoder_architecture` describes, with random weights.
+
+    Args:
+        network: resolved.
+        data: what is known of the texts.
+        dim: size of the code.
+
+    Raises:
+        ModelError: transformers is missing.
+        ConfigError: the architecture is unknown or no decoder, or it does not fit the texts or `network.decoder_frozen`.
+    """
+    known, new = network.decoder_architecture, network.new_blocks
+    assert known is not None, "call ModelConfig.resolved(data) first"
+    model = _decoder(deepcopy(known.values), new)
+    _check_decoder(model, data)
+    with _quiet() as transformers:
+        try:
+            return PretrainedDecoder(
+                model,
+                data.numel,
+                len(data.symbols),
+                dim=dim,
+                start=known.tokens[0] if known.start is None else known.start,
+                end=known.tokens[0],
+                cache=transformers.DynamicCache,
+                inject=network.inject,
+                word_dropout=network.word_dropout,
+                frozen=_frozen(model, "network.decoder_frozen", network.decoder_frozen, new),
+                pace=network.decoder_pace,
+            )
+        except ValueError as error:
+            raise ConfigError(
+                f"network.decoder_folder: '{known.values['model_type']}' cannot write from a code here: {error}. Choose a "
+                "decoder such as GPT-2, OPT or Llama."
+            ) from None
 
 
 def pretrained_states(model: nn.Module) -> PretrainedStates | None:
@@ -72,33 +119,63 @@ def pretrained_states(model: nn.Module) -> PretrainedStates | None:
     return next((part for part in model.modules() if isinstance(part, PretrainedStates)), None)
 
 
-def load_pretrained(states: PretrainedStates, folder: str | Path) -> None:
-    """Give a pretrained encoder the weights of its folder.
+def written_by(model: nn.Module) -> PretrainedDecoder | None:
+    """The pretrained decoder somewhere in a model; None where there is none."""
+    return next((part for part in model.modules() if isinstance(part, PretrainedDecoder)), None)
+
+
+def load_pretrained(part: PretrainedStates | PretrainedDecoder, folder: str | Path, new_blocks: int = 0) -> None:
+    """Give a pretrained encoder or decoder the weights of its folder.
+
+    Args:
+        part: with random weights.
+        folder: of a model of its architecture.
+        new_blocks: of its blocks, those at the bottom which the folder does not have, and which stay as they are.
 
     Raises:
         ModelError: transformers is missing, or the weights are damaged, incomplete or of another architecture.
     """
-    model: Any = states.model
+    model: Any = part.model
+    config = deepcopy(model.config)
+    at = _blocks_name(model) if new_blocks else ""
+    if new_blocks:
+        _more_layers(config, -new_blocks)
     with _quiet(), seeded(0):
         try:
             found, report = type(model).from_pretrained(
-                str(folder), config=model.config, dtype=torch.float32, local_files_only=True, use_safetensors=True,
+                str(folder), config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True,
                 output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
         except Exception as error:  # whatever transformers makes of a damaged file
             raise ModelError(f"The weights in {folder} cannot be read: {_first_line(error)}.") from None
     wanted = model.state_dict()
-    other = sorted(name for name, *_ in report["mismatched_keys"] if name in wanted)
+    values = {_raised(name, at, new_blocks): value for name, value in found.state_dict().items()}
+    other = sorted(name for name, *_ in report["mismatched_keys"] if _raised(name, at, new_blocks) in wanted)
     if other:
         raise ModelError(f"The weights in {folder} do not fit its config.json: '{other[0]}' has another size.")
-    missing = sorted(name for name in report["missing_keys"] if name in wanted)
+    missing = sorted(name for name in report["missing_keys"] if _raised(name, at, new_blocks) in wanted)
     if missing:
         raise ModelError(f"The weights in {folder} are incomplete: '{missing[0]}' is missing.")
-    values = found.state_dict()
-    model.load_state_dict({name: values[name] for name in wanted})
+    model.load_state_dict({name: values.get(name, value) for name, value in wanted.items()})
 
 
-def _architecture(values: dict[str, Any]) -> nn.Module:
+def check_rereading(model: nn.Module, values: Tensor, names: str) -> None:
+    """Refuse texts that are too long for an encoder with a tokenizer of its own; without one nothing happens.
+
+    Args:
+        model: with or without such an encoder.
+        values: rows (N, L) of the data.
+        names: what they are, for messages: the training texts, say.
+
+    Raises:
+        ConfigError: with the number of the first such text.
+    """
+    encoder = next((part for part in model.modules() if isinstance(part, PretrainedEncoder)), None)
+    if encoder is not None and isinstance(encoder.reread, Rereading):
+        encoder.reread.check(values, names)
+
+
+def _encoder(values: dict[str, Any]) -> nn.Module:
     """An encoder of that configuration, with random weights from torch's generator."""
     kind = values["model_type"]
     with _quiet() as transformers:
@@ -106,30 +183,100 @@ def _architecture(values: dict[str, Any]) -> nn.Module:
         both = bool(values.get("is_encoder_decoder"))
         alone = lists.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(kind, "").endswith("EncoderModel")
         masked = kind in lists.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not both and not values.get("is_decoder")
-        if kind not in transformers.CONFIG_MAPPING:
-            raise ConfigError(
-                f"network.folder: the architecture '{kind}' is unknown to transformers {transformers.__version__}; code in the "
-                "folder is not run. Choose an encoder such as ESM, BERT or T5."
-            )
+        _check_known(transformers, kind, "folder", "an encoder such as ESM, BERT or T5")
         if not alone and not masked:
             raise ConfigError(
                 f"network.folder: '{kind}' is {'an encoder with a decoder' if both else 'a decoder'}, and an encoder by "
                 "itself is wanted: choose one such as ESM, BERT or T5."
             )
-        try:
-            config = transformers.AutoConfig.for_model(**values)
-            auto = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
-            model: nn.Module = auto.from_config(config, dtype=torch.float32)
-        except Exception as error:  # whatever transformers makes of wrong values
-            raise ConfigError(f"network.folder: its config.json describes no encoder: {_first_line(error)}.") from None
+        auto = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
+        model = _built(transformers, auto, values, "network.folder: its config.json describes no encoder")
     for name in UNUSED:
         if getattr(model, name, None) is not None:
             setattr(model, name, None)
     return model
 
 
-def _check_fits(model: nn.Module, tokens: tuple[int, ...], length: int) -> None:
-    """Whether an encoder has all tokens, and as many positions."""
+def _decoder(values: dict[str, Any], new_blocks: int) -> nn.Module:
+    """A decoder of that configuration, with more blocks, and random weights from torch's generator."""
+    kind = values["model_type"]
+    with _quiet() as transformers:
+        lists = transformers.models.auto.modeling_auto
+        both = bool(values.get("is_encoder_decoder"))
+        masked = kind in lists.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not values.get("is_decoder")
+        _check_known(transformers, kind, "decoder_folder", "a decoder such as GPT-2, OPT or Llama")
+        if both or masked or kind not in lists.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+            raise ConfigError(
+                f"network.decoder_folder: '{kind}' is {'an encoder with a decoder' if both else 'no decoder of text'}, and a "
+                "decoder by itself is wanted: choose one such as GPT-2, OPT or Llama."
+            )
+        said = "network.decoder_folder: its config.json describes no decoder"
+        return _built(transformers, transformers.AutoModelForCausalLM, values, said, new_blocks)
+
+
+def _check_known(transformers: Any, kind: str, option: str, such: str) -> None:
+    """Whether transformers has that kind of model."""
+    if kind not in transformers.CONFIG_MAPPING:
+        raise ConfigError(
+            f"network.{option}: the architecture '{kind}' is unknown to transformers {transformers.__version__}; code in the "
+            f"folder is not run. Choose {such}."
+        )
+
+
+def _built(transformers: Any, auto: Any, values: dict[str, Any], said: str, new_blocks: int = 0) -> nn.Module:
+    """A model of one of transformers' kinds."""
+    try:
+        config = transformers.AutoConfig.for_model(**values)
+        if new_blocks:
+            _more_layers(config, new_blocks)
+        model: nn.Module = auto.from_config(config, dtype=torch.float32)
+    except Exception as error:  # whatever transformers makes of wrong values
+        raise ConfigError(f"{said}: {_first_line(error)}.") from None
+    return model
+
+
+def _more_layers(config: Any, more: int) -> None:
+    """Change the number of layers of a configuration, and what it says of each at the bottom."""
+    for key in ("layer_types", "attention_layers"):
+        value = getattr(config, key, None)
+        if value:
+            setattr(config, key, [*value[:1] * more, *value] if more > 0 else value[-more:])
+    config.num_hidden_layers += more
+
+
+def _blocks_name(model: Any) -> str:
+    """The name of a model's list of blocks, with a dot after it."""
+    blocks = blocks_of(model, model.config.num_hidden_layers)
+    return next(name for name, part in model.named_modules() if part is blocks) + "."
+
+
+def _raised(name: str, at: str, by: int) -> str:
+    """The name of a weight where there are more blocks below it."""
+    if not by or not name.startswith(at):
+        return name
+    number, _, rest = name.removeprefix(at).partition(".")
+    return f"{at}{int(number) + by}.{rest}"
+
+
+def _frozen(model: Any, option: str, frozen: str | int, new: int = 0) -> tuple[nn.Module, ...]:
+    """The modules of a model that stay as they are."""
+    if frozen == "none":
+        return ()
+    try:
+        layers = model.config.num_hidden_layers
+        if isinstance(frozen, int):
+            return first_blocks(model, layers, frozen, new)
+        trained = set(blocks_of(model, layers)[:new]) if new else set()
+        if frozen == "blocks":
+            trained |= {model.get_input_embeddings(), model.get_output_embeddings()}
+        return tuple(all_but(model, trained)) if trained else (model,)
+    except ValueError as error:
+        what = "encoder" if option == "network.frozen" else "decoder"
+        raise ConfigError(f"{option} = {frozen} does not fit this {what}: {error}.") from None
+
+
+def _most_tokens(model: nn.Module, tokens: tuple[int, ...], length: int) -> int | None:
+    """How many tokens an encoder reads, where there is a limit; whether it has all tokens, and as many positions."""
     rows = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
     if max(tokens) >= rows:
         raise ConfigError(f"network.folder: its tokenizer has the token {max(tokens)}, and its table {rows} rows only.")
@@ -141,6 +288,27 @@ def _check_fits(model: nn.Module, tokens: tuple[int, ...], length: int) -> None:
                     f"network.folder: this encoder reads at most {most} tokens, and these sequences have up to {length}: "
                     "choose another one, or train on shorter sequences."
                 )
+            return most
+    return None
+
+
+def _check_decoder(model: Any, data: DataSpec) -> None:
+    """Whether a decoder has all tokens, and as many positions."""
+    rows = model.get_input_embeddings().num_embeddings
+    if len(data.symbols) - 1 > rows:
+        raise ConfigError(
+            f"network.decoder_folder: the tokenizer has {len(data.symbols) - 1:,} tokens, and its table {rows:,} rows only."
+        )
+    most = data.numel
+    for name, taken in {"max_position_embeddings": 0, "sliding_window": 1, "window_size": 1}.items():
+        limit: Any = getattr(model.config, name, None)
+        if isinstance(limit, int):
+            most = min(most, limit - taken)  # the code takes a place in a window, but no position
+    if data.numel > most:
+        raise ConfigError(
+            f"network.decoder_folder: this decoder writes at most {most} tokens, and these texts have up to {data.numel}: "
+            "choose another one, or train on shorter texts (--preprocess.sequence.max_length)."
+        )
 
 
 @contextmanager
@@ -153,7 +321,7 @@ def _quiet() -> Iterator[Any]:
     try:
         import transformers
     except ImportError:
-        raise ModelError("A pretrained encoder needs transformers: pip install 'diled[text]'.") from None
+        raise ModelError("A pretrained network needs transformers: pip install 'diled[text]'.") from None
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)

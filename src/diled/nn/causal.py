@@ -1,4 +1,4 @@
-"""A transformer that writes sequences symbol by symbol, with or without a code to write from.
+"""Networks that write sequences symbol by symbol, and a transformer that does, with or without a code to write from.
 
     h_0 = E[x_{i-1}] + position_i + A z          x_0 is a symbol of its own
     each block looks at positions 1 ... i, and at one key and value of its own that are linear in z
@@ -6,6 +6,7 @@
 
 The code z enters as an offset of every embedding, as a memory of every block, or as both (Li et al. 2020, Optimus). In
 training a share of the symbols x_{i-1} is hidden (word dropout, Bowman et al. 2016), so that the decoder listens to the code.
+What follows from logits alone (nats, draws, the search for the likeliest sequence) is `Writer`, whatever the network.
 
 References: Vaswani et al. 2017 (arXiv 1706.03762); Li et al. 2020 (arXiv 2004.04092); Bowman et al. 2016 (arXiv 1511.06349).
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from diled.errors import ConfigError
 from diled.nn.sequence import Block, Embedding
 from diled.sequences import END, pick, scored, trimmed, wide
 
-__all__ = ["CausalTransformer", "Decoding"]
+__all__ = ["CausalTransformer", "Decoding", "Writer", "Writing"]
 
 Inject = Literal["both", "embedding", "memory"]
 FEW = 0.7
@@ -63,7 +64,121 @@ class Decoding:
         return pick(logits, noise)
 
 
-class CausalTransformer(nn.Module):
+class Writing(Protocol):
+    """Sequences that are being written, with what a network keeps of the positions so far."""
+
+    device: torch.device
+
+    def step(self, now: Tensor, i: int) -> Tensor:
+        """Logits (n, V) at position i, where the symbol before it is `now` (n,)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these sequences (m,), which may repeat."""
+
+
+class Writer(nn.Module):
+    """A network that writes symbol by symbol: what follows from its logits, whatever gives them.
+
+    A kind of it has `logits_at` and `writing`.
+
+    Args:
+        length: L.
+        symbols: V, the end included; V stands for what is before the first, V + 1 in place of a hidden one.
+        word_dropout: share of the symbols that is hidden from the network in training.
+    """
+
+    def __init__(self, length: int, symbols: int, word_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.length, self.symbols, self.word_dropout = length, symbols, word_dropout
+        self.start, self.hidden = symbols, symbols + 1
+
+    def logits_at(self, kept: Tensor, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """Logits (N, V) at the N positions of rows x (B, L) that are kept, (B, L) bool, from the symbols before each."""
+        raise NotImplementedError
+
+    def writing(self, n: int, code: Tensor | None = None) -> Writing:
+        """The beginning of n sequences, with codes (n, D)."""
+        raise NotImplementedError
+
+    def before(self, x: Tensor) -> Tensor:
+        """The symbol before each position, (B, L), of which some are hidden in training."""
+        before = F.pad(x.long(), (1, 0), value=self.start)[:, :-1]
+        if self.word_dropout and self.training:
+            gone = torch.rand(before.shape, device=before.device) < self.word_dropout
+            before = torch.where(gone & (before != self.start), self.hidden, before)
+        return before
+
+    def nll(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """-log p(x_i | x_1 ... x_{i-1}, z) at each position, (B, L), 0 after the first end.
+
+        Logits are computed only where they count.
+        """
+        short = trimmed(x)
+        kept = scored(short)
+        each = F.cross_entropy(wide(self.logits_at(kept, short, code)), short[kept].long(), reduction="none")
+        found = each.new_zeros(short.shape).masked_scatter(kept, each)
+        return F.pad(found, (0, x.shape[1] - short.shape[1]))
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def draw(self, n: int, choose: Callable[[Tensor, int, Tensor], Tensor], code: Tensor | None = None) -> Tensor:
+        """Sequences (n, L), symbol by symbol, with the keys and values of earlier positions kept.
+
+        Args:
+            n: how many.
+            choose: (logits (m, V), position, which of the n sequences (m,)) -> symbols (m,).
+            code: (n, D).
+        """
+        state = self.writing(n, code)
+        rows = torch.arange(n, device=state.device)
+        x = torch.zeros(n, self.length, dtype=torch.long, device=state.device)
+        now = torch.full((n,), self.start, device=state.device)
+        alive = torch.ones(n, dtype=torch.bool, device=state.device)
+        for i in range(self.length):
+            now = choose(state.step(now, i), i, rows) * alive
+            x[rows, i], alive = now, now != END
+            left = int(alive.sum())
+            if not left:
+                break
+            if left <= FEW * len(rows):
+                rows, now = rows[alive], now[alive]
+                state.keep(alive.nonzero()[:, 0])
+                alive = alive[alive]
+        return x
+
+    def write(self, code: Tensor, decoding: Decoding) -> Tensor:
+        """The likeliest sequence of each code, (B, D) -> (B, L), as far as the search finds it."""
+        if decoding.beams > 1:
+            return self.search(code, decoding.beams)
+        return self.draw(len(code), lambda logits, i, rows: logits.argmax(1), code)
+
+    def search(self, code: Tensor, beams: int) -> Tensor:
+        """Beam search for argmax p(x | z), (B, L): the k likeliest beginnings are kept; an end ends a sequence for good."""
+        n, k, v = len(code), beams, self.symbols
+        state = self.writing(n * k, code.repeat_interleave(k, 0))
+        x = torch.zeros(n, k, self.length, dtype=torch.long, device=state.device)
+        score = torch.full((n, k), float("-inf"), device=state.device)
+        score[:, 0] = 0.0  # all beginnings are the same one
+        now = torch.full((n * k,), self.start, device=state.device)
+        ended = torch.zeros(n, k, dtype=torch.bool, device=state.device)
+        first = torch.arange(n, device=state.device)[:, None]
+        for i in range(self.length):
+            log_p = wide(state.step(now, i)).log_softmax(1).reshape(n, k, v)
+            only_end = torch.full_like(log_p, float("-inf"))
+            only_end[..., END] = 0.0
+            score, best = (score[..., None] + torch.where(ended[..., None], only_end, log_p)).flatten(1).topk(k, 1)
+            beam, symbol = best // v, best % v
+            x, ended = x[first, beam], ended[first, beam]
+            x[:, :, i] = symbol
+            ended = ended | (symbol == END)
+            if ended.all():
+                break
+            state.keep((first * k + beam).flatten())
+            now = symbol.flatten()
+        return x[first[:, 0], score.argmax(1)]
+
+
+class CausalTransformer(Writer):
     """x (B, L), and a code (B, D) where there is one -> logits (B, L, V), at each position from the symbols before it.
 
     Args:
@@ -91,15 +206,8 @@ class CausalTransformer(nn.Module):
         tied: bool = False,
         word_dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.length, self.symbols, self.heads, self.width, self.word_dropout = (
-            length,
-            symbols,
-            heads,
-            width,
-            word_dropout,
-        )
-        self.start, self.hidden = symbols, symbols + 1  # symbols of their own: before the first, and in place of others
+        super().__init__(length, symbols, word_dropout)
+        self.heads, self.width = heads, width
         self.embed = Embedding(length, symbols + 1 + (word_dropout > 0), width)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.out = nn.Sequential(nn.LayerNorm(width), *([] if tied else [nn.Linear(width, symbols)]))
@@ -116,11 +224,7 @@ class CausalTransformer(nn.Module):
 
     def states(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """The last hidden states at each position, (B, L, width): of the symbols before it."""
-        before = F.pad(x.long(), (1, 0), value=self.start)[:, :-1]
-        if self.word_dropout and self.training:
-            gone = torch.rand(before.shape, device=before.device) < self.word_dropout
-            before = torch.where(gone & (before != self.start), self.hidden, before)
-        h = self.embed(before)
+        h = self.embed(self.before(x))
         if self.offset is not None:
             h = h + self.offset(code)[:, None]
         memory = self.memories(code)
@@ -141,74 +245,13 @@ class CausalTransformer(nn.Module):
             return h
         return h * self.width**-0.5 @ self.embed.symbol[: self.symbols].T + self.bias
 
-    def nll(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """-log p(x_i | x_1 ... x_{i-1}, z) at each position, (B, L), 0 after the first end.
+    def logits_at(self, kept: Tensor, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """(N, V): only where they count."""
+        return self.logits(self.states(x, code)[kept])
 
-        Logits are computed only where they count.
-        """
-        short = trimmed(x)
-        kept = scored(short)
-        each = F.cross_entropy(wide(self.logits(self.states(short, code)[kept])), short[kept].long(), reduction="none")
-        found = each.new_zeros(short.shape).masked_scatter(kept, each)
-        return F.pad(found, (0, x.shape[1] - short.shape[1]))
-
-    # Writing ----------------------------------------------------------------------------------------------------------
-
-    def draw(self, n: int, choose: Callable[[Tensor, int, Tensor], Tensor], code: Tensor | None = None) -> Tensor:
-        """Sequences (n, L), symbol by symbol, with the keys and values of earlier positions kept.
-
-        Args:
-            n: how many.
-            choose: (logits (m, V), position, which of the n sequences (m,)) -> symbols (m,).
-            code: (n, D).
-        """
-        state = _Writing(self, n, code)
-        rows = torch.arange(n, device=state.device)
-        x = torch.zeros(n, self.length, dtype=torch.long, device=state.device)
-        now = torch.full((n,), self.start, device=state.device)
-        alive = torch.ones(n, dtype=torch.bool, device=state.device)
-        for i in range(self.length):
-            now = choose(state.step(now, i), i, rows) * alive
-            x[rows, i], alive = now, now != END
-            left = int(alive.sum())
-            if not left:
-                break
-            if left <= FEW * len(rows):
-                rows, now = rows[alive], now[alive]
-                state.keep(alive.nonzero()[:, 0])
-                alive = alive[alive]
-        return x
-
-    def write(self, code: Tensor, decoding: Decoding) -> Tensor:
-        """The likeliest sequence of each code, (B, D) -> (B, L), as far as the search finds it."""
-        if decoding.beams > 1:
-            return self.search(code, decoding.beams)
-        return self.draw(len(code), lambda logits, i, rows: logits.argmax(1), code)
-
-    def search(self, code: Tensor, beams: int) -> Tensor:
-        """Beam search for argmax p(x | z), (B, L): the k likeliest beginnings are kept; an end ends a sequence for good."""
-        n, k, v = len(code), beams, self.symbols
-        state = _Writing(self, n * k, code.repeat_interleave(k, 0))
-        x = torch.zeros(n, k, self.length, dtype=torch.long, device=state.device)
-        score = torch.full((n, k), float("-inf"), device=state.device)
-        score[:, 0] = 0.0  # all beginnings are the same one
-        now = torch.full((n * k,), self.start, device=state.device)
-        ended = torch.zeros(n, k, dtype=torch.bool, device=state.device)
-        first = torch.arange(n, device=state.device)[:, None]
-        for i in range(self.length):
-            log_p = wide(state.step(now, i)).log_softmax(1).reshape(n, k, v)
-            only_end = torch.full_like(log_p, float("-inf"))
-            only_end[..., END] = 0.0
-            score, best = (score[..., None] + torch.where(ended[..., None], only_end, log_p)).flatten(1).topk(k, 1)
-            beam, symbol = best // v, best % v
-            x, ended = x[first, beam], ended[first, beam]
-            x[:, :, i] = symbol
-            ended = ended | (symbol == END)
-            if ended.all():
-                break
-            state.keep((first * k + beam).flatten())
-            now = symbol.flatten()
-        return x[first[:, 0], score.argmax(1)]
+    def writing(self, n: int, code: Tensor | None = None) -> Writing:
+        """With the keys and values of earlier positions kept."""
+        return _Writing(self, n, code)
 
 
 class _Writing:

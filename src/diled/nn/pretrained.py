@@ -12,7 +12,7 @@ References: Devlin et al. 2019 (arXiv 1810.04805); Lin et al. 2023 (Science 379)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,11 +21,40 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diled.nn.sequence import TransformerEncoder, present
+from diled.sequences import END
 
-__all__ = ["PretrainedEncoder", "PretrainedStates", "first_blocks"]
+__all__ = ["Borrowing", "PretrainedEncoder", "PretrainedStates", "blocks_of", "first_blocks"]
 
 
-class PretrainedStates(nn.Module):
+class Borrowing(nn.Module):
+    """A network around a model that others have trained, of which some stays as it is."""
+
+    model: nn.Module
+    frozen: list[nn.Module]
+
+    def borrow(self, model: nn.Module, frozen: Sequence[nn.Module] = (), pace: float = 1.0) -> None:
+        """Take the model in.
+
+        Args:
+            model: of others.
+            frozen: modules of it that get no gradient and stay in evaluation mode, also while the rest trains.
+            pace: factor of the learning rate for what is not frozen.
+        """
+        self.model, self.frozen = model, list(frozen)
+        model.learning_rate_factor = pace  # type: ignore[assignment]
+        for module in self.frozen:
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Borrowing:
+        """Training or evaluation mode, except for what is frozen, which stays in evaluation mode."""
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
+
+
+class PretrainedStates(Borrowing):
     """Symbols (B, L) or probabilities (B, L, V) -> the states (B, L, width) of a pretrained encoder at each position.
 
     Args:
@@ -35,8 +64,7 @@ class PretrainedStates(nn.Module):
         tokens: of each symbol, (V,); that of the end first.
         start: token before the sequence, or None.
         pad: token that fills rows up.
-        frozen: modules of it that get no gradient and stay in evaluation mode, also while the rest trains.
-        pace: factor of the learning rate for what is not frozen.
+        frozen, pace: as of `Borrowing.borrow`.
         whole: symbols of the sequence of which only `sites` are modelled, or none.
         sites: their positions, counted from 0.
     """
@@ -59,23 +87,13 @@ class PretrainedStates(nn.Module):
         sites: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.model, self.width, self.pad, self.frozen = model, width, pad, list(frozen)
-        self.learning_rate_factor = pace
+        self.width, self.pad = width, pad
         before = [] if start is None else [start]
         frame = [*before, *(tokens[symbol] for symbol in whole), tokens[0]] if whole else before
         self.register_buffer("tokens", torch.tensor(tokens), persistent=False)
         self.register_buffer("frame", torch.tensor(frame, dtype=torch.long), persistent=False)
         self.register_buffer("places", torch.tensor(sites, dtype=torch.long) + len(before), persistent=False)
-        for module in self.frozen:
-            module.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> PretrainedStates:
-        """Training or evaluation mode, except for what is frozen, which stays in evaluation mode."""
-        super().train(mode)
-        for module in self.frozen:
-            module.eval()
-        return self
+        self.borrow(model, frozen, pace)
 
     def read(self, symbol: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Symbols (B, L) as tokens (B, T), which of them may be looked at (B, T), and where the symbols are (L,)."""
@@ -83,7 +101,8 @@ class PretrainedStates(nn.Module):
             ids = self.frame.repeat(len(symbol), 1)
             ids[:, self.places] = self.tokens[symbol]
             return ids, torch.ones_like(ids, dtype=torch.bool), self.places
-        ended = F.pad(symbol, (0, 1))  # a sequence that fills its row has an end too
+        full = bool((symbol[:, -1] != END).any())
+        ended = F.pad(symbol, (0, int(full)))  # a sequence that fills its row has an end too
         mask = present(ended)
         ids = torch.where(mask, self.tokens[ended], self.pad)
         n = len(self.frame)
@@ -130,24 +149,54 @@ class PretrainedEncoder(TransformerEncoder):
         states: of the encoder.
         out: size of the result.
         heads: number of weighted means.
+        reread: rows x as rows (B, T) of the encoder's own tokens, where it has others than the data.
     """
 
     embed: PretrainedStates  # type: ignore[assignment]
 
-    def __init__(self, states: PretrainedStates, out: int, heads: int) -> None:
+    def __init__(
+        self, states: PretrainedStates, out: int, heads: int, reread: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__(1, 1, out, width=states.width, depth=0, heads=heads)
-        self.embed = states
+        self.embed, self.reread = states, reread
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, L) or (B, L, V) -> (B, out)."""
+        return super().forward(x if self.reread is None else self.reread(x))
 
 
-def first_blocks(model: nn.Module, layers: int, frozen: int) -> tuple[nn.Module, ...]:
-    """The embeddings and the first `frozen` of the `layers` blocks of a pretrained encoder.
+def blocks_of(model: nn.Module, layers: int) -> nn.ModuleList:
+    """The blocks of a pretrained model.
+
+    Raises:
+        ValueError: they cannot be told apart.
+    """
+    blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == layers), None)
+    if blocks is None:
+        raise ValueError("its blocks cannot be told apart")
+    return blocks
+
+
+def first_blocks(model: nn.Module, layers: int, frozen: int, new: int = 0) -> tuple[nn.Module, ...]:
+    """The embeddings and the first `frozen` blocks of a pretrained model.
+
+    Args:
+        model: with embeddings beside its blocks.
+        layers: number of its blocks, new ones included.
+        frozen: how many.
+        new: blocks at the bottom that are not its own, and are left out.
 
     Raises:
         ValueError: it has fewer blocks, or they cannot be told apart.
     """
-    blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == layers), None)
-    if blocks is None or frozen > layers:
-        raise ValueError(f"it has {layers} blocks" if blocks is not None else "its blocks cannot be told apart")
-    table = model.get_input_embeddings()  # type: ignore[operator]
-    parts = {part: set(part.modules()) for part in model.children()}
-    return (*(part for part, inside in parts.items() if table in inside and blocks not in inside), *blocks[:frozen])
+    blocks = blocks_of(model, layers)
+    if frozen > layers - new:
+        raise ValueError(f"it has {layers - new} blocks")
+    holder = next(m for m in model.modules() if any(part is blocks for part in m.children()))
+    parts = {part: set(part.modules()) for part in (*model.children(), *holder.children())}
+    tables = [
+        part
+        for part, inside in parts.items()
+        if blocks not in inside and any(isinstance(m, nn.Embedding) for m in inside)
+    ]
+    return (*tables, *blocks[new : new + frozen])
