@@ -288,9 +288,7 @@ class ReLSOConfig(AEConfig):
         """Those of an autoencoder; predictions far outside are of real numbers."""
         chosen = super().choices(data)
         if chosen["network"].get("autoregressive"):
-            raise ConfigError(
-                "network.autoregressive: ReLSO compares decoded midpoints position by position: set it to false."
-            )
+            raise ConfigError("network.autoregressive: ReLSO compares all positions at once: set it to false.")
         if self.negative and all(data.labels[column] for column in self.properties.columns):
             raise ConfigError(
                 "properties.columns: none of them holds real numbers, and 'negative' draws those to negative_floor: name "
