@@ -26,51 +26,47 @@ import argparse
 import copy
 import math
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from cost import in_turn, relative
+from cost import relative
+from loops import (
+    WARM_UP,
+    Figure,
+    Loop,
+    Loss,
+    bound_of,
+    in_engine,
+    in_loop,
+    of_terms,
+    parameters,
+    report,
+    settled,
+    throughput_ratio,
+    undisturbed,
+)
 from published_protein import labels_of, published, written_out
-from torch import Tensor, nn
 
-from diled.api import Density, evaluating, total
 from diled.config import TrainingConfig
 from diled.data import Data, open_data
 from diled.draws import seeded
 from diled.errors import ConfigError
-from diled.evaluation.measure import Measured, bounds
+from diled.evaluation.measure import Measured
 from diled.family import model_config
 from diled.models.autoencoder import Autoencoder
 from diled.models.properties import head_of
-from diled.models.recipe import jointly
 from diled.models.zoo import build
 from diled.runs import RunConfig
-from diled.space import raw_tensor, to_space
-from diled.studies.commands import exit_code, made_here, record_options, refuse_uncommitted
-from diled.studies.records import Record, add
+from diled.space import raw_tensor
+from diled.studies.commands import exit_code, record_options, refuse_uncommitted
 from diled.studies.table import rows
-from diled.training.data import Shuffled
-from diled.training.engine import fit
-from diled.training.stages import learning_rate, prepare
+from diled.training.stages import prepare
 
 STUDY, BOUND = "proteins-speed", "bound_nats/validation"
 BATCH = 128
 LEARNING_RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 """Of the published network: the first is its authors', which is slow for few steps."""
-WARM_UP = 5
-"""Steps that are not timed."""
-EXAMPLES, REPEATS = 2_500, 2
-"""Validation examples at a look, and draws of each."""
-
-Loss: TypeAlias = Callable[[Any, Tensor, Mapping[str, Tensor], float], Tensor]
-"""(model, x, labels, progress) -> what a step minimises."""
 
 
 def config_of() -> RunConfig:
@@ -89,110 +85,11 @@ def ours(data: Data, *, seed: int = 0) -> Autoencoder:
     return model
 
 
-def of_terms(model: Any, x: Tensor, labels: Mapping[str, Tensor], progress: float) -> Tensor:
-    """The mean over a batch of the sum of a model's terms."""
-    return total(model.terms(x, progress=torch.full((), progress), labels=labels)).mean()
-
-
-class Loop:
-    """A plain training loop: fused AdamW, clipped gradients, a learning-rate schedule and averaged weights.
-
-    Args:
-        model: what is trained.
-        loss: what a step minimises.
-        data: whose training examples are seen, epoch after epoch, each in a new order.
-        config: of the training.
-    """
-
-    def __init__(self, model: Autoencoder, loss: Loss, data: Data, config: TrainingConfig) -> None:
-        self.model, self.loss, self.spec, self.config = model.train(), loss, data.spec, config
-        self.values, self.labels = raw_tensor(data.train.values), labels_of(data)
-        self.averaged = copy.deepcopy(model)
-        self.weights, self.averages = (list[Tensor](m.parameters()) for m in (model, self.averaged))
-        self.optimizer = torch.optim.AdamW(
-            self.weights, config.learning_rate, config.betas, weight_decay=config.weight_decay, fused=True
-        )
-        warm_up = min(config.warmup_steps, config.steps // 10)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda k: learning_rate(k, config.steps, warm_up, config.schedule)
-        )
-        self.step, self.order = 0, torch.empty(0, dtype=torch.long)
-
-    def advance(self, steps: int) -> float:
-        """Train so many steps more; their CPU-seconds."""
-        start = time.process_time()
-        for _ in range(steps):
-            chosen = self.chosen()
-            x, labels = to_space(self.values[chosen], self.spec), {c: y[chosen] for c, y in self.labels.items()}
-            loss = self.loss(self.model, x, labels, min(1.0, self.step / self.config.steps))
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.weights, self.config.clip or math.inf)
-            self.optimizer.step()
-            self.schedule.step()
-            share = 1 - min(self.config.ema, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                torch._foreach_lerp_(self.averages, self.weights, share)
-            self.step += 1
-        return time.process_time() - start
-
-    def chosen(self) -> Tensor:
-        """Rows of the next batch."""
-        n = self.config.batch_size
-        while len(self.order) < n:
-            self.order = torch.cat([self.order, torch.randperm(len(self.values))])
-        first, self.order = self.order[:n], self.order[n:]
-        return first
-
-    def bound(self, data: Data) -> Measured:
-        """The bound of the averaged weights on validation examples, by the same draws at every look."""
-        for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(theirs)
-        return bound_of(self.averaged, data)
-
-
-def bound_of(model: Density, data: Data) -> Measured:
-    """The bound on validation examples, the same ones for all models, each drawn equally often."""
-    few = data.validation.subset(np.arange(min(EXAMPLES, len(data.validation))))
-    with evaluating(model):
-        return bounds(model, few, data.spec, repeats=REPEATS)["bound_nats"]
-
-
 def each_by_itself(data: Data) -> Measured:
     """The bound of a model in which no position knows of another."""
     (stage,) = build("profile", model_config("profile", {}), data.spec).stages
     prepare(stage, raw_tensor(data.train.values), data.spec, TrainingConfig(), 0)
     return bound_of(stage.density, data)
-
-
-class Timed(Shuffled):
-    """Training examples that note the CPU time whenever a batch is taken."""
-
-    def __init__(self, values: Tensor, labels: Mapping[str, Tensor]) -> None:
-        super().__init__(values, labels)
-        self.seen: list[float] = []
-
-    def take(self, first: int, n: int, seed: int) -> Tensor:
-        """A batch."""
-        self.seen.append(time.process_time())
-        return super().take(first, n, seed)
-
-
-def in_engine(model: Autoencoder, data: Data, config: TrainingConfig) -> float:
-    """CPU-seconds of a step inside `fit`, without its start and end."""
-    source = Timed(raw_tensor(data.train.values), labels_of(data))
-    looked_at = raw_tensor(data.validation.values[:100])
-    with tempfile.TemporaryDirectory() as folder:
-        fit(model, jointly(model).stages, source, looked_at, data.spec, config, Path(folder), say=lambda line: None)
-    timed = source.seen[WARM_UP:]
-    return (timed[-1] - timed[0]) / (len(timed) - 1)
-
-
-def in_loop(model: Autoencoder, loss: Loss, data: Data, config: TrainingConfig) -> float:
-    """CPU-seconds of a step of the plain loop."""
-    loop, steps = Loop(model, loss, data, config), config.steps - WARM_UP
-    loop.advance(WARM_UP)
-    return loop.advance(steps) / steps
 
 
 # What is measured ----------------------------------------------------------------------------------------------------
@@ -223,21 +120,6 @@ HELP = {
 FASTER = 10
 
 
-@dataclass(frozen=True)
-class Figure:
-    """What a record says of a number."""
-
-    system: str
-    metric: str
-    value: float
-    stderr: float | None
-    n: int | None
-    steps: int
-    note: str
-    parameters: int | None = None
-    cpu_seconds: float | None = None
-
-
 def throughput(data: Data, size: Size, seed: int = 0) -> list[Figure]:
     """Examples per second in the engine, relative to the plain loop, of the published network and of ours."""
     theirs = published(data, width=size.width, layers=size.layers, seed=seed)
@@ -249,22 +131,12 @@ def throughput(data: Data, size: Size, seed: int = 0) -> list[Figure]:
 
 def against_loop(system: str, model: Autoencoder, loss: Loss, data: Data, steps: int, rounds: int) -> Figure:
     """Time of a step in the plain loop, relative to one in the engine."""
-    few = {"batch_size": BATCH, "learning_rate": 1e-4, "monitor_every": 10**6, "checkpoint_seconds": 1e6}
-    config = TrainingConfig(steps=WARM_UP + steps, device="cpu", **few)
+    config = undisturbed(TrainingConfig(batch_size=BATCH, learning_rate=1e-4), steps)
     runs = {
         "engine": partial(in_engine, model, data, config),
         "loop": partial(in_loop, copy.deepcopy(model), loss, data, config),
     }
-    taken = settled(runs, rounds)
-    value, stderr, n = relative(taken["loop"], taken["engine"])
-    speed = BATCH / sorted(taken["engine"])[n // 2]
-    note = f"relative to a plain loop; {BATCH} examples a step, {speed:.0f} examples per CPU-second in the engine"
-    return Figure(system, "throughput_ratio", value, stderr, n, steps, note, parameters(model))
-
-
-def settled(runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """`in_turn` after a round that is left out: the first time, memory is asked from the system."""
-    return {name: seconds[1:] for name, seconds in in_turn(runs, rounds + 1).items()}
+    return throughput_ratio(system, model, config, settled(runs, rounds))
 
 
 def on_the_way(loop: Loop, data: Data, every: int, until: float = -math.inf) -> list[tuple[int, Measured]]:
@@ -337,11 +209,6 @@ def time_to_bound(data: Data, size: Size, seed: int = 0) -> list[Figure]:
     return found
 
 
-def parameters(model: nn.Module) -> int:
-    """How many a model has."""
-    return sum(p.numel() for p in model.parameters())
-
-
 # The command ---------------------------------------------------------------------------------------------------------
 
 PARTS = {"throughput": throughput, "time": time_to_bound}
@@ -376,14 +243,9 @@ def _run(chosen: argparse.Namespace) -> None:
     data = open_data(config.data, config.preprocess.model_copy(update={"limit": size.limit}))
     command = f"python benchmarks/proteins.py --seed {chosen.seed} --steps {size.steps} --what"
     for part in chosen.what:
-        shared: dict[str, Any] = {"study": STUDY, "data": data.name, "seed": chosen.seed, "train_seconds": None}
-        shared |= made_here() | {"command": f"{command} {part}"}
-        records = [Record(**shared, **asdict(figure)) for figure in PARTS[part](data, size, chosen.seed)]
-        for r in records:
-            spread = "" if r.stderr is None else f" ± {r.stderr:.3f}"
-            print(f"{r.system}: {r.metric} {r.value:.3f}{spread} ({r.note})", flush=True)
-        if not chosen.trial:
-            add(chosen.results / f"{STUDY}.json", records)
+        figures = PARTS[part](data, size, chosen.seed)
+        results = None if chosen.trial else chosen.results
+        report(STUDY, data.name, figures, seed=chosen.seed, command=f"{command} {part}", results=results)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from diled.evaluation.tables import table_text
 from diled.model import Model, choose_device
 from diled.models.foreign import check_source, load_foreign
 from diled.models.io import write_json
+from diled.pools import texts_of
 from diled.runs import provenance, read_run
 from diled.session import duration
 from diled.space import raw_tensor, to_space
@@ -157,6 +158,11 @@ def _check_comparable(subjects: Sequence[Subject]) -> None:
         raise ConfigError(f"Two models are called {twice[0]}: name each model once.")
     for other in subjects[1:]:
         first, keys = subjects[0], [key for key in DataSpec.model_fields if key not in UNMEASURED]
+        if first.data.spec.tokenizer != other.data.spec.tokenizer:
+            raise ConfigError(
+                f"{first.name} and {other.name} are models of texts in other tokens, so neither bounds nor attacks compare: "
+                "audit them apart, each with its own --out."
+            )
         for key in keys:
             mine, theirs = getattr(first.data.spec, key), getattr(other.data.spec, key)
             if mine != theirs:
@@ -384,6 +390,8 @@ def _pool_of(subject: Subject, seed: int) -> torch.Tensor:
     """
     assert subject.pool is not None
     assert subject.pool.source is not None
+    if subject.data.spec.kind == "text":
+        return raw_tensor(_some(texts_of(subject.pool, subject.data).values, MOST)).long()
     values = open_pool(subject.pool.source, subject.data.spec).values
     count = None if subject.pool.folds is None else subject.pool.folds * len(subject.data.train)
     with seeded(seed, 8):

@@ -21,13 +21,14 @@ import torch
 
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data
+from diled.data.synthetic_texts import Usable, usable
 from diled.errors import ConfigError, DataError
 from diled.models.io import read_config
 from diled.runs import RunConfig
 from diled.space import raw_tensor
 from diled.training.data import Fresh, Mixed, Shuffled, Source
 
-__all__ = ["source_for"]
+__all__ = ["source_for", "texts_of"]
 
 
 def source_for(
@@ -81,6 +82,11 @@ def _check_scale(run: str, data: Data) -> None:
         here, there = getattr(data.spec, key), getattr(theirs, key)
         if here != there:
             raise DataError(f"{run} draws other data: {key} is {there} there and {here} in {data.name}.")
+    if data.spec.tokenizer != theirs.tokenizer:
+        raise DataError(
+            f"{run} writes in tokens of another tokenizer than that of {data.name}: draw a set with diled synthesize, whose "
+            "texts are read in the tokens of the data (--pool.source)."
+        )
 
 
 def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
@@ -88,15 +94,54 @@ def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
     from diled.data.synthesis import check_disjoint, open_pool
 
     assert pool.source is not None
+    if data.spec.kind == "text":
+        texts = texts_of(pool, data)
+        say(
+            f"{len(texts.values):,} synthetic texts of {pool.source} for {len(data.train):,} real ones{_left_out(texts)}."
+        )
+        return texts.values
     found = open_pool(pool.source, data.spec)
     copies = check_disjoint(found, data.test.values, data.train.values, spec=data.spec)
     there = len(found.values)
+    wanted = _wanted(pool, data, there)
+    said = f"; {copies:,} of {there:,} in the pool are copies of training examples" if copies else ""
+    say(f"{wanted:,} synthetic examples of {pool.source} for {len(data.train):,} real ones{said}.")
+    return found.values[:wanted]
+
+
+def texts_of(pool: PoolConfig, data: Data) -> Usable:
+    """The texts of a pool that a run is trained on.
+
+    Args:
+        pool: with a source; its folds count what is left out as well.
+        data: the real data, in whose tokens the texts are read.
+
+    Raises:
+        DataError: the pool is damaged, too small, or of other data.
+    """
+    from diled.data.synthesis import open_pool
+
+    assert pool.source is not None
+    found = open_pool(pool.source, data.spec)
+    assert found.numbers is not None
+    wanted = _wanted(pool, data, found.manifest["settings"]["n"])
+    return usable(found.values, found.numbers, wanted, data.test.values, data.train.values)
+
+
+def _left_out(texts: Usable) -> str:
+    """What is not trained on, and what is known already, in words."""
+    left = {"are no texts that the model reads": texts.unread, "are test texts": texts.held}
+    said = [f"{n:,} {what}" for what, n in left.items() if n]
+    copies = f"; {texts.copies:,} are copies of training texts" if texts.copies else ""
+    return f"{copies}; left out: {', '.join(said)}" if said else copies
+
+
+def _wanted(pool: PoolConfig, data: Data, there: int) -> int:
+    """How many examples of a pool are wanted, of those that are there."""
     wanted = there if pool.folds is None else pool.folds * len(data.train)
     if there < wanted:
         raise DataError(
             f"{pool.source} holds {there:,} examples, but --pool.folds {pool.folds} needs {wanted:,} ({pool.folds} times the "
             f"{len(data.train):,} real ones): draw more, or take at most {there // len(data.train)} folds."
         )
-    said = f"; {copies:,} of {there:,} in the pool are copies of training examples" if copies else ""
-    say(f"{wanted:,} synthetic examples of {pool.source} for {len(data.train):,} real ones{said}.")
-    return found.values[:wanted]
+    return wanted

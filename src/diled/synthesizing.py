@@ -24,7 +24,7 @@ from torch import Tensor
 
 from diled.arguments import data_of, is_run
 from diled.config import DataSpec
-from diled.data import Data, open_data
+from diled.data import Data, open_data, to_strings
 from diled.data.sources import existing
 from diled.data.synthesis import Shard, begin, complete, index_folder, is_finished, plan, read_manifest, write_shard
 from diled.drawing import Dtype, Source, is_pipeline, source_of
@@ -33,6 +33,7 @@ from diled.errors import ConfigError, DiledError, Interrupted
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet
 from diled.evaluation.measure import features_for
+from diled.evaluation.text_metrics import copied, distinct, unique
 from diled.memory import kept_memory
 from diled.model import Model
 from diled.models.sampling import BATCH
@@ -315,6 +316,8 @@ def _quality(values: np.ndarray, spec: DataSpec, data: Data | None) -> dict[str,
     `mean` and `std` are of the raw values. `nearest_training` is the mean Euclidean distance, in model space, of a sample to
     the nearest training example, beside that of held-out real examples; the Frechet distance is to training examples.
     """
+    if spec.kind == "text":
+        return _quality_of_texts(values.tolist(), data)
     raw = values.astype(np.float64)
     found: dict[str, Any] = {"samples": len(values), "mean": float(raw.mean()), "std": float(raw.std())}
     found |= {"nearest_training": None, "frechet_training": None}
@@ -337,6 +340,21 @@ def _quality(values: np.ndarray, spec: DataSpec, data: Data | None) -> dict[str,
         a, b = fake[:PROBED], train[:PROBED]
         value = frechet(extract(net, a), extract(net, b))
         found["frechet_training"] = {"value": value, "features": net.name, "n": [len(a), len(b)]}
+    return found
+
+
+def _quality_of_texts(texts: list[str], data: Data | None) -> dict[str, Any]:
+    """Words, different texts and pairs of words, and copies from training, beside the same of as many held-out texts."""
+    found: dict[str, Any] = {"samples": len(texts), "empty": sum(not text.strip() for text in texts) / len(texts)}
+    sets, train = {"": texts}, None
+    if data is not None:
+        order = np.random.default_rng(0).permutation(len(data.validation))[: len(texts)]
+        held_out = to_strings(data.validation.values[order], data.spec)
+        train, sets = to_strings(data.train.values, data.spec), {"": texts[: len(held_out)], "held_out_": held_out}
+    for name, some in sets.items():
+        found[f"{name}words"] = sum(len(text.split()) for text in some) / len(some)
+        found |= {f"{name}unique": unique(some), f"{name}distinct_2": distinct(some, 2)}
+        found[f"{name}copied"] = None if train is None else copied(some, train)
     return found
 
 

@@ -1,7 +1,8 @@
-"""Samples that somebody else has drawn, in a folder of images, .npy files or Parquet files, as shards of a synthetic set.
+"""Samples that somebody else has drawn, in a folder of images, .npy, Parquet or text files, as shards of a synthetic set.
 
-Each .npy or Parquet file is a shard, and so is each folder of images; the samples of a shard are numbered after those of
-the one before, in the order of the names. What they are (kind, shape, scale) is found as for any other data.
+Each .npy, Parquet or text file (`.txt` with a text on each line, `.csv`, `.tsv`, `.jsonl`) is a shard, and so is each folder of
+images; the samples of a shard are numbered after those of the one before, in the order of the names. What they are (kind,
+shape, scale) is found as for any other data.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from diled.config import DataSpec
+from diled.config import DataSpec, SequenceConfig
 from diled.data.arrays import load_arrays
 from diled.data.examples import read_examples
 from diled.data.folder import files_below, image_items
 from diled.data.images import EXTENSIONS
 from diled.data.opening import open_data
+from diled.data.sequence_sources import read_records, sequences_below
+from diled.data.strings import read_texts
+from diled.data.synthetic_texts import as_objects
 from diled.errors import DataError
 
 __all__ = ["file_groups", "folder_spec", "group_values", "index_records", "indexed_values"]
 
 
 def file_groups(folder: Path) -> dict[str, list[Path]]:
-    """Shard -> its files: a .npy or Parquet file by its name, a folder of images by its name and a slash.
+    """Shard -> its files: a .npy, Parquet or text file by its name, a folder of images by its name and a slash.
 
     Raises:
         DataError: nothing that can be read, or several kinds.
@@ -37,14 +41,18 @@ def file_groups(folder: Path) -> dict[str, list[Path]]:
             kinds.setdefault("image", {}).setdefault(f"{file.parent.relative_to(folder).as_posix()}/", []).append(file)
         elif suffix in (".npy", ".parquet", ".pq"):
             kinds.setdefault(".npy" if suffix == ".npy" else "Parquet", {})[name] = [file]
-    if len(kinds) != 1:
-        found = f"holds {' and '.join(sorted(kinds))} files" if kinds else "holds no samples"
-        raise DataError(f"{folder} {found}: give a folder of images, of .npy or of Parquet files, one kind only.")
+    if not kinds:  # a .txt beside other samples says something about them
+        kinds = {"text": {file.relative_to(folder).as_posix(): [file] for file in sequences_below(folder)}}
+    if len(kinds) != 1 or not any(kinds.values()):
+        found = f"holds {' and '.join(sorted(kinds))} files" if len(kinds) > 1 else "holds no samples"
+        raise DataError(
+            f"{folder} {found}: give a folder of images, of .npy, of Parquet or of text files, one kind only."
+        )
     return next(iter(kinds.values()))
 
 
 def folder_spec(folder: Path, groups: dict[str, list[Path]]) -> DataSpec:
-    """What the samples of a folder are: kind, shape and scale, measured.
+    """What the samples of a folder are: kind, shape and scale, measured; of text the kind alone, without tokens.
 
     Raises:
         DataError: unreadable, or of several shapes.
@@ -52,6 +60,9 @@ def folder_spec(folder: Path, groups: dict[str, list[Path]]) -> DataSpec:
     first, files = next(iter(groups.items()))
     if first.endswith("/"):
         return open_data([item.content for item in image_items(folder)]).spec
+    sequences = sequences_below(folder)
+    if sequences and read_records(sequences, SequenceConfig())[1] == "text":
+        return DataSpec(kind="text", shape=())
     if files[0].suffix.lower() != ".npy":
         return open_data(folder).spec
     arrays = [load_arrays(file)["arr_0"] for (file,) in groups.values()]
@@ -64,11 +75,13 @@ def folder_spec(folder: Path, groups: dict[str, list[Path]]) -> DataSpec:
 
 
 def group_values(files: Sequence[Path], spec: DataSpec) -> np.ndarray:
-    """The raw values (n, *spec.shape) of one shard, as data of that description.
+    """The raw values (n, *spec.shape) of one shard, as data of that description; of text the texts, (n,) objects.
 
     Raises:
         DataError: unreadable, or of another shape or scale.
     """
+    if spec.kind == "text":
+        return as_objects([text for file in files for text in read_texts(file)])
     return read_examples(list(files), spec)
 
 

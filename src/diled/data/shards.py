@@ -1,6 +1,7 @@
 """One shard of a synthetic training set as a Parquet file: samples with their numbers, read alike by others and by us.
 
 image   struct<bytes, path>: 8-bit grey or RGB as PNG, marked so that Hugging Face `datasets` decodes it by itself
+text    string: of tokens, what they spell, so that a model with another tokenizer can read it as well
 values  a list of fixed size: everything else, in the raw type, flattened; the schema says of what shape and scale
 index   int64: the number of the sample
 """
@@ -17,6 +18,8 @@ from PIL import Image
 from diled.config import DataSpec
 from diled.data.images import ImageItem, decode
 from diled.data.lists import mark
+from diled.data.synthetic_texts import as_objects
+from diled.data.text import decode_rows
 from diled.errors import DataError
 
 __all__ = ["decoded", "encoded"]
@@ -34,9 +37,10 @@ def encoded(values: np.ndarray, start: int, spec: DataSpec) -> bytes:
         spec: of the samples.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     numbers = np.arange(start, start + len(values), dtype=np.int64)
+    if spec.kind == "text":
+        return _parquet(pa.table({"text": pa.array(decode_rows(values, spec), pa.string()), "index": numbers}))
     full = values.dtype == np.uint8 and (spec.low, spec.high) == (0, 255)  # a scale of 0 to 16 would look black
     if full and spec.kind == "image" and spec.shape[0] in (1, 3):
         paths = pa.array([f"{i:08d}.png" for i in numbers])
@@ -47,6 +51,13 @@ def encoded(values: np.ndarray, start: int, spec: DataSpec) -> bytes:
         flat = pa.array(np.ascontiguousarray(values).reshape(-1))
         table = pa.table({"values": pa.FixedSizeListArray.from_arrays(flat, values[0].size), "index": numbers})
         table = mark(table, spec)
+    return _parquet(table)
+
+
+def _parquet(table: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     content: bytes = sink.getvalue().to_pybytes()
@@ -54,7 +65,7 @@ def encoded(values: np.ndarray, start: int, spec: DataSpec) -> bytes:
 
 
 def decoded(content: bytes, start: int, spec: DataSpec, name: str) -> np.ndarray:
-    """The raw values (N, *spec.shape) of a shard whose first sample is number `start`.
+    """The raw values (N, *spec.shape) of a shard whose first sample is number `start`; of text the texts, (N,) objects.
 
     Args:
         content: the Parquet file.
@@ -73,6 +84,8 @@ def decoded(content: bytes, start: int, spec: DataSpec, name: str) -> np.ndarray
         numbers = table["index"].to_numpy()
         if not np.array_equal(numbers, np.arange(start, start + len(numbers))):
             raise DataError(f"{name} holds other samples than those from number {start:,} on.")
+        if spec.kind == "text":
+            return as_objects(table["text"].to_pylist())
         if "image" not in table.column_names:
             flat: np.ndarray = table["values"].combine_chunks().flatten().to_numpy()
             return flat.reshape(-1, *spec.shape)

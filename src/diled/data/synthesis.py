@@ -4,11 +4,11 @@ A set of n samples is cut into shards of s: shard j holds the samples j s, ..., 
 function of (model, seed, i) alone, so shards can be drawn in any order, by anyone, and a lost one again.
 
     DIR/manifest.json                   what was drawn from what, how; at the end also the shards and a probe of quality
-    DIR/data/pool-00000-of-00118.parquet    columns `image` (PNG; else `values`, a list of fixed size) and `index`
+    DIR/data/pool-00000-of-00118.parquet    columns `image` (PNG), `text` or `values` (a list of fixed size), and `index`
     DIR/shards/00000.json               rows, bytes and SHA-256 of a finished shard, until the manifest has them too
 
 Every file is written beside its place and then moved there, and a shard counts only with its record, which comes last:
-nothing half-written looks whole after kill -9. NumPy and pyarrow only.
+nothing half-written looks whole after kill -9. NumPy and pyarrow only, and for text `tokenizers`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from diled.data.folder import files_below
 from diled.data.indexing import file_groups, folder_spec, group_values, index_records, indexed_values
 from diled.data.shards import decoded, encoded
 from diled.data.sources import existing
+from diled.data.synthetic_texts import rows_of
 from diled.errors import ConfigError, DataError
 
 __all__ = [
@@ -72,10 +73,12 @@ class Pool:
     Attributes:
         values: (N, *shape), raw values in the type that the data have.
         manifest: what was drawn from what, how.
+        numbers: (N,), which samples these are; None: all. Of texts some are left out.
     """
 
     values: np.ndarray
     manifest: dict[str, Any]
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -265,7 +268,8 @@ def open_pool(folder: str | Path, spec: DataSpec) -> Pool:
 
     Args:
         folder: as `diled synthesize` left it.
-        spec: of the data; binarised data take grey samples too, as they take grey images.
+        spec: of the data; binarised data take grey samples too, as they take grey images. Texts become its tokens; those
+            that no data may hold, or that are too long, are left out.
 
     Raises:
         DataError: the set is not finished, a shard is missing, changed or not in the manifest, or the samples have another
@@ -285,6 +289,9 @@ def open_pool(folder: str | Path, spec: DataSpec) -> Pool:
             return indexed_values(record, groups[record["file"]], spec)
         return _drawn(folder, record, drawn)
 
+    if spec.kind == "text":
+        values, numbers = rows_of([text for record in manifest["shards"] for text in read(record)], spec)
+        return Pool(values, manifest, numbers)
     first, *others = manifest["shards"]
     part = read(first)
     values = np.empty((manifest["settings"]["n"], *spec.shape), part.dtype)  # once: pools are large
@@ -377,6 +384,8 @@ def _is_indexed(manifest: dict[str, Any]) -> bool:
 def _same_data(folder: Path, manifest: dict[str, Any], spec: DataSpec) -> None:
     """Refuse samples of another shape or scale than the data's."""
     found = _spec(manifest)
+    if spec.kind == "text" == found.kind:
+        return  # of whatever tokens and length
     keys = ("kind", "shape")
     if not _is_indexed(
         manifest
@@ -437,7 +446,8 @@ def _same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) ->
 
 
 def _short(value: Any) -> str:
-    return f"{value[:12]}..." if isinstance(value, str) and len(value) == 64 else str(value)
+    said = str(value)
+    return f"{said[:12]}..." if isinstance(value, dict) or len(said) == 64 else said
 
 
 def _record_path(folder: Path, shard: Shard) -> Path:

@@ -26,7 +26,7 @@ from torch import Tensor
 from diled.api import device_of
 from diled.diffusion import Diffusion
 from diled.distributions import Normal
-from diled.draws import seeded
+from diled.draws import BLOCK, seeded
 from diled.errors import ConfigError, DataError, DiledError, ModelError, NoBound
 from diled.evaluation.ais import ais, bdmc
 from diled.evaluation.amortization import optimal_bounds
@@ -67,6 +67,9 @@ SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes", "pool
 """In the order in which they are measured."""
 OF_ANY = ("bounds", "pool")
 """Those that need no encoder."""
+CHUNK, OPTIMISED, LOGITS = 4096, 250, 2**26
+"""Rows that go through a decoder at once, and examples whose q is optimised at once; and the most logits of texts, a
+quarter of a GiB, so that there are fewer rows of them."""
 PUBLISHED = {"grey": (0.1, 50, 50), "colour": (0.05, 20, 100)}
 """Kind of images -> radius, references and iterations of the published attack (Xiao et al. 2024, Table 2)."""
 
@@ -97,6 +100,18 @@ class Examples:
     def sequential(self) -> bool:
         """Whether the examples are sequences of symbols."""
         return not self.test.is_floating_point()
+
+    @property
+    def text(self) -> bool:
+        """Whether the examples are texts."""
+        return self.sequential and self.data is not None and bool(self.data.spec.kind == "text")
+
+    @property
+    def chunk(self) -> int:
+        """How many rows go through a decoder at once."""
+        if not self.text:
+            return CHUNK
+        return max(BLOCK, min(CHUNK, LOGITS // (self.data.spec.numel * len(self.data.spec.symbols))))
 
     def first(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The first n training and test examples on a device."""
@@ -173,9 +188,9 @@ def audit_section(
         "pool": pool_section,
     }
     if examples.sequential:
-        from diled.evaluation.audit_sequences import SEQUENCE_SECTIONS
+        from diled.evaluation.audit_sequences import SEQUENCE_SECTIONS, TEXT_SECTIONS
 
-        sections |= SEQUENCE_SECTIONS
+        sections |= TEXT_SECTIONS if examples.text else SEQUENCE_SECTIONS
     if name not in sections:
         raise ConfigError(f"There is no section '{name}' in an audit. Sections: {', '.join(sections)}.")
     if name not in OF_ANY and not callable(getattr(model, "encoder", None)):
@@ -188,7 +203,7 @@ def bounds_section(model: Any, examples: Examples, effort: Effort, seed: int) ->
     device = device_of(model)
     found, terms = Section(), {}
     for name, x in zip(("train", "test"), examples.first(effort.bounded, device), strict=True):
-        each = elbo(model, x, effort.samples, seed=seed)
+        each = elbo(model, x, effort.samples, chunk=examples.chunk, seed=seed)
         nats = {"bound": -each.value, "rate": each.rate, "distortion": each.distortion}
         terms[name] = {key: value.double().cpu().numpy() for key, value in nats.items()}
         for key, value in terms[name].items():
@@ -204,9 +219,11 @@ def bounds_section(model: Any, examples: Examples, effort: Effort, seed: int) ->
 
 def amortization_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """`amortization_gap_train`, `amortization_gap_test`, the best bounds, and how sure the optimisation is."""
-    found = Section()
+    found, batch = Section(), OPTIMISED
+    if examples.chunk < CHUNK:
+        batch = max(1, min(OPTIMISED, examples.chunk // effort.samples))
     for name, x in zip(("train", "test"), examples.first(effort.examples, device_of(model)), strict=True):
-        best = optimal_bounds(model, x, steps=effort.steps, samples=effort.samples, seed=seed)
+        best = optimal_bounds(model, x, steps=effort.steps, samples=effort.samples, batch=batch, seed=seed)
         before, after = (v.double().cpu().numpy() for v in (best.bound, best.best_bound))
         found.figures[f"amortization_gap_{name}"] = amortization(before, after)
         found.figures[f"best_bound_nats/{name}"] = averaged(after)
@@ -254,15 +271,16 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
     largest = effort.ode_weights if ode else effort.weights
     n = min(effort.ode_examples, effort.examples) if ode else effort.examples
     counts = (*(k for k in (1, 10, 100, 1000, 5000) if k < largest), largest)
+    weights_of = partial(iwae, model, counts=counts, chunk=examples.chunk, seed=seed, prior="ode" if ode else None)
     for name, x in zip(("train", "test"), examples.first(n, device_of(model)), strict=True):
-        tried = {"the encoder's q": iwae(model, x, counts, seed=seed, prior="ode" if ode else None)}
+        tried = {"the encoder's q": weights_of(x)}
         for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):
             found.figures[f"iwae_nats/{name}/{k}"] = averaged(log_p.cpu())
         if amortized is not None:
             kept = (torch.from_numpy(amortized.arrays[f"{name}_{k}"][:n]) for k in ("mean", "log_var"))
             mean, log_var = (values.float().to(x.device) for values in kept)
             best = Normal(mean, log_var)
-            tried["the best q"] = iwae(model, x, counts, seed=seed, prior="ode" if ode else None, proposal=best)
+            tried["the best q"] = weights_of(x, proposal=best)
         how, weighted = max(tried.items(), key=lambda item: item[1].best.mean().item())
         found.figures[f"log_p_nats/{name}"] = averaged(weighted.best.cpu())
         found.figures[f"effective_weights/{name}"] = averaged(weighted.ess.cpu())

@@ -28,6 +28,7 @@ Arrays = Mapping[str, Mapping[str, np.ndarray]]
 COLUMNS = {
     "bound_nats/test": ("bound, test", "lower"),
     "generalization_gap": ("generalization gap", "lower"),
+    "generalization_gap/unseen": ("the same, unseen texts", "lower"),
     "amortization_gap_train": ("amortization gap, train", "lower"),
     "amortization_gap_test": ("amortization gap, test", "lower"),
     "approximation_gap_test": ("approximation gap", "lower"),
@@ -36,6 +37,7 @@ COLUMNS = {
     "robustness_gap/substitutions=1": ("robustness gap, 1 substitution", "lower"),
     "robustness_gap/substitutions=2": ("2 substitutions", "lower"),
     "robustness_gap/substitutions=4": ("4 substitutions", "lower"),
+    "robustness_gap/words/substitutions=4": ("the same, of words", "lower"),
     "rate_nats/test": ("rate", ""),
     "mutual_information_nats": ("information", ""),
     "probe_accuracy/logistic": ("probe", "higher"),
@@ -67,6 +69,16 @@ POOL = {
     "precision_pool": ("precision", "higher"),
     "recall_pool": ("recall", "higher"),
     "entropy_offset_nats": ("entropy offset", ""),
+    "pool/sample_perplexity": ("perplexity", ""),
+    "pool/sample_perplexity/floor": ("perplexity, real data", ""),
+    "pool/reverse_perplexity": ("reverse perplexity", "lower"),
+    "pool/reverse_perplexity/floor": ("reverse, real data", ""),
+    "pool/mauve": ("MAUVE", "higher"),
+    "pool/mauve/floor": ("MAUVE, real data", ""),
+    "pool/unique": ("unique", ""),
+    "pool/unique/floor": ("unique, real data", ""),
+    "pool/copied": ("copies of training", "lower"),
+    "pool/copied/floor": ("copies, real data", ""),
 }
 """The same, of synthetic training sets."""
 
@@ -80,6 +92,10 @@ CODES = {
     "psnr": ("PSNR, dB", "higher"),
     "residue_accuracy": ("residues", "higher"),
     "sequence_accuracy": ("sequences", "higher"),
+    "bleu": ("BLEU", "higher"),
+    "bleu_shuffled": ("BLEU, codes of others", "lower"),
+    "exact_match": ("exact", "higher"),
+    "mutual_information_nats": ("information of codes", ""),
     "probe_accuracy/logistic": ("logistic probe", "higher"),
     "probe_accuracy/linear_svm": ("linear SVM", "higher"),
     "probe_accuracy/rbf_svm": ("RBF SVM", "higher"),
@@ -97,7 +113,8 @@ READING = [
     "Amortization gap: what the encoder loses against the best Gaussian code of each example. Approximation gap: what the best "
     "Gaussian code loses against log p(x), as far as that could be estimated.",
     "Robustness gap: by how much more reconstructions differ than their inputs, after an attack on the encoder; in structural "
-    "similarity of pictures, or the share of equal positions of sequences, from 0 to 1.",
+    "similarity of pictures, or the share of equal positions of sequences, from 0 to 1; of words, 1 minus the edit distance "
+    "over the words of the longer text.",
 ]
 UNDECIDED = (
     "Where the smallest bound or gap of a column does not differ from the next beyond chance, at 95 %, none is bold."
@@ -181,7 +198,7 @@ def write_audit(
         ("differences", "Against the first model", _differences(differences, places)),
         ("nats", "Where the nats go", _row(pictures["nats"])),
         ("likelihood", "How likely is x?", tabled(LIKELIHOOD) + _list(_about_likelihood(figures))),
-        ("robustness", "Under attack", _row(pictures["robustness"])),
+        ("robustness", "Under attack", _row(pictures["robustness"]) + _attacked_texts(arrays, spec)),
         ("codes", "What codes hold", tabled(CODES) + _row(pictures["codes"])),
         ("pool", "Synthetic training sets", tabled(POOL)),
         ("refused", "What could not be measured", _list(refused)),
@@ -402,3 +419,19 @@ def _attacked(name: str, arrays: Mapping[str, np.ndarray], spec: DataSpec) -> Pi
     return Picture(
         "", f"Attacks on {name}", words, f"Test images, attacked images and reconstructions by {name}", picture
     )
+
+
+def _attacked_texts(arrays: Arrays, spec: DataSpec) -> str:
+    """References, attacked texts, and what becomes of both, of every model of text."""
+    from diled.evaluation.sequence_report import block
+
+    blocks = []
+    for name, found in arrays.items():
+        kinds = ("reference", "attacked", "reference_decoded", "attacked_decoded")
+        rows = [found.get(f"robustness/shown_{kind}") for kind in kinds]
+        if spec.kind != "text" or any(row is None for row in rows):
+            continue
+        lines = [line for texts in zip(*rows, strict=True) for line in (*map(str, texts), "")][:-1]
+        words = "Four lines each: a test text, the same with the most substitutions, and what their codes become."
+        blocks.append(block(f"Attacks on {escape(name)}", words, lines))
+    return f'<div class="figures">{"".join(blocks)}</div>' if blocks else ""
