@@ -39,7 +39,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("1 - word_edits(pair)[0]", "word_edits(pair)[0]", "a distance for a similarity", WORDS),
         ("max(1, *(len", "min(9, *(len", "the shorter text", WORDS),
         ("averaged(before - after)", "averaged(after - before)", "the gap's sign", SECTIONS),
-        ("known[known > 0]", "known", "the end comes in", COME_IN),
+        ("np.unique(examples.data.train.values)", "np.arange(len(spec.symbols))", "tokens that never occur", COME_IN),
         ("return ~seen(", "return seen(", "the texts that were seen", UNSEEN),
         ("amortization(before[fresh], best[fresh])", "amortization(best[fresh], before[fresh])", "the sign", UNSEEN),
         ("generalization(train, test[fresh])", "generalization(test[fresh], train)", "the sign", UNSEEN),

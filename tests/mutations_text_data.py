@@ -39,8 +39,6 @@ MUTATIONS = {
         ("min_frequency=2", "min_frequency=1", "pairs that occur once are joined", TRAINED),
         ("block, add_special_tokens=False", "block, add_special_tokens=True", "special tokens are added", GIVEN),
         ("skip_special_tokens=True", "skip_special_tokens=False", "special tokens are written", GIVEN),
-        ("tokenizer.no_truncation()", "tokenizer.no_padding()", "the tokenizer cuts texts", GIVEN),
-        ("encode_special_tokens = True", "encode_special_tokens = False", "words become special tokens", GIVEN),
         ('int(model["unk_id"]) + 1', 'int(model["unk_id"])', "the unknown token of Unigram", SYMBOLS),
         ("None if token is None else token + 1", "None if token is None else token", "the unknown token", GIVEN),
     ],
@@ -76,6 +74,7 @@ MUTATIONS = {
         ('["negative", "positive"]', '["positive", "negative"]', "classes are swapped", SETS),
     ],
     "tokens.py": [
+        ("encode_special_tokens = True", "encode_special_tokens = False", "words become special tokens", GIVEN),
         ('{added["id"]: added', '{added["id"] + 5: added', "added tokens elsewhere", SYMBOLS),
         ('("", *(tokens.get(number, "")', '("", *(tokens.get(number, "?")', "numbers without a token", SYMBOLS),
     ],
