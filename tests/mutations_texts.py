@@ -8,6 +8,7 @@ from __future__ import annotations
 TESTS = "test_texts.py"
 TOKENS = f"{TESTS}::test_perplexities_divide_by_tokens_and_by_words_with_their_ends"
 SEEN = f"{TESTS}::test_what_was_seen_in_training_is_told"
+FRESH = f"{TESTS}::test_the_bound_of_unseen_texts_is_the_mean_over_them"
 ECHO = f"{TESTS}::test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens"
 PATHS = f"{TESTS}::test_paths_lead_from_one_text_to_the_next"
 EDITS = f"{TESTS}::test_edits_are_measured_in_both_directions_together"
@@ -18,6 +19,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ('"nats_per_token": Measured(nats / tokens', '"nats_per_token": Measured(nats / words', "the unit", TOKENS),
         ("float(np.exp(nats / tokens))", "float(np.exp(nats / words))", "the unit of a perplexity", TOKENS),
         ("return ~seen(test.values", "return seen(test.values", "seen for unseen", SEEN),
+        (
+            'each["bound_nats"][torch.from_numpy(fresh)]',
+            'each["bound_nats"][torch.from_numpy(~fresh)]',
+            "seen ones",
+            FRESH,
+        ),
         ("z.roll(1, 0)", "z", "codes are not exchanged", ECHO),
         ("averaged(same.all(1))", "averaged(same.any(1))", "one right token is enough", ECHO),
         ("z[0::2], z[1::2], steps + 1", "z[0::2], z[0::2], steps + 1", "paths that lead nowhere", PATHS),

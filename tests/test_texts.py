@@ -10,25 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from closed_forms import assert_mean
 from test_text_metrics import TINY
 from torch import Tensor
 
 from diled import cli
 from diled.api import Density
-from diled.config import DataSpec, PreprocessConfig, TextConfig, TrainingConfig, validated
+from diled.config import PreprocessConfig, TextConfig, TrainingConfig, validated
 from diled.data import Data, open_data, read_texts, to_strings
 from diled.data.grammar import entropy, sentences
 from diled.data.text import encode_texts
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError
 from diled.evaluation import text_judge, texts
-from diled.evaluation.measure import Measured, bounds
+from diled.evaluation.measure import Measured
 from diled.evaluation.shown import Shown
 from diled.evaluation.text_report import length_picture, text_blocks
 from diled.family import model_config
 from diled.models.zoo import build
-from diled.sequences import TokenSequence
 from diled.space import raw_tensor, to_space
 from diled.studies import texts as study
 from diled.studies.table import rows
@@ -88,16 +86,6 @@ def test_bounds_of_trained_models_stand_above_the_entropy_of_the_grammar(
     assert nats.mean() < 2 * entropy(), "far below uniform tokens, which take 6.4 nats each"
 
 
-def test_a_table_of_tokens_at_the_truth_has_the_entropy_as_its_bound(data: Data):
-    """Of a grammar whose tokens are independent, by hand."""
-    spec = DataSpec(kind="text", shape=(2,), levels=3, low=0, high=2, symbols=("", "a", "b"))
-    log_p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]]).log()
-    p = TokenSequence(log_p.expand(4000, -1, -1))
-    x = p.sample()
-    assert_mean(p.nll(x).double(), float(p.entropy()[0]))
-    assert spec.sequential
-
-
 # Figures by hand ------------------------------------------------------------------------------------------------------
 
 
@@ -111,7 +99,6 @@ def test_perplexities_divide_by_tokens_and_by_words_with_their_ends():
     assert found["nats_per_token"].value == pytest.approx(12 / tokens)
     assert found["perplexity"].value == pytest.approx(math.exp(12 / tokens))
     assert found["word_perplexity"].value == pytest.approx(math.exp(12 / words))
-    assert texts.per_token({"bound_nats": Measured(None)}, test, data) == {}
 
 
 def test_what_was_seen_in_training_is_told(data: Data):
@@ -119,6 +106,19 @@ def test_what_was_seen_in_training_is_told(data: Data):
     split = replace(data.test.subset(np.arange(6)), values=both)
     known = {row.tobytes() for row in data.train.values}
     assert texts.unseen(split, data).tolist() == [False] * 3 + [row.tobytes() not in known for row in both[3:]]
+
+
+def test_the_bound_of_unseen_texts_is_the_mean_over_them(data: Data):
+    test = data.test.subset(np.arange(40))
+    known = replace(data, train=replace(data.train, values=test.values[:25]))
+    model = build("lm", model_config("lm", {"width": 8, "depth": 1, "heads": 2}), data.spec).model.eval()
+    found = texts.text_bounds(model, test, known, repeats=1)
+    fresh = ~np.isin([row.tobytes() for row in test.values], [row.tobytes() for row in test.values[:25]])
+    with torch.no_grad():
+        nats = model.bound(to_space(raw_tensor(test.values), data.spec)).double().numpy()
+    assert found["bound_nats"].value == pytest.approx(nats.mean(), rel=1e-5)
+    assert found["bound_nats/unseen"].value == pytest.approx(nats[fresh].mean(), rel=1e-5)
+    assert found["bound_nats/unseen"].n == fresh.sum() < 40
 
 
 def test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens(data: Data):
@@ -147,9 +147,7 @@ def test_all_figures_of_a_model(name: str, data: Data, quick_judge: None):
     small = {"latent_dim": 4, "network": SMALL} if name == "diled" else {"width": 16, "depth": 1}
     model = build(name, model_config(name, small), data.spec).model.eval()
     few = replace(data, test=data.test.subset(np.arange(120)), train=data.train.subset(np.arange(400)))
-    found = texts.text_evaluation(
-        model, few, samples=64, bounds=lambda split: bounds(model, split, data.spec, repeats=1)
-    )
+    found = texts.text_evaluation(model, few, samples=64, repeats=1)
     assert {"bound_nats", "perplexity", "sample_perplexity", "sample_perplexity/floor", "mauve", "distinct_2"} <= set(
         found
     )

@@ -82,15 +82,15 @@ def measure(
     """
     described(model, steps=steps, sampler=sampler)
     if data.spec.sequential:
-        bound = partial(bounds, model, spec=data.spec, repeats=repeats, seed=seed)
-        how: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed, "limit": limit, "bounds": bound}
+        how: dict[str, Any] = {"samples": samples, "steps": steps, "sampler": sampler, "seed": seed, "limit": limit}
         if data.spec.kind == "text":
             from diled.evaluation.texts import text_evaluation
 
-            return text_evaluation(model, data, samples=samples, **how)
+            return text_evaluation(model, data, repeats=repeats, **how)
         from diled.evaluation.sequences import sequence_figures
 
-        return sequence_figures(model, data, samples=samples, **how)
+        bound = partial(bounds, model, spec=data.spec, repeats=repeats, seed=seed)
+        return sequence_figures(model, data, bounds=bound, **how)
     test = data.test.subset(np.arange(min(limit, len(data.test))))
     found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
     if model.has_codes:
@@ -100,40 +100,47 @@ def measure(
     return found
 
 
-@torch.no_grad()
 def bounds(model: Any, split: Split, spec: DataSpec, *, repeats: int = 8, seed: int = 0) -> dict[str, Measured]:
-    """The bound with its rate and distortion, each with a standard error over examples, and the shuffled distortion.
-
-    Binarised data are drawn once, with the seed, and then kept for all passes.
-    """
-    per_example: dict[str, list[Tensor]] = {"bound_nats": [], "rate_nats": [], "distortion_nats": []}
-    shuffled = []
+    """The bound with its rate and distortion, each with a standard error over examples, and the shuffled distortion."""
     try:
-        with seeded(seed, 1):
-            for x in _batches(split, spec, device_of(model)):
-                terms: dict[str, Tensor] = {}
-                for _ in range(repeats):
-                    for name, term in model.terms(x, exact=True).items():
-                        terms[name] = terms.get(name, torch.zeros_like(term)) + term / repeats
-                per_example["bound_nats"].append(total(terms))
-                rate = {name: term for name, term in terms.items() if name.startswith("rate")}
-                if rate:
-                    per_example["rate_nats"].append(total(rate))
-                    per_example["distortion_nats"].append(terms["distortion"])
-                if hasattr(model, "encoder") and len(x) > 1:
-                    shuffled.append(model.decoder(model.encoder(x).sample().roll(1, 0)).nll(x))
+        return over_examples(bounds_of_examples(model, split, spec, repeats=repeats, seed=seed))
     except NoBound as refusal:
         return {"bound_nats": Measured(None, note=str(refusal))}
+
+
+def over_examples(each: dict[str, Tensor]) -> dict[str, Measured]:
+    """Means of figures (N,) of examples, with standard errors."""
+    return {name: Measured(values.mean().item(), _stderr(values), len(values)) for name, values in each.items()}
+
+
+@torch.no_grad()
+def bounds_of_examples(
+    model: Any, split: Split, spec: DataSpec, *, repeats: int = 8, seed: int = 0
+) -> dict[str, Tensor]:
+    """Figures of `bounds` for each example, (N,) nats in double precision.
+
+    Binarised data are drawn once, with the seed, and then kept for all passes.
+
+    Raises:
+        NoBound: the model has none.
+    """
+    parts: dict[str, list[Tensor]] = {}
+    with seeded(seed, 1):
+        for x in _batches(split, spec, device_of(model)):
+            terms: dict[str, Tensor] = {}
+            for _ in range(repeats):
+                for name, term in model.terms(x, exact=True).items():
+                    terms[name] = terms.get(name, torch.zeros_like(term)) + term / repeats
+            found = {"bound_nats": total(terms)}
+            rate = {name: term for name, term in terms.items() if name.startswith("rate")}
+            if rate:
+                found |= {"rate_nats": total(rate), "distortion_nats": terms["distortion"]}
+            if hasattr(model, "encoder") and len(x) > 1:
+                found["shuffled_distortion_nats"] = model.decoder(model.encoder(x).sample().roll(1, 0)).nll(x)
+            for name, values in found.items():
+                parts.setdefault(name, []).append(values)
     unit = log_unit(spec)
-    found = {}
-    for name, parts in per_example.items():
-        if parts:
-            values = torch.cat(parts).double() + (0.0 if name == "rate_nats" else unit)
-            found[name] = Measured(values.mean().item(), _stderr(values), len(values))
-    if shuffled:
-        values = torch.cat(shuffled).double() + unit
-        found["shuffled_distortion_nats"] = Measured(values.mean().item(), _stderr(values), len(values))
-    return found
+    return {name: torch.cat(some).double() + (0.0 if name == "rate_nats" else unit) for name, some in parts.items()}
 
 
 @torch.no_grad()

@@ -15,18 +15,17 @@ Texts are decoded greedily, samples from codes of the prior; a model without cod
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from diled.api import Density, device_of
+from diled.api import Density, NoBound, device_of
 from diled.data.splits import Data, Split, seen
 from diled.data.strings import to_strings
 from diled.draws import seeded
 from diled.evaluation.codes import active_count, averaged
-from diled.evaluation.measure import Measured, probe
+from diled.evaluation.measure import Measured, bounds_of_examples, over_examples, probe
 from diled.evaluation.ngrams import word_counts
 from diled.evaluation.text_figures import interpolation_figures, sample_figures
 from diled.evaluation.text_judge import judge_of
@@ -36,7 +35,16 @@ from diled.models.sampling import BATCH, described, sample_batches, takes_mean
 from diled.sequences import lengths, scored
 from diled.space import raw_tensor, to_space
 
-__all__ = ["PATHS", "STEPS", "decoded_paths", "per_token", "text_evaluation", "text_reconstruction", "unseen"]
+__all__ = [
+    "PATHS",
+    "STEPS",
+    "decoded_paths",
+    "per_token",
+    "text_bounds",
+    "text_evaluation",
+    "text_reconstruction",
+    "unseen",
+]
 
 PATHS, STEPS = 300, 6
 """Pairs of test texts between which is interpolated, and the steps of each path."""
@@ -51,7 +59,7 @@ def text_evaluation(
     sampler: str | None = None,
     seed: int = 0,
     limit: int = 10_000,
-    bounds: Callable[[Split], dict[str, Measured]],
+    repeats: int = 8,
 ) -> dict[str, Measured]:
     """Every figure that the model and the data admit, on the test split.
 
@@ -62,14 +70,10 @@ def text_evaluation(
         steps, sampler: of a diffusion inside.
         seed: of noise and pairs.
         limit: test examples at most.
-        bounds: of a split, the figures of the bound.
+        repeats: Monte-Carlo passes over the test split for the bound.
     """
     test = data.test.subset(np.random.default_rng(seed).permutation(len(data.test))[:limit])  # files may be sorted
-    found = bounds(test)
-    found |= per_token(found, test, data)
-    fresh = unseen(test, data)
-    if found["bound_nats"].value is not None and 0 < fresh.sum() < len(test):
-        found["bound_nats/unseen"] = bounds(test.subset(fresh))["bound_nats"]
+    found = text_bounds(model, test, data, repeats=repeats, seed=seed)
     judge = judge_of(data)
     texts = {name: to_strings(split.values, data.spec) for name, split in (("train", data.train), ("test", data.test))}
     if model.has_codes:
@@ -88,11 +92,24 @@ def text_evaluation(
     return found
 
 
+def text_bounds(model: Density, test: Split, data: Data, *, repeats: int = 8, seed: int = 0) -> dict[str, Measured]:
+    """The bound, per token and per word too, and of the texts that do not occur in training."""
+    try:
+        each = bounds_of_examples(model, test, data.spec, repeats=repeats, seed=seed)
+    except NoBound as refusal:
+        return {"bound_nats": Measured(None, note=str(refusal))}
+    found = over_examples(each)
+    found |= per_token(found, test, data)
+    fresh = unseen(test, data)
+    if 0 < fresh.sum() < len(test):
+        found["bound_nats/unseen"] = over_examples({"": each["bound_nats"][torch.from_numpy(fresh)]})[""]
+    return found
+
+
 def per_token(found: dict[str, Measured], test: Split, data: Data) -> dict[str, Measured]:
     """The bound per token and per word, as perplexities."""
-    nats = found.get("bound_nats", Measured(None)).value
-    if nats is None:
-        return {}
+    nats = found["bound_nats"].value
+    assert nats is not None
     tokens = float(scored(torch.from_numpy(test.values.astype(np.int64))).sum(1).double().mean())
     words = float(word_counts(to_strings(test.values, data.spec)).mean()) + 1  # and an end
     n = len(test)

@@ -1,7 +1,7 @@
 """Decoders that write a sequence symbol by symbol: p(x | z) = p(x_1 | z) p(x_2 | x_1, z) ... , the first end scored.
 
 Such a decoder is a density of sequences whatever the code, so it may stop listening to it: the posterior collapses, the rate
-goes to 0. What keeps it listening: little weight on the rate, a warm-up, and hidden symbols (word dropout).
+goes to 0. What keeps it listening is little weight on the rate, and a warm-up; hidden symbols do little.
 """
 
 from __future__ import annotations
