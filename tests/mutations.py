@@ -7,12 +7,12 @@ changes one line of a copy of the package and forks; the child imports the chang
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib
 import json
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ HEAVY = (
     "safetensors.torch", "transformers", "diffusers",
 )  # fmt: skip
 """Imported before the first fork, so that no child pays for them again."""
+NO_ANSWER = -1
+"""The code of a fork that was killed, or ended by itself before its tests did."""
 MORE = [importlib.import_module(path.stem).MUTATIONS for path in sorted(TESTS.glob("mutations_*.py"))]
 """Lists of their own: file -> (a piece that occurs once, what it becomes, what this breaks, the test that notices)."""
 
@@ -507,25 +509,36 @@ def _run_tests(root: Path, tests: tuple[str, ...], first_only: bool) -> dict[str
     return {"code": int(code), "failures": failures.types}
 
 
-def _forked(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int = 120) -> dict[str, Any]:
-    """Run the tests in a fork, for so many seconds at most, and return what they found, with their output."""
+def _forked(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int = 90) -> dict[str, Any]:
+    """Run the tests in a fork, for so many seconds at most, and return what they found, with their output.
+
+    A fork that does not end tells where it stood, and is made once more: a lock that some thread of a library held at the
+    moment of the fork stays closed in the child.
+    """
+    found = _once(root, tests, first_only, seconds)
+    return found if found["code"] != NO_ANSWER else _once(root, tests, first_only, seconds)
+
+
+def _once(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int) -> dict[str, Any]:
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as answer:
         child = os.fork()
         if child == 0:
-            signal.alarm(seconds)
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+            faulthandler.enable(log)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=log)
             try:
                 answer.write(json.dumps(_run_tests(root, tests, first_only)))
                 answer.flush()
             finally:
                 os._exit(0)
-        os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
         log.seek(0)
         answer.seek(0)
         text = answer.read()
-        found = json.loads(text) if text else {"code": -1, "failures": []}
-        return {**found, "output": log.read()[-3000:]}
+        found = json.loads(text) if text else {"code": NO_ANSWER, "failures": []}
+        said = log.read()[-3000:]
+        return {**found, "output": said if text else f"no answer, wait status {status}:\n{said}"}
 
 
 def main(package: str, results: str) -> None:

@@ -41,6 +41,8 @@ BELONG = f"{PROPERTIES}::test_labels_belong_to_their_examples"
 HANDED = f"{PROPERTIES}::test_a_session_hands_the_labels_over"
 TENTH = f"{PROPERTIES}::test_the_weight_of_the_rate_is_a_tenth_for_sequences"
 
+SINGLE = f"{SEQUENCES}::test_attention_on_a_processor_is_in_single_precision"
+
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "sequences.py": [
         ("position <= lengths(x)", "position < lengths(x)", "the end is free", SUM),
@@ -53,7 +55,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "nn/sequence.py": [
         ("h = block(h, mask)", "h = block(h)", "attention sees the filling", IGNORES),
         ('.masked_fill(~mask[..., None], float("-inf"))', "", "the mean is over the filling too", IGNORES),
-        ("is_causal=causal and memory is None", "is_causal=False", "a position sees what comes after it", CAUSAL),
+        ("causal=causal and memory is None", "causal=False", "a position sees what comes after it", CAUSAL),
+        ("is_causal=causal)", "is_causal=False)", "attention looks ahead", CAUSAL),
+        ("q, k, v = q.float(), k.float(), v.float()", "pass", "attention in half precision", SINGLE),
         ("k[:, :, 0], v[:, :, 0]", "k[:, :, 0], k[:, :, 0]", "keys are kept as values", FORCED),
     ],
     "models/exact_sequences.py": [

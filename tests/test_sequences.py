@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from closed_forms import assert_mean
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from diled.nn.sequence import (
     SequenceMLPEncoder,
     TransformerDecoder,
     TransformerEncoder,
+    attention,
     one_hot,
     present,
 )
@@ -226,6 +228,17 @@ def test_a_causal_transformer_sees_only_what_comes_before():
     first = ROWS.clone()
     first[0, 0] = 3
     assert apart(network(first)[0, 1], logits[0, 1]) > 1e-3
+
+
+def test_attention_on_a_processor_is_in_single_precision():
+    """Of values in half precision, to which its result is rounded; it can be told from attention in half precision."""
+    q, k, v = torch.randn(3, 2, 2, 9, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    single = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(q, k, v, causal=True)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, single)
+    assert not torch.equal(F.scaled_dot_product_attention(q, k, v, is_causal=True), single)
 
 
 def test_drawing_with_kept_keys_is_teacher_forcing_step_by_step():

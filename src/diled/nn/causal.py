@@ -161,12 +161,14 @@ class Writer(nn.Module):
         score[:, 0] = 0.0  # all beginnings are the same one
         now = torch.full((n * k,), self.start, device=state.device)
         ended = torch.zeros(n, k, dtype=torch.bool, device=state.device)
+        only_end = torch.full((v,), float("-inf"), device=state.device)
+        only_end[END] = 0.0
         first = torch.arange(n, device=state.device)[:, None]
         for i in range(self.length):
             log_p = wide(state.step(now, i)).log_softmax(1).reshape(n, k, v)
-            only_end = torch.full_like(log_p, float("-inf"))
-            only_end[..., END] = 0.0
-            score, best = (score[..., None] + torch.where(ended[..., None], only_end, log_p)).flatten(1).topk(k, 1)
+            if ended.any():
+                log_p[ended] = only_end
+            score, best = log_p.add_(score[..., None]).flatten(1).topk(k, 1)
             beam, symbol = best // v, best % v
             x, ended = x[first, beam], ended[first, beam]
             x[:, :, i] = symbol

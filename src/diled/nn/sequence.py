@@ -27,6 +27,7 @@ __all__ = [
     "SequenceMLPEncoder",
     "TransformerDecoder",
     "TransformerEncoder",
+    "attention",
     "one_hot",
 ]
 
@@ -82,6 +83,18 @@ class Embedding(nn.Module):
         return symbol + self.position[: x.shape[1]]
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, *, causal: bool = False) -> Tensor:
+    """Scaled dot-product attention of (B, heads, L, C), in single precision on a processor.
+
+    There the backward pass in half precision takes several times as long, since PyTorch has no fused kernel of it.
+    """
+    dtype = q.dtype
+    if q.device.type == "cpu" and dtype != torch.float64:
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal).to(dtype)
+
+
 class Block(nn.Module):
     """Pre-norm attention and MLP, h + A(norm h) and h + F(norm h); both start silent.
 
@@ -121,7 +134,7 @@ class Block(nn.Module):
             k, v = torch.cat([before[0].to(k.dtype), k], 2), torch.cat([before[1].to(v.dtype), v], 2)
             size = (h.shape[1], k.shape[2])
             seen = torch.ones(size, dtype=torch.bool, device=h.device).tril(memory.shape[1])
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal and memory is None)
+        mixed = attention(q, k, v, seen, causal=causal and memory is None)
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
         return h + self.net(h)
 
@@ -133,7 +146,7 @@ class Block(nn.Module):
         q, k, v = (self._split(part) for part in self.qkv(self.norm(h)).chunk(3, dim=2))
         keys[:, :, position], values[:, :, position] = k[:, :, 0], v[:, :, 0]
         seen = slice(0, position + 1)
-        mixed = F.scaled_dot_product_attention(q, keys[:, :, seen], values[:, :, seen])
+        mixed = attention(q, keys[:, :, seen], values[:, :, seen])
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
         return h + self.net(h)
 

@@ -26,6 +26,7 @@ from diled.api import Batch, Stage, evaluating, stack
 from diled.config import DataSpec, TrainingConfig
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
+from diled.memory import kept_memory
 from diled.space import to_space
 from diled.training.best import Best, held_out_bound
 from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
@@ -105,7 +106,8 @@ def fit(
         writer = _Writer(Log(folder), validation, average, spent, best, progress, say)
         with stage.training(), noisy_input(stage.density, config.input_noise), keeper.signals:
             trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
-            _run(trainer, module, batches, keeper, None if state is None else str(kept.last))
+            with kept_memory(trainer.strategy.root_device):
+                _run(trainer, module, batches, keeper, None if state is None else str(kept.last))
         writer.choose(trainer, module)
         if trainer.is_global_zero:
             kept.finish(model, index + 1, spent)
