@@ -1,22 +1,29 @@
 """Small mistakes that the mathematics tests must notice, and the worker that makes them.
 
 Run by `test_mutations.py` as `python mutations.py PACKAGE RESULTS`. The worker imports torch once. For each mutation it
-changes one line of a copy of the package and forks; the child imports the changed copy and runs the named tests.
+forks; the child gives the changed function of a copy of the package its new code and runs the named tests. What is no
+function, or is not noticed so, is written into the copy, and a child imports it.
 """
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import faulthandler
 import gc
 import importlib
+import inspect
 import json
 import os
+import pkgutil
 import shutil
 import sys
 import tempfile
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent
@@ -27,6 +34,8 @@ HEAVY = (
     "safetensors.torch", "transformers", "diffusers",
 )  # fmt: skip
 """Imported before the first fork, so that no child pays for them again."""
+FAILED = {"AssertionError", "Failed"}
+"""An assertion, not a crash: DID NOT RAISE is pytest's `Failed`."""
 NO_ANSWER = -1
 """The code of a fork that was killed, or ended by itself before its tests did."""
 MORE = [importlib.import_module(path.stem).MUTATIONS for path in sorted(TESTS.glob("mutations_*.py"))]
@@ -495,42 +504,51 @@ class _Failures:
         self.types.append(call.excinfo.typename)
 
 
-def _run_tests(root: Path, tests: tuple[str, ...], first_only: bool) -> dict[str, Any]:
-    """In the child: import the package below `root`, run the tests."""
+def _look_below(root: Path) -> None:
+    """Import the package from `root`."""
+    sys.path[:] = [str(root), *[p for p in sys.path if not (Path(p) / "diled").is_dir()]]
+
+
+def _run_tests(root: Path, tests: tuple[str, ...]) -> dict[str, Any]:
+    """In a child: run the tests up to the first that fails, with the package below `root`."""
     import pytest
 
-    sys.path[:] = [str(root), *[p for p in sys.path if not (Path(p) / "diled").is_dir()]]
+    _look_below(root)
     failures = _Failures()
-    options = ["-q", "-p", "no:cacheprovider", *(["-x"] if first_only else [])]
-    code = pytest.main([*options, *(str(TESTS / t) for t in tests)], plugins=[failures])
+    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *(str(TESTS / t) for t in tests)], plugins=[failures])
     import diled.api
 
     assert Path(diled.api.__file__).is_relative_to(root), "the tests imported another copy"
     return {"code": int(code), "failures": failures.types}
 
 
-def _forked(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int = 90) -> dict[str, Any]:
-    """Run the tests in a fork, for so many seconds at most, and return what they found, with their output.
+def _forked(work: Callable[[], dict[str, Any]], seconds: int = 90) -> dict[str, Any]:
+    """What `work` answers in a fork within so many seconds, and its output.
 
-    A fork that does not end tells where it stood, and is made once more: a lock that some thread of a library held at the
+    A fork that does not answer tells where it stood, and is made once more: a lock that some thread of a library held at the
     moment of the fork stays closed in the child.
     """
-    found = _once(root, tests, first_only, seconds)
-    return found if found["code"] != NO_ANSWER else _once(root, tests, first_only, seconds)
+    found = _once(work, seconds)
+    return found if found["code"] != NO_ANSWER else _once(work, seconds)
 
 
-def _once(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int) -> dict[str, Any]:
+def _once(work: Callable[[], dict[str, Any]], seconds: int | None) -> dict[str, Any]:
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as answer:
         child = os.fork()
         if child == 0:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
             faulthandler.enable(log)
-            faulthandler.dump_traceback_later(seconds, exit=True, file=log)
+            if seconds is not None:  # a fork of this one would wait for the watching thread, which it does not have
+                faulthandler.dump_traceback_later(seconds, exit=True, file=log)
             try:
-                answer.write(json.dumps(_run_tests(root, tests, first_only)))
+                answer.write(json.dumps(work()))
                 answer.flush()
+            except BaseException:
+                traceback.print_exc()
             finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
                 os._exit(0)
         _, status = os.waitpid(child, 0)
         log.seek(0)
@@ -541,8 +559,84 @@ def _once(root: Path, tests: tuple[str, ...], first_only: bool, seconds: int) ->
         return {**found, "output": said if text else f"no answer, wait status {status}:\n{said}"}
 
 
+def _functions_of(root: Path) -> dict[tuple[str, str, int], list[FunctionType]]:
+    """Import all of the package below `root`; its functions, by file, name and line."""
+    import diled
+
+    for module in pkgutil.walk_packages(diled.__path__, "diled."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found: dict[tuple[str, str, int], list[FunctionType]] = {}
+    for f in gc.get_objects():
+        if isinstance(f, FunctionType) and f.__code__.co_filename.startswith(str(root)):
+            code = f.__code__
+            found.setdefault((code.co_filename, code.co_qualname, code.co_firstlineno), []).append(f)
+    return found
+
+
+def _changed(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]] | None:
+    """The functions whose code differs, before and after; None where something else does, which takes an import."""
+    inner = [[c for c in code.co_consts if isinstance(c, CodeType)] for code in (old, new)]
+    outer = [(c.co_code, c.co_names, repr([k for k in c.co_consts if not isinstance(k, CodeType)])) for c in (old, new)]
+    if outer[0] != outer[1] or len(inner[0]) != len(inner[1]):
+        return None
+    found = []
+    for a, b in zip(*inner, strict=True):
+        if a == b:
+            continue
+        if a.co_name.startswith("<") or a.co_freevars != b.co_freevars:
+            return None
+        if a.co_flags & inspect.CO_OPTIMIZED:
+            found.append((a, b))
+        else:  # the body of a class
+            below = _changed(a, b)
+            if below is None:
+                return None
+            found += below
+    return found
+
+
+def _with_new_code(root: Path) -> dict[str, Any]:
+    """In a child: import the package once; for each mutation of a function, fork and give the function its new code.
+
+    That saves an import for each. None where it takes one, and where no test fails: something may have been computed already.
+    """
+    _look_below(root)
+    functions = _functions_of(root)
+    gc.freeze()
+    found: list[dict[str, Any] | None] = []
+    for mutation in MUTATIONS:
+        path = root / "diled" / mutation.file
+        text = path.read_text()
+        old, new = (compile(t, str(path), "exec") for t in (text, text.replace(mutation.old, mutation.new, 1)))
+        changed = [((str(path), a.co_qualname, a.co_firstlineno), b) for a, b in _changed(old, new) or []]
+
+        def work(changed: Any = changed, tests: tuple[str, ...] = mutation.tests) -> dict[str, Any]:
+            for key, code in changed:
+                for function in functions[key]:
+                    function.__code__ = code
+            return _run_tests(root, tests)
+
+        swapped = _forked(work) if changed and all(key in functions for key, _ in changed) else None
+        found.append(swapped if swapped and swapped["code"] == 1 and set(swapped["failures"]) <= FAILED else None)
+    return {"code": 0, "found": found}
+
+
+def _imported(root: Path, mutation: Mutation) -> dict[str, Any]:
+    """What the tests say of a mutation whose module is imported anew."""
+    path = root / "diled" / mutation.file
+    text, times = path.read_text(), path.stat()
+    path.write_text(text.replace(mutation.old, mutation.new, 1))
+    os.utime(path, (0, 0))  # no compiled file is of that time
+    try:
+        return _forked(lambda: _run_tests(root, mutation.tests))
+    finally:
+        path.write_text(text)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def main(package: str, results: str) -> None:
-    """Run the unchanged copy, then every mutation; one JSON object a line in `results`."""
+    """Run some tests on the unchanged copy, then those of every mutation; one JSON object a line in `results`."""
     import torch
 
     for name in HEAVY:
@@ -556,16 +650,12 @@ def main(package: str, results: str) -> None:
     gc.freeze()  # pytest collects garbage as it ends, and would go through all of torch in every child
     with tempfile.TemporaryDirectory() as folder, open(results, "w") as out:
         root = Path(folder).resolve()
-        ignore = shutil.ignore_patterns("__pycache__", "*.safetensors")
-        shutil.copytree(package, root / "diled", ignore=ignore)
-        every = tuple(dict.fromkeys(t for m in MUTATIONS for t in m.tests))
-        print(json.dumps(_forked(root, every, first_only=False, seconds=900)), file=out, flush=True)
-        for mutation in MUTATIONS:
-            path = root / "diled" / mutation.file
-            text = path.read_text()
-            path.write_text(text.replace(mutation.old, mutation.new, 1))
-            print(json.dumps(_forked(root, mutation.tests, first_only=True)), file=out, flush=True)
-            path.write_text(text)
+        shutil.copytree(package, root / "diled", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+        compileall.compile_dir(root, quiet=2)
+        print(json.dumps(_forked(lambda: _run_tests(root, (CHAIN,)))), file=out, flush=True)
+        found = _once(lambda: _with_new_code(root), seconds=None).get("found") or [None] * len(MUTATIONS)
+        for mutation, one in zip(MUTATIONS, found, strict=True):
+            print(json.dumps(one or _imported(root, mutation)), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ ALLOWED: dict[str, set[str]] = {
         "space",
         "tokens",
     },
-    "training": {"api", "config", "distributions", "draws", "errors", "space"},
+    "memory": set(),
+    "training": {"api", "config", "distributions", "draws", "errors", "memory", "space"},
 }
 ALLOWED["latent"] = ALLOWED["models"] | {"data", "models"}
 ALLOWED["evaluation"] = ALLOWED["models"] | {"data", "latent", "models"}
