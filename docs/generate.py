@@ -264,13 +264,15 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     },
     "proteins.md": {
         "sequence": lambda: table(["option", "default", "meaning"], options(SequenceConfig, "preprocess.sequence")),
-        **{study: partial(of_sequences, study, proteins) for study in ("gifford", "gfp", "gb1-low")},
+        **{study: partial(of_sequences, study, proteins) for study in ("gifford", "gfp", "gb1-low", "gb1-two")},
+        "dmaapx-gifford-mini": partial(dmaapx, "dmaapx-gifford", "mini"),
         **{f"{study}-designs": partial(of_sequences, study, designs) for study in ("gifford", "gb1-low", "gb1-two")},
     },
     "text.md": {
         "text": lambda: table(["option", "default", "meaning"], options(TextConfig, "preprocess.text")),
         "yelp": partial(of_sequences, "yelp", texts),
         "text-hold": partial(of_sequences, "text-hold", texts),
+        "dmaapx-yelp-mini": partial(dmaapx, "dmaapx-yelp", "mini"),
         "yelp-edits": partial(of_sequences, "yelp", edited),
         "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
     },
