@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diled.api import Density, NoBound, device_of, total
 from diled.config import DataSpec
@@ -127,20 +129,36 @@ def bounds_of_examples(
     parts: dict[str, list[Tensor]] = {}
     with seeded(seed, 1):
         for x in _batches(split, spec, device_of(model)):
-            terms: dict[str, Tensor] = {}
-            for _ in range(repeats):
-                for name, term in model.terms(x, exact=True).items():
-                    terms[name] = terms.get(name, torch.zeros_like(term)) + term / repeats
-            found = {"bound_nats": total(terms)}
-            rate = {name: term for name, term in terms.items() if name.startswith("rate")}
-            if rate:
-                found |= {"rate_nats": total(rate), "distortion_nats": terms["distortion"]}
-            if hasattr(model, "encoder") and len(x) > 1:
-                found["shuffled_distortion_nats"] = model.decoder(model.encoder(x).sample().roll(1, 0)).nll(x)
+            with _encoded_once(model, x):
+                terms: dict[str, Tensor] = {}
+                for _ in range(repeats):
+                    for name, term in model.terms(x, exact=True).items():
+                        terms[name] = terms.get(name, torch.zeros_like(term)) + term / repeats
+                found = {"bound_nats": total(terms)}
+                rate = {name: term for name, term in terms.items() if name.startswith("rate")}
+                if rate:
+                    found |= {"rate_nats": total(rate), "distortion_nats": terms["distortion"]}
+                if hasattr(model, "encoder") and len(x) > 1:
+                    found["shuffled_distortion_nats"] = model.decoder(model.encoder(x).sample().roll(1, 0)).nll(x)
             for name, values in found.items():
                 parts.setdefault(name, []).append(values)
     unit = log_unit(spec)
     return {name: torch.cat(some).double() + (0.0 if name == "rate_nats" else unit) for name, some in parts.items()}
+
+
+@contextmanager
+def _encoded_once(model: Any, x: Tensor) -> Iterator[None]:
+    """Within the block the model's encoder, where it has one, gives for this very x what it gave at first."""
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, nn.Module):
+        yield
+        return
+    kept, forward = encoder(x), encoder.forward
+    encoder.forward = lambda q: kept if q is x else forward(q)
+    try:
+        yield
+    finally:
+        del encoder.forward
 
 
 @torch.no_grad()

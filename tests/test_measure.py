@@ -1,0 +1,45 @@
+"""Bounds of a data set: passes over the same examples encode them once."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from diled.api import total
+from diled.config import DataSpec
+from diled.data.splits import Split
+from diled.draws import seeded
+from diled.evaluation.measure import _encoded_once, bounds_of_examples
+from diled.family import model_config
+from diled.models.zoo import build
+from diled.space import log_unit, raw_tensor, to_space
+
+SPEC = DataSpec(kind="image", shape=(1, 4, 4), levels=17, low=0, high=16)
+
+
+def model_and_split():
+    config = model_config("vae", {"latent_dim": 3, "network": {"width": 8, "depth": 1}}).resolved(SPEC)
+    values = np.random.default_rng(0).integers(0, 17, (40, 1, 4, 4)).astype(np.uint8)
+    return build("vae", config, SPEC, seed=0).model.eval(), Split(values, {}, [str(i) for i in range(40)])
+
+
+def test_bounds_encode_once_and_are_means_over_passes(monkeypatch):
+    model, split = model_and_split()
+    x = to_space(raw_tensor(split.values), SPEC)
+    with seeded(5, 1), torch.no_grad():
+        passes = torch.stack([total(model.terms(x, exact=True)) for _ in range(3)])
+    calls, forward = [], type(model.encoder).forward
+    monkeypatch.setattr(type(model.encoder), "forward", lambda self, q: calls.append(q) or forward(self, q))
+    found = bounds_of_examples(model, split, SPEC, repeats=3, seed=5)
+    assert len(calls) == 1
+    torch.testing.assert_close(found["bound_nats"], passes.mean(0).double() + log_unit(SPEC), rtol=1e-5, atol=1e-4)
+
+
+def test_other_examples_are_encoded_anew():
+    model, split = model_and_split()
+    x = to_space(raw_tensor(split.values), SPEC)
+    with torch.no_grad(), _encoded_once(model, x):
+        assert torch.equal(model.encoder(x.flip(0)).mean, model.encoder(x).mean.flip(0))
+        assert model.encoder(x) is model.encoder(x)
+    assert model.encoder(x) is not model.encoder(x)
+    assert "forward" not in vars(model.encoder)
