@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +19,9 @@ from diled.errors import ConfigError
 from diled.evaluation.measure import Measured
 from diled.family import model_config
 from diled.model import Model
+from diled.models.io import write_json
 from diled.models.zoo import build
-from diled.studies import commands, latent_scale, render
+from diled.studies import commands, latent_scale, records, render
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
 from diled.studies.render_targets import interval, targets
@@ -50,6 +54,20 @@ def test_a_record_replaces_one_of_the_same_key_and_no_other(tmp_path: Path) -> N
     add(path, [replace(RECORD, value=98.0)])
     assert {(r.seed, r.value) for r in read(path)} == {(0, 98.0), (1, 104.0)}
     assert set(KEYS) < set(json.loads(path.read_text())[0])
+
+
+def test_two_processes_that_record_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them reads the file while the other one writes it, were there no lock."""
+    path = tmp_path / "trial.json"
+
+    def slowly(*of: Any) -> None:
+        time.sleep(0.05)
+        write_json(*of)
+
+    monkeypatch.setattr(records, "write_json", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda seed: add(path, [replace(RECORD, seed=seed)]), range(4)))
+    assert {r.seed for r in read(path)} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("commit", ["", "0123456789ab-dirty"])

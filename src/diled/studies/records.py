@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from filelock import FileLock
+
 from diled.errors import ConfigError
 from diled.models.io import write_json
 
@@ -62,7 +64,7 @@ def read(path: Path) -> list[Record]:
 
 
 def add(path: Path, records: list[Record]) -> None:
-    """Add records to a file, in place of earlier ones of the same key; sorted, written atomically.
+    """Add records to a file, in place of earlier ones of the same key; sorted, written atomically, by one process at a time.
 
     Raises:
         ConfigError: they were made by uncommitted code.
@@ -72,9 +74,10 @@ def add(path: Path, records: list[Record]) -> None:
             raise ConfigError(
                 "Results are recorded by committed code only: commit the changes under src and run again."
             )
-    kept = {record.key: record for record in read(path)} | {record.key: record for record in records}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, [asdict(kept[key]) for key in sorted(kept, key=str)])
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        kept = {record.key: record for record in read(path)} | {record.key: record for record in records}
+        write_json(path, [asdict(kept[key]) for key in sorted(kept, key=str)])
 
 
 def mean_and_spread(records: list[Record]) -> tuple[float, float | None, int]:
