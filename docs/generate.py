@@ -208,6 +208,7 @@ README_COLUMNS = (
 STUDIES = (
     "mnist-table",
     "mnist-table-20k",
+    "mnist-prior",
     "ldm-selection",
     "beta-selection",
     "mnist-conv",
