@@ -1,0 +1,16 @@
+"""Mistakes in the figures of a data set that `test_measure.py` must notice; see `mutations.py`."""
+
+from __future__ import annotations
+
+TESTS = "test_measure.py"
+ONCE = f"{TESTS}::test_bounds_encode_once_and_are_means_over_passes"
+ANEW = f"{TESTS}::test_other_examples_are_encoded_anew"
+
+MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
+    "evaluation/measure.py": [
+        ("kept if q is x else forward(q)", "kept", "all examples have the codes of the first", ANEW),
+        ("kept if q is x else forward(q)", "forward(q)", "each pass encodes again", ONCE),
+        ("del encoder.forward", "pass", "the codes stay when the examples change", ANEW),
+        ("torch.zeros_like(term)) + term / repeats", "torch.zeros_like(term)) + term", "a sum over passes", ONCE),
+    ],
+}
