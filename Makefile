@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## Train and compare small models on digits, and write demo/
 	$(BIN)/diled demo
 
 test: lint  ## Check style and types, then run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .
