@@ -20,8 +20,9 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -51,6 +52,10 @@ class Mutation:
     new: str
     breaks: str
     tests: tuple[str, ...]
+
+    def made(self, text: str) -> str:
+        """The file's text with the mistake."""
+        return text.replace(self.old, self.new, 1)
 
 
 RATE = "test_math_rate.py"
@@ -509,17 +514,24 @@ def _look_below(root: Path) -> None:
     sys.path[:] = [str(root), *[p for p in sys.path if not (Path(p) / "diled").is_dir()]]
 
 
-def _run_tests(root: Path, tests: tuple[str, ...]) -> dict[str, Any]:
-    """In a child: run the tests up to the first that fails, with the package below `root`."""
+def _run_tests(root: Path, tests: Iterable[str], first_only: bool = True) -> dict[str, Any]:
+    """In a child: run the tests, as a rule up to the first that fails, with the package below `root`."""
     import pytest
 
     _look_below(root)
     failures = _Failures()
-    code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", *(str(TESTS / t) for t in tests)], plugins=[failures])
+    options = ["-q", "-p", "no:cacheprovider", *(["-x"] if first_only else [])]
+    code = pytest.main([*options, *(str(TESTS / t) for t in tests)], plugins=[failures])
     import diled.api
 
     assert Path(diled.api.__file__).is_relative_to(root), "the tests imported another copy"
     return {"code": int(code), "failures": failures.types}
+
+
+def _unchanged(root: Path, mutations: Iterable[Mutation]) -> dict[str, Any]:
+    """What all tests of these mutations say where nothing is changed."""
+    tests = dict.fromkeys(t for m in mutations for t in m.tests)
+    return _forked(lambda: _run_tests(root, tests, first_only=False), seconds=900)
 
 
 def _forked(work: Callable[[], dict[str, Any]], seconds: int = 90) -> dict[str, Any]:
@@ -574,6 +586,11 @@ def _functions_of(root: Path) -> dict[tuple[str, str, int], list[FunctionType]]:
     return found
 
 
+@cache
+def _code(path: str, text: str) -> CodeType:
+    return compile(text, path, "exec")
+
+
 def _changed(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]] | None:
     """The functions whose code differs, before and after; None where something else does, which takes an import."""
     inner = [[c for c in code.co_consts if isinstance(c, CodeType)] for code in (old, new)]
@@ -599,17 +616,19 @@ def _changed(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]] | 
 def _with_new_code(root: Path) -> dict[str, Any]:
     """In a child: import the package once; for each mutation of a function, fork and give the function its new code.
 
-    That saves an import for each. None where it takes one, and where no test fails: something may have been computed already.
+    That saves an import for each. `found` is None where it takes one, and where no test fails: something may have been computed
+    already. `unchanged` is what the tests say before any mutation.
     """
     _look_below(root)
     functions = _functions_of(root)
     gc.freeze()
+    unchanged = _unchanged(root, MUTATIONS)
     found: list[dict[str, Any] | None] = []
     for mutation in MUTATIONS:
         path = root / "diled" / mutation.file
         text = path.read_text()
-        old, new = (compile(t, str(path), "exec") for t in (text, text.replace(mutation.old, mutation.new, 1)))
-        changed = [((str(path), a.co_qualname, a.co_firstlineno), b) for a, b in _changed(old, new) or []]
+        pairs = _changed(_code(str(path), text), _code(str(path), mutation.made(text)))
+        changed = [((str(path), a.co_qualname, a.co_firstlineno), b) for a, b in pairs or []]
 
         def work(changed: Any = changed, tests: tuple[str, ...] = mutation.tests) -> dict[str, Any]:
             for key, code in changed:
@@ -619,14 +638,14 @@ def _with_new_code(root: Path) -> dict[str, Any]:
 
         swapped = _forked(work) if changed and all(key in functions for key, _ in changed) else None
         found.append(swapped if swapped and swapped["code"] == 1 and set(swapped["failures"]) <= FAILED else None)
-    return {"code": 0, "found": found}
+    return {"code": 0, "unchanged": unchanged, "found": found}
 
 
 def _imported(root: Path, mutation: Mutation) -> dict[str, Any]:
     """What the tests say of a mutation whose module is imported anew."""
     path = root / "diled" / mutation.file
     text, times = path.read_text(), path.stat()
-    path.write_text(text.replace(mutation.old, mutation.new, 1))
+    path.write_text(mutation.made(text))
     os.utime(path, (0, 0))  # no compiled file is of that time
     try:
         return _forked(lambda: _run_tests(root, mutation.tests))
@@ -636,7 +655,10 @@ def _imported(root: Path, mutation: Mutation) -> dict[str, Any]:
 
 
 def main(package: str, results: str) -> None:
-    """Run some tests on the unchanged copy, then those of every mutation; one JSON object a line in `results`."""
+    """Run the tests with no mutation and with each; one JSON object a line in `results`, the first two with none.
+
+    These two are of the package that is imported once, and of one that is imported anew, where a mutation needs that.
+    """
     import torch
 
     for name in HEAVY:
@@ -652,8 +674,11 @@ def main(package: str, results: str) -> None:
         root = Path(folder).resolve()
         shutil.copytree(package, root / "diled", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
         compileall.compile_dir(root, quiet=2)
-        print(json.dumps(_forked(lambda: _run_tests(root, (CHAIN,)))), file=out, flush=True)
-        found = _once(lambda: _with_new_code(root), seconds=None).get("found") or [None] * len(MUTATIONS)
+        once = _once(lambda: _with_new_code(root), seconds=None)
+        found = once.get("found") or [None] * len(MUTATIONS)
+        anew = [mutation for mutation, one in zip(MUTATIONS, found, strict=True) if one is None]
+        for unchanged in (once.get("unchanged", once), _unchanged(root, anew)):
+            print(json.dumps(unchanged), file=out, flush=True)
         for mutation, one in zip(MUTATIONS, found, strict=True):
             print(json.dumps(one or _imported(root, mutation)), file=out, flush=True)
 

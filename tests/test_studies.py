@@ -56,7 +56,7 @@ def test_a_record_replaces_one_of_the_same_key_and_no_other(tmp_path: Path) -> N
     assert set(KEYS) < set(json.loads(path.read_text())[0])
 
 
-def test_two_processes_that_record_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_record_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them reads the file while the other one writes it, were there no lock."""
     path = tmp_path / "trial.json"
 
