@@ -617,12 +617,11 @@ def _with_new_code(root: Path) -> dict[str, Any]:
     """In a child: import the package once; for each mutation of a function, fork and give the function its new code.
 
     That saves an import for each. `found` is None where it takes one, and where no test fails: something may have been computed
-    already. `unchanged` is what the tests say before any mutation.
+    already. `unchanged` is what the tests of the others say without any mutation.
     """
     _look_below(root)
     functions = _functions_of(root)
     gc.freeze()
-    unchanged = _unchanged(root, MUTATIONS)
     found: list[dict[str, Any] | None] = []
     for mutation in MUTATIONS:
         path = root / "diled" / mutation.file
@@ -638,7 +637,8 @@ def _with_new_code(root: Path) -> dict[str, Any]:
 
         swapped = _forked(work) if changed and all(key in functions for key, _ in changed) else None
         found.append(swapped if swapped and swapped["code"] == 1 and set(swapped["failures"]) <= FAILED else None)
-    return {"code": 0, "unchanged": unchanged, "found": found}
+    noticed = [mutation for mutation, one in zip(MUTATIONS, found, strict=True) if one is not None]
+    return {"code": 0, "unchanged": _unchanged(root, noticed), "found": found}
 
 
 def _imported(root: Path, mutation: Mutation) -> dict[str, Any]:
