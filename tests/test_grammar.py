@@ -134,9 +134,8 @@ def test_draws_have_the_stated_probabilities():
         for value, p in ATTRIBUTES[name].items():
             assert abs(column.count(value) / len(column) - p) < 4 * math.sqrt(p * (1 - p) / len(column))
     assert list(columns) == list(ATTRIBUTES)
-    assert [attributes(text) for text in texts] == [
-        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-    ]
+    labels = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    assert all(attributes(text) == label for text, label in zip(texts, labels, strict=True))
     count = Counter(texts)
     for text, p in [(text, math.exp(log_p([text])[0])) for text, _ in count.most_common(20)]:
         assert abs(count[text] / len(texts) - p) < 4.5 * math.sqrt(p / len(texts))
