@@ -154,8 +154,12 @@ def test_looks_stop_at_the_bound_that_is_wanted(bench: ModuleType) -> None:
 def test_ratios_are_of_time_per_example_and_of_steps_times_time(
     bench: ModuleType, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {bench.written_out: 0.5, bench.of_terms: 0.1}
-    monkeypatch.setattr(bench, "in_loop", lambda model, loss, data, config: seconds[loss])
+    def in_loop(model: Any, loss: Any, data: Data, config: TrainingConfig) -> float:
+        theirs = isinstance(model.prior.denoiser.network, bench.SkipMLP)
+        assert (loss is bench.written_out) is (theirs and model.prior.timesteps == 999)
+        return 0.5 if theirs else 0.1
+
+    monkeypatch.setattr(bench, "in_loop", in_loop)
     monkeypatch.setattr(bench, "in_engine", lambda model, data, config: 0.2)
     size = bench.Size(width=8, layers=3, rounds=2)
     assert [(f.system, f.value) for f in bench.throughput(data, size)] == [("published", 2.5), ("diled", 0.5)]
@@ -170,10 +174,24 @@ def test_ratios_are_of_time_per_example_and_of_steps_times_time(
         assert ("upper limit" in found[0].note) is remark
         assert found[1].system == "profile"
         assert [(f.system, f.steps, f.cpu_seconds) for f in found[2::2]] == [
-            ("published", 300, pytest.approx(150)),
+            ("diled/published-denoiser", 300, pytest.approx(150)),
             ("diled", 50, pytest.approx(5)),
         ]
         assert [f.value for f in found[3::2]] == [60.0, reached]
+
+
+def test_only_the_denoiser_differs_where_time_to_equal_bound_is_measured(bench: ModuleType, data: Data) -> None:
+    small, large = bench.ours(data), bench.ours_with_theirs(data, width=8, layers=3)
+    mine, theirs = (
+        {name: p for name, p in m.named_parameters() if ".denoiser.network." not in f".{name}"} for m in (small, large)
+    )
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert (small.prior.times_per_code, large.prior.times_per_code) == (4, 1)
+    assert small.prior.objective == large.prior.objective
+    z = torch.zeros(5, 30)
+    assert large.prior.denoiser.network(z, torch.zeros(5)).shape == z.shape
+    assert len(large.prior.denoiser.network.layers) == 2
 
 
 def test_the_first_round_is_left_out(bench: ModuleType) -> None:
