@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 import types
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from diled.models.autoencoder import (
     LikelihoodDecoder,
 )
 from diled.models.priors import StandardNormal
+from diled.models.sampling import BATCH
 from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.image import MLPDecoder, MLPEncoder
@@ -167,6 +169,39 @@ def test_sample_i_does_not_depend_on_how_many_are_drawn(name):
     for draw in (False, True):
         few, many = model.sample(3, seed=4, draw=draw), model.sample(70, seed=4, draw=draw)
         assert (few == many[:3]).mean() > 0.99  # rounding may move a value to the next grey level
+
+
+def test_whoever_looks_is_told_how_far_an_operation_of_several_batches_is(model, monkeypatch):
+    told = []
+
+    @contextmanager
+    def bar(shown, figure):
+        yield (lambda *words: told.append(words)) if shown else None
+
+    monkeypatch.setattr("diled.model.progress_bar", bar)
+    images = model.sample(BATCH + 3)
+    codes = model.encode(images)
+    assert not told
+    with model.showing_progress():
+        operations = {
+            "sample": lambda: model.sample(BATCH + 3, steps=1),
+            "encode": lambda: model.encode(images),
+            "decode": lambda: model.decode(codes),
+            "reconstruct": lambda: model.reconstruct(images),
+            "bound": lambda: model.bound(images, repeats=1),
+        }
+        for name, work in operations.items():
+            work()
+            assert [(what, done, total) for what, done, total in told][-2:] == [
+                (name, BATCH, BATCH + 3),
+                (name, BATCH + 3, BATCH + 3),
+            ]
+        assert len(told) == 2 * len(operations)
+        model.encode(images[:BATCH])
+    model.encode(images)
+    with model.showing_progress(False):
+        model.encode(images)
+    assert len(told) == 2 * len(operations)
 
 
 def test_samples_beyond_one_batch_go_on_with_the_series():

@@ -23,6 +23,7 @@ from diled.latent.interpolate import between
 from diled.models.autoregressive import written_with
 from diled.models.io import load_model, save_model
 from diled.models.sampling import BATCH, sample_batches
+from diled.progress import Report, progress_bar
 from diled.space import log_unit, raw_tensor, to_space
 
 __all__ = ["Model", "choose_device", "load"]
@@ -81,6 +82,7 @@ class Model:
         self.density: Any = density.to(self.device).eval()
         self.spec, self.name, self.config = spec, name, config
         self.provenance = provenance or {}
+        self._report: Report | None = None
 
     def __repr__(self) -> str:
         kind = f"{self.spec.kind} of shape {self.spec.shape}"
@@ -100,7 +102,7 @@ class Model:
         """Codes, (n, d) float32: the posterior's means, or draws from it with `sample`."""
         density, codes = self.with_codes(), []
         with seeded(seed):
-            for noise, x in self._examples(inputs, convert, seed):
+            for noise, x in self._examples("encode", inputs, convert, seed):
                 codes.append(density.encode(x, noise=noise, sample=sample).flatten(1).cpu())
         return torch.cat(codes).numpy()
 
@@ -119,6 +121,7 @@ class Model:
         for start in range(0, len(z), BATCH):
             noise = BlockNoise(seed, start, device=self.device) if sample else None
             out.append(density.decode(z[start : start + BATCH], noise=noise, draw=sample).cpu())
+            self._tell("decode", min(start + BATCH, len(z)), len(z))
         return from_model(torch.cat(out).numpy(), self.spec)
 
     def sample(
@@ -133,8 +136,11 @@ class Model:
             seed: of the noise.
             draw: draw from p(x | z) instead of taking its mean.
         """
-        drawn = sample_batches(self.density, n, steps=steps, sampler=sampler, seed=seed, mean=not draw)
-        return from_model(torch.cat(list(drawn)).numpy(), self.spec)
+        drawn: list[Tensor] = []
+        for batch in sample_batches(self.density, n, steps=steps, sampler=sampler, seed=seed, mean=not draw):
+            drawn.append(batch)
+            self._tell("sample", sum(map(len, drawn)), n)
+        return from_model(torch.cat(drawn).numpy(), self.spec)
 
     @torch.no_grad()
     def reconstruct(
@@ -147,7 +153,7 @@ class Model:
         self.with_codes()
         out = []
         with seeded(seed):
-            for noise, x in self._examples(inputs, convert, seed):
+            for noise, x in self._examples("reconstruct", inputs, convert, seed):
                 out.append(self.density.reconstruct(x, noise=noise, sample_code=sample, invert=invert).cpu())
         return from_model(torch.cat(out).numpy(), self.spec)
 
@@ -184,7 +190,7 @@ class Model:
             raise ConfigError(f"repeats = {repeats}: a bound needs at least one estimate.")
         out = []
         with seeded(seed):
-            for _, x in self._examples(inputs, convert, seed):
+            for _, x in self._examples("bound", inputs, convert, seed):
                 out.append(
                     torch.stack([total(self.density.terms(x, exact=True)) for _ in range(repeats)]).mean(0).cpu()
                 )
@@ -218,6 +224,23 @@ class Model:
         """
         with written_with(self.density, beams=beams, temperature=temperature, top_p=top_p):
             yield
+
+    @contextmanager
+    def showing_progress(self, shown: bool = True) -> Iterator[None]:
+        """Within the block, a bar on standard error for whatever takes more than one batch.
+
+        Args:
+            shown: whether there is one.
+
+        Example:
+            >>> with model.showing_progress():
+            ...     codes = model.encode("many_images/")
+        """
+        with progress_bar(shown, "rate") as self._report:
+            try:
+                yield
+            finally:
+                self._report = None
 
     # Saving and loading -----------------------------------------------------------------------------------------------
 
@@ -304,12 +327,18 @@ class Model:
             )
         return self.density
 
-    def _examples(self, inputs: Any, convert: bool, seed: int) -> Iterator[tuple[BlockNoise, Tensor]]:
-        """Batches in model space on the model's device, each with noise for draws of its codes."""
+    def _tell(self, what: str, done: int, total: int) -> None:
+        """Say how far an operation is, where somebody looks and it takes more than one batch."""
+        if self._report is not None and total > BATCH:
+            self._report(what, done, total)
+
+    def _examples(self, what: str, inputs: Any, convert: bool, seed: int) -> Iterator[tuple[BlockNoise, Tensor]]:
+        """Batches in model space on the model's device, each with noise for draws of its codes; `what` they are for."""
         raw = raw_tensor(read_examples(inputs, self.spec, convert=convert))
         for start in range(0, len(raw), BATCH):
             noise = BlockNoise(seed_from(seed, 1), start, device=self.device)  # not the noise that `decode` uses
             yield noise, to_space(raw[start : start + BATCH].to(self.device), self.spec)
+            self._tell(what, min(start + BATCH, len(raw)), len(raw))
 
 
 def load(path: str | Path, *, device: str = "auto", model: Density | None = None) -> Model:

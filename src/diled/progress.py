@@ -5,11 +5,12 @@ rate = (work done since the bar began) / (time since), so what an earlier proces
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
-__all__ = ["Report", "progress_bar"]
+__all__ = ["Report", "progress_bar", "watched"]
 
 
 class Report(Protocol):
@@ -18,6 +19,11 @@ class Report(Protocol):
     def __call__(self, what: str, done: int, total: int, nats: float = float("nan"), /) -> None:
         """Show it; nats that are not a number are left out."""
         ...
+
+
+def watched() -> bool:
+    """Whether somebody may be looking: standard error is a terminal."""
+    return sys.stderr.isatty()
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from diled.progress import watched
 from diled.verbs.types import Device, Run
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def sample(
         raise ConfigError(
             "beams look for the likeliest text of a code, and nothing is drawn then: leave out beams, or the draws."
         )
-    with model.writing(beams=beams, temperature=temperature, top_p=top_p):
+    with model.writing(beams=beams, temperature=temperature, top_p=top_p), model.showing_progress(watched()):
         drawn = model.sample(n, steps=steps, sampler=sampler, seed=seed, draw=draw)
     write_result(drawn, model, out)
     return drawn
@@ -170,7 +171,7 @@ def reconstruct(
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     inputs = examples_of(inputs, model, convert)
-    with model.writing(beams=beams):
+    with model.writing(beams=beams), model.showing_progress(watched()):
         result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
     write_pairs(inputs, result, model, out)
     return result
@@ -208,7 +209,8 @@ def encode(
     check_out(out, None, codes=True)
     split = named_split(inputs, model.spec)
     values, ids = (split.values, split.ids) if split else read_named_examples(inputs, model.spec, convert=convert)
-    codes = model.encode(values, sample=sample, seed=seed)
+    with model.showing_progress(watched()):
+        codes = model.encode(values, sample=sample, seed=seed)
     if out is not None:
         write_codes(codes, list(ids), out)
     return codes
@@ -345,7 +347,9 @@ def search(
         values, first = np.unique(values, axis=0, return_index=True)
         ids = [f"{ids[i]}: {text}" for i, text in zip(first, model.strings(values), strict=True)]
     queries = examples_of(query, model, convert)
-    found, distance = nearest(model.encode(values), model.encode(queries), k, metric=metric)
+    with model.showing_progress(watched()):
+        codes = model.encode(values)
+    found, distance = nearest(codes, model.encode(queries), k, metric=metric)
     if out is not None:
         rows = np.stack([np.concatenate([q[None], values[row]]) for q, row in zip(queries, found, strict=True)])
         write_examples(rows.reshape(-1, *model.spec.shape), model.spec, out, columns=rows.shape[1])
