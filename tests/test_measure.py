@@ -1,4 +1,4 @@
-"""Bounds of a data set: passes over the same examples encode them once."""
+"""Bounds of a data set: passes over the same examples encode them once; distances of samples by any sampler."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import torch
 
 from diled.api import total
 from diled.config import DataSpec
+from diled.data import open_data
 from diled.data.splits import Split
 from diled.draws import seeded
-from diled.evaluation.measure import _encoded_once, bounds_of_examples
+from diled.evaluation.measure import _encoded_once, bounds_of_examples, distances, samples_distance
 from diled.family import model_config
 from diled.models.zoo import build
 from diled.space import log_unit, raw_tensor, to_space
@@ -43,3 +44,16 @@ def test_other_examples_are_encoded_anew():
         assert model.encoder(x) is model.encoder(x)
     assert model.encoder(x) is not model.encoder(x)
     assert "forward" not in vars(model.encoder)
+
+
+def test_another_sampler_is_measured_against_the_same_examples_as_the_models_own():
+    """Digits has few test examples, so samples are compared with training examples there."""
+    data = open_data("digits")
+    config = model_config("diled", {"latent_dim": 3, "network": {"width": 8, "depth": 1}}).resolved(data.spec)
+    model = build("diled", config, data.spec, seed=0).model.eval()
+    chosen = {"samples": 300, "steps": 4, "sampler": "ancestral", "seed": 2}
+    seen = samples_distance(model, data, **chosen)
+    own = distances(model, data.train, data.test, data, **chosen)["frechet_samples"]
+    assert (seen.value, seen.note) == (own.value, own.note)
+    assert "against train; ancestral, 4 steps" in seen.note
+    assert samples_distance(model, data, **{**chosen, "sampler": "ddim"}).value != seen.value

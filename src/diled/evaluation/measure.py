@@ -36,7 +36,7 @@ from diled.latent.interpolate import at
 from diled.models.sampling import BATCH, described, sample_batches, sampled_with
 from diled.space import log_unit, raw_tensor, to_space
 
-__all__ = ["Measured", "bounds", "distances", "features_for", "measure", "probe", "reconstruction"]
+__all__ = ["Measured", "bounds", "distances", "features_for", "measure", "probe", "reconstruction", "samples_distance"]
 
 
 FEW = 2000
@@ -235,7 +235,7 @@ def distances(
     spec, device = data.spec, device_of(model)
     net = net.to(device)
     real = {"test": _features(net, test, spec, device), "train": _features(net, train, spec, device, samples)}
-    reference, other = ("test", "train") if len(test) >= 2000 else ("train", "test")
+    reference, other = _reference_first(test)
     drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed)))
     how = described(model, steps=steps, sampler=sampler)
     note = f"{net.name}; samples against {reference}" + (f"; {how}" if how else "")
@@ -249,6 +249,29 @@ def distances(
         return found
     with sampled_with(model, steps=steps, sampler=sampler):
         return found | _decoded(model, test, real["test"], net, spec, seed)
+
+
+@torch.no_grad()
+def samples_distance(
+    model: Any, data: Data, *, samples: int = 10_000, steps: int, sampler: str, seed: int = 0
+) -> Measured:
+    """The `frechet_samples` of `distances`, by another sampler than the model's own."""
+    net = features_for(data)
+    if net is None:
+        return Measured(None, note=f"no features are known for data of kind {data.spec.kind}")
+    device = device_of(model)
+    net = net.to(device)
+    reference, _ = _reference_first(data.test)
+    split, most = (data.test, None) if reference == "test" else (data.train, samples)
+    drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed)))
+    how = described(model, steps=steps, sampler=sampler)
+    distance = frechet(extract(net, drawn), _features(net, split, data.spec, device, most))
+    return Measured(distance, n=samples, note=f"{net.name}; samples against {reference}; {how}")
+
+
+def _reference_first(test: Split) -> tuple[str, str]:
+    """The split that samples are compared with, and the other one."""
+    return ("test", "train") if len(test) >= 2000 else ("train", "test")
 
 
 def _decoded(

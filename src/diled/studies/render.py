@@ -39,6 +39,8 @@ COLUMNS = {
 
 SAMPLES = {
     "frechet_samples": "samples",
+    "frechet_samples/ancestral-100": "ancestral, 100 steps",
+    "frechet_samples/ancestral-300": "ancestral, 300 steps",
     "frechet_samples/draws": "samples, drawn",
     "kid_samples": "KID",
     "precision": "precision",

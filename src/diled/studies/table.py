@@ -16,13 +16,14 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from diled.data import Data, open_data
 from diled.errors import ConfigError, did_you_mean
-from diled.evaluation.measure import Measured
+from diled.evaluation.measure import Measured, samples_distance
 from diled.model import Model
 from diled.reporting import figures
 from diled.runs import RunConfig, hardware, read_settings, resolve
@@ -33,6 +34,9 @@ __all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "studies"
 
 WHOLE = "study.yaml"
 """The file of a study that takes rows of another one."""
+
+SAMPLERS = {"mnist-prior": (("ancestral", 100), ("ancestral", 300))}
+"""Study -> samplers and steps whose samples are measured, too."""
 
 Measuring: TypeAlias = Callable[[Model, Data], dict[str, Measured]]
 """What measures a trained row."""
@@ -131,9 +135,19 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def measured(model: Model, data: Data, study: str = "") -> dict[str, Measured]:
+    """All figures of a row."""
+    found = figures(model, data)
+    for sampler, steps in SAMPLERS.get(study, ()):
+        distance = samples_distance(model.density, data, steps=steps, sampler=sampler)
+        found[f"frechet_samples/{sampler}-{steps}"] = distance
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a study from the command line."""
-    return run_study("table", arguments("table", "Train and measure a table.").parse_args(argv), figures)
+    chosen = arguments("table", "Train and measure a table.").parse_args(argv)
+    return run_study("table", chosen, partial(measured, study=chosen.study))
 
 
 def run_study(program: str, chosen: argparse.Namespace, measured: Measuring) -> int:
