@@ -88,6 +88,7 @@ LOGISTIC = f"{DISTRIBUTIONS}::test_logistic_against_scipy"
 BERNOULLI = f"{DISTRIBUTIONS}::test_bernoulli_against_torch"
 DISCRETIZED = f"{DISTRIBUTIONS}::test_discretized_against_scipy"
 TAIL_GRADIENTS = f"{DISTRIBUTIONS}::test_discretized_gradients_in_float32_are_those_of_float64"
+LOG_PHI = "test_math_distributions.py::test_log_phi_and_its_slope_are_scipys_on_both_sides_of_where_the_series_begins"
 MIXTURE = f"{DISTRIBUTIONS}::test_mixture_by_hand"
 REFUSALS = f"{DISTRIBUTIONS}::test_a_likelihood_of_the_wrong_data_has_no_bound"
 GRID = f"{DISTRIBUTIONS}::test_round_to_grid_and_on_grid"
@@ -170,10 +171,31 @@ MUTATIONS = [
     ),
     Mutation(
         "distributions.py",
-        "return torch.where(u < -5, log_tail, torch.special.log_ndtr(u.clamp(min=-5)))",
-        "return torch.special.log_ndtr(u)",
+        "return torch.where(u < far, log_tail",
+        "return torch.where(u > 1e9, log_tail",
         "gradients in the far tail",
         (TAIL_GRADIENTS,),
+    ),
+    Mutation(
+        "distributions.py",
+        "series = (1 + series) * w * -odd",
+        "series = (1 + series) * w * odd",
+        "signs of the series for log Phi",
+        (LOG_PHI,),
+    ),
+    Mutation(
+        "distributions.py",
+        "torch.log(-math.sqrt(2 * math.pi) * tail)",
+        "torch.log(-math.sqrt(math.pi) * tail)",
+        "the constant of the series for log Phi",
+        (LOG_PHI,),
+    ),
+    Mutation(
+        "distributions.py",
+        "torch.log(0.5 * torch.erfc(-math",
+        "torch.log(torch.erfc(-math",
+        "Phi is half of erfc",
+        (LOG_PHI,),
     ),
     Mutation(
         "distributions.py", "m = m + self.coefficients", "m = m - self.coefficients", "channel dependence", (MIXTURE,)

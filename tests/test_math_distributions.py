@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from closed_forms import GaussianDenoiser, alpha_sigma, assert_mean, wrong_denoiser
@@ -23,6 +25,7 @@ from diled.distributions import (
     LogisticMixture,
     NoisyGrid,
     Normal,
+    _log_ndtr,
     on_grid,
     round_to_grid,
 )
@@ -230,6 +233,20 @@ def test_discretized_gradients_in_float32_are_those_of_float64(kind):
             nll = Discretized(base_of(kind, m, s), 11).nll(torch.full((1, 1), x, dtype=dtype))
             grads.append(torch.cat(torch.autograd.grad(nll.sum(), [m, s])).double())
         torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_phi_and_its_slope_are_scipys_on_both_sides_of_where_the_series_begins(dtype):
+    u = torch.tensor([-1e5, -3000, -30.5, -30.01, -29.99, -10.01, -9.99, -5, -1, 0, 1, 5, 9, 40], dtype=dtype)
+    u.requires_grad_()
+    log_phi = _log_ndtr(u)
+    (slope,) = torch.autograd.grad(log_phi.sum(), u)
+    at = u.detach().double().numpy()
+    tolerance = {"rtol": 1e-6, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 1e-13, "atol": 1e-15}
+    np.testing.assert_allclose(log_phi.detach().double(), scipy.special.log_ndtr(at), **tolerance)
+    want = np.exp(scipy.stats.norm.logpdf(at) - scipy.special.log_ndtr(at))
+    np.testing.assert_allclose(slope.double()[2:], want[2:], rtol=2e-5 if dtype == torch.float32 else 1e-10, atol=1e-12)
+    np.testing.assert_allclose(slope.double()[:2], -at[:2], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
