@@ -22,3 +22,8 @@ def fixed_seeds():
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - libraries under test still use the global state
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The mutation check takes as long as all the rest: one worker begins with it, and the other one does the rest."""
+    items.sort(key=lambda item: item.path.name != "test_mutations.py")
