@@ -60,12 +60,12 @@ def waited(device: str) -> float:
     return time.perf_counter()
 
 
-def stacked(m: int, values: torch.Tensor, config: TrainingConfig, *, compiled: bool) -> float:
+def stacked(m: int, values: torch.Tensor, config: TrainingConfig) -> float:
     """Seconds of one step of one member among m, without the start."""
     marks: list[float] = []
     config = config.model_copy(update={"steps": config.steps + WARM_UP, "log_every": WARM_UP})
     tick: Callable[[Any], None] = lambda entry: marks.append(waited(config.device))  # noqa: E731
-    fit_stacked(members(m), [values] * m, SPEC, config, range(m), compiled=compiled, progress=tick)
+    fit_stacked(members(m), [values] * m, SPEC, config, range(m), progress=tick)
     return (marks[-1] - marks[0]) / ((config.steps - WARM_UP) * m)
 
 
@@ -79,8 +79,9 @@ def measured(device: str, steps: int, rounds: int, *, compiled: bool) -> list[tu
     """Metric, median and standard error, for each number of members."""
     values = torch.randint(0, 256, (5_000, *SPEC.shape), dtype=torch.uint8)
     config, found = TrainingConfig(steps=steps, device=device), list[tuple[str, float, float | None]]()  # type: ignore[arg-type]
+    fused = config.model_copy(update={"compile": compiled})
     for m in MEMBERS:
-        runs = (partial(loops, m, values, config), partial(stacked, m, values, config, compiled=compiled))
+        runs = (partial(loops, m, values, config), partial(stacked, m, values, fused))
         taken: list[list[float]] = [[], []]
         for turn in range(rounds):
             for i in (0, 1)[:: -1 if turn % 2 else 1]:

@@ -294,8 +294,8 @@ def test_bf16_is_near_fp32_and_weights_stay_fp32():
 def test_compiled_is_asked_for_once(monkeypatch):
     """What is compiled is what was measured to be right without it."""
     made = []
-    monkeypatch.setattr(torch, "compile", lambda f: made.append(f) or f)
-    compiled, plain = stacked_plain(compiled=True), stacked_plain()
+    monkeypatch.setattr(torch, "compile", lambda f, **options: made.append(f) or f)
+    compiled, plain = stacked_plain(settings=config(compile=True)), stacked_plain()
     assert len(made) == 1
     assert torch.equal(weights(compiled.densities[0]), weights(plain.densities[0]))
 

@@ -346,6 +346,9 @@ class TrainingConfig(Config):
     """Share of the steps, at the end, in which only the encoder trains, on samples of the model itself (RHA)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` runs networks under autocast; the bounds are always computed in fp32."""
+    compile: bool = False
+    """Let `torch.compile` fuse the computations of a step: the same draws and the same results up to rounding. It takes from
+    half a minute to a few minutes first, and needs a C++ compiler (on a GPU Triton)."""
     seed: int = Field(0, ge=0)
     """Every order, noise and time draw is a function of (seed, step, rank)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK", "BlockNoise", "reseed", "seed_from", "seeded"]
+__all__ = ["BLOCK", "BlockNoise", "forked", "reseed", "seed_from", "seeded"]
 
 BLOCK = 64
 """Rows of noise that share one generator."""
@@ -40,10 +40,16 @@ def reseed(seed: int) -> None:
 @contextmanager
 def seeded(*parts: int) -> Iterator[None]:
     """Seed torch's generators within the block, and put them back afterwards."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
+    with forked():
         reseed(seed_from(*parts))
         yield
+
+
+def forked() -> AbstractContextManager[None]:
+    """A block after which torch's generators are as they were before it."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    context: AbstractContextManager[None] = torch.random.fork_rng(devices=devices)
+    return context
 
 
 class BlockNoise:

@@ -134,7 +134,7 @@ class Session:
             except ModelError as error:
                 raise ModelError(f"{error} The trained weights are kept. {self._go_on()}") from None
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-            self.say(f"Saved {self.folder} ({duration(done['seconds'])})")
+            self.say(f"Saved {self.folder} ({', '.join([duration(done['seconds']), *_said(done['speed'])])})")
         return model
 
     def _trained(self, done: dict[str, Any]) -> Model:
@@ -146,6 +146,7 @@ class Session:
             train_seconds=round(done["seconds"], 2),
             cpu_seconds=round(done["cpu_seconds"], 2),
             parameters=sum(p.numel() for p in self.recipe.model.parameters()),
+            **_rounded(done["speed"]),
             warnings=done["warnings"],
             **({"kept": done["kept"]} if "kept" in done else {}),
         )
@@ -274,6 +275,23 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _rounded(speed: Mapping[str, float]) -> dict[str, float]:
+    """For the record: four figures, and whole bytes."""
+    return {key: value if isinstance(value, int) else float(f"{value:.4g}") for key, value in speed.items()}
+
+
+def _said(speed: Mapping[str, float]) -> list[str]:
+    """Examples per second, and on a GPU how much of it and of its memory was used."""
+    said = []
+    if "examples_per_second" in speed:
+        said.append(f"{speed['examples_per_second']:,.0f} examples a second")
+    if "utilisation" in speed:
+        said.append(f"{100 * speed['utilisation']:.0f} % of what this device does in large matrix products")
+    if "peak_memory_bytes" in speed:
+        said.append(f"{speed['peak_memory_bytes'] / 2**30:.1f} GiB of its memory")
+    return said
 
 
 def check_same_data(data: Data, spec: DataSpec, where: str) -> None:

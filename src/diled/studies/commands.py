@@ -24,6 +24,7 @@ __all__ = [
     "made_here",
     "record_options",
     "refuse_uncommitted",
+    "speed_of",
     "trained",
     "training_of",
     "uncommitted",
@@ -122,6 +123,12 @@ def made_here() -> dict[str, Any]:
 def training_of(made: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of a training, from the provenance of its model; None for what it does not hold."""
     return {key: made.get(key) for key in ("steps", "train_seconds", "cpu_seconds", "parameters")}
+
+
+def speed_of(made: Mapping[str, Any]) -> dict[str, Measured]:
+    """How fast a training went, from the provenance of its model."""
+    names = ("examples_per_second", "flops_per_second", "utilisation", "peak_memory_bytes")
+    return {name: Measured(made[name]) for name in names if name in made}
 
 
 def as_records(found: Mapping[str, Measured], **shared: Any) -> list[Record]:

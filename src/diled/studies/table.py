@@ -27,7 +27,7 @@ from diled.evaluation.measure import Measured, samples_distance
 from diled.model import Model
 from diled.reporting import figures
 from diled.runs import RunConfig, hardware, read_settings, resolve
-from diled.studies.commands import as_records, exit_code, refuse_uncommitted, trained, training_of
+from diled.studies.commands import as_records, exit_code, refuse_uncommitted, speed_of, trained, training_of
 from diled.studies.records import Record, add, read
 
 __all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "studies"]
@@ -94,10 +94,10 @@ def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, A
 def record_row(
     study: str, row: str, seed: int, model: Model, data: Data, found: dict[str, Measured], command: str
 ) -> list[Record]:
-    """The figures of one row as records."""
+    """The figures of one row, and the speed of its training, as records."""
     made = model.provenance
     return as_records(
-        found,
+        {**found, **speed_of(made)},
         study=study,
         data=data_key(data),
         system=system(row),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
+from diled.training.compiling import fused
 from diled.training.data import Batches, Source
 from diled.training.inputs import Inputs
 
@@ -60,12 +61,13 @@ def seconds_per_step(
     with torch.random.fork_rng(devices=[]), stage.training():
         parameters = [p for p in stage.density.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+        terms = fused(stage.density.terms) if config.compile else stage.density.terms
         batches, inputs = Batches(values, config.batch_size, seed=0), Inputs(spec, config)
         done, start = 0, clock()
         while done < WARM_UP + steps or clock() - start < at_least:
             if done == WARM_UP:
                 start = clock()
-            _step(stage, optimizer, parameters, batches, done, inputs, config, device)
+            _step(stage, terms, optimizer, parameters, batches, done, inputs, config, device)
             done += 1
         took = clock() - start
     stage.density.to("cpu").load_state_dict(kept)
@@ -76,6 +78,7 @@ def seconds_per_step(
 
 def _step(
     stage: Stage,
+    terms: Callable[..., dict[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     parameters: list[nn.Parameter],
     batches: Batches,
@@ -91,7 +94,7 @@ def _step(
         labels = {column: values.to(device) for column, values in batches.labels(at).items()}
         labelled: dict[str, Any] = {"labels": labels} if labels and hasattr(stage.density, "columns") else {}
         with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss = total(stage.density.terms(x, **labelled)).mean() / config.accumulate
+            loss = total(terms(x, **labelled)).mean() / config.accumulate
         loss.backward()
     if config.clip:
         nn.utils.clip_grad_norm_(parameters, config.clip)

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diled.errors import TrainingError
+from diled.training.throughput import Throughput
 
 __all__ = ["Checkpoints", "Log", "NotFinite", "Spent", "check_finite"]
 
@@ -32,7 +33,7 @@ class NotFinite(TrainingError):
 
 
 class Spent:
-    """Seconds, warnings and choices of a training, over all the sessions in which it ran."""
+    """Seconds, speed, warnings and choices of a training, over all the sessions in which it ran."""
 
     def __init__(
         self,
@@ -40,13 +41,21 @@ class Spent:
         cpu_seconds: float = 0.0,
         warnings: dict[str, str] | None = None,
         kept: dict[str, dict[str, Any]] | None = None,
+        throughput: dict[str, Any] | None = None,
     ) -> None:
         self.seconds, self.cpu_seconds = seconds, cpu_seconds
         self.warnings = dict(warnings or {})
         """Sign -> what was said when it was first seen."""
         self.kept = dict(kept or {})
         """Stage -> the look whose weights it ended on, where the best ones are kept."""
+        self.throughput = Throughput(**(throughput or {}))
         self.started = time.perf_counter(), time.process_time()
+
+    def go_on(self, record: dict[str, Any]) -> None:
+        """Take up the totals of an earlier session; the clock goes on from now as it has since the start."""
+        earlier = Spent(**record)
+        for name in ("seconds", "cpu_seconds", "warnings", "kept", "throughput"):
+            setattr(self, name, getattr(earlier, name))
 
     def record(self) -> dict[str, Any]:
         """The totals so far."""
@@ -55,6 +64,7 @@ class Spent:
             "seconds": self.seconds + time.perf_counter() - wall,
             "cpu_seconds": self.cpu_seconds + time.process_time() - cpu,
             "warnings": dict(self.warnings),
+            "throughput": self.throughput.record(),
             **({"kept": dict(self.kept)} if self.kept else {}),
         }
 

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from diled.api import Batch, Stage, evaluating, stack
+from diled.api import Batch, Stage, evaluating, stack, total
 from diled.config import DataSpec, TrainingConfig
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
@@ -30,12 +30,14 @@ from diled.memory import kept_memory
 from diled.space import to_space
 from diled.training.best import Best, held_out_bound
 from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
+from diled.training.compiling import fused
 from diled.training.data import Batches, Source
 from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs, noisy_input
 from diled.training.monitors import health
 from diled.training.signals import Signals
 from diled.training.stages import learning_rate, parameter_groups, prepare
+from diled.training.throughput import product_speed, speeds
 
 __all__ = ["fit"]
 
@@ -71,7 +73,8 @@ def fit(
 
     Returns:
         `steps`, and over all sessions `seconds`, `cpu_seconds`, the `warnings` that were raised, and `kept`, stage -> `step`
-        and `bound` of the look that was chosen, where the best one is kept.
+        and `bound` of the look that was chosen, where the best one is kept; `speed` as `throughput.speeds` has it, with
+        `peak_memory_bytes` on a GPU.
 
     Raises:
         TrainingError: a term is NaN or infinite (named; the last good checkpoint stays), the disk is full, or a
@@ -96,7 +99,7 @@ def fit(
             continue
         steps = max(1, round(config.steps * stage.share / shares))
         before = sum(stage.share for stage in stages[:index]) / shares
-        module = _Module(stage, index, steps, inputs, config, (before, stage.share / shares))
+        module = _Module(stage, index, steps, inputs, config, (before, stage.share / shares), spent)
         batches = Batches(values, config.batch_size, seed=seed_from(config.seed, index))
         fresh, best = not resume and index == 0, Best() if config.keep == "best" else None
         keeper = _Keeper(kept, batches, spent, best, fresh=fresh, start=model if keep_start else None)
@@ -118,7 +121,24 @@ def fit(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is done by the first process alone
     record = spent.record()
-    return {"steps": config.steps, **record, "warnings": list(record["warnings"].values())}
+    speed = _device_speeds(record.pop("throughput"), config)
+    return {"steps": config.steps, **record, "warnings": list(record["warnings"].values()), "speed": speed}
+
+
+def _device_speeds(totals: dict[str, Any], config: TrainingConfig) -> dict[str, float]:
+    """What the totals come to; and on a GPU its utilisation, and the most memory that the training had."""
+    if _accelerator(config) != "cuda":
+        return speeds(totals, None)
+    device = torch.device("cuda", torch.cuda.current_device())
+    memory = torch.cuda.max_memory_allocated(device)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    peak = config.devices * config.nodes * product_speed(device, dtype)
+    return speeds(totals, peak) | {"peak_memory_bytes": memory}
+
+
+def _accelerator(config: TrainingConfig) -> str:
+    """What `device` comes to."""
+    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _run(trainer: pl.Trainer, module: _Module, batches: Batches, keeper: _Keeper, path: str | None) -> None:
@@ -140,7 +160,14 @@ class _Module(pl.LightningModule):
     """One stage as Lightning sees it."""
 
     def __init__(
-        self, stage: Stage, index: int, steps: int, inputs: Inputs, config: TrainingConfig, part: tuple[float, float]
+        self,
+        stage: Stage,
+        index: int,
+        steps: int,
+        inputs: Inputs,
+        config: TrainingConfig,
+        part: tuple[float, float],
+        spent: Spent,
     ) -> None:
         super().__init__()
         self.density = stage.density
@@ -150,6 +177,8 @@ class _Module(pl.LightningModule):
         self.running: dict[str, Tensor | float] = {}
         """Sums of the terms since they were last taken."""
         self.counted = 0
+        self.fused = fused(stage.density.terms) if config.compile else None
+        self.spent = spent
         self.groups: list[dict[str, Any]] = []
         """What the optimiser holds, with a learning rate for each group."""
 
@@ -160,7 +189,10 @@ class _Module(pl.LightningModule):
         x = self.inputs(batch.x, before + share * here)
         progress = torch.full((), here, device=x.device)
         labelled: dict[str, Any] = {"labels": batch.labels} if batch.labels and hasattr(self.density, "columns") else {}
-        terms = self.density.terms(x, progress=progress, **labelled)
+        self.spent.throughput.count(
+            self.density, lambda: total(self.density.terms(x, progress=progress, **labelled)).mean()
+        )
+        terms = (self.fused or self.density.terms)(x, progress=progress, **labelled)
         loss = stack(terms).sum(0).mean()
         means = {name: term.detach().mean() for name, term in terms.items()}
         self._check(loss, means)
@@ -281,7 +313,7 @@ class _Keeper(Callback):
         self.saved_step = state["global_step"]
         self.batches.start = state["global_step"] * module.config.accumulate
         module.running, module.counted = ours["running"], ours["counted"]
-        vars(self.spent).update(ours["spent"])
+        self.spent.go_on(ours["spent"])
         if self.best is not None:
             vars(self.best).update(ours["best"])
 
@@ -324,7 +356,8 @@ class _Keeper(Callback):
         if trainer.world_size > 1:  # all processes save, and stop, at the same step
             stop, due = (trainer.strategy.reduce_boolean_decision(x, all=False) for x in (stop, due))
         if stop or due:
-            self.save(trainer, module)
+            with self.spent.throughput.apart():
+                self.save(trainer, module)
         if stop:
             raise Interrupted(f"Stopped at step {trainer.global_step} of stage '{module.stage.name}'. {self.left()}")
 
@@ -366,20 +399,25 @@ class _Writer(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Forget the lines after the step that training goes on from."""
+        self.spent.throughput.start(compiled=module.config.compile)
         if trainer.is_global_zero:
             self.lines.rewind(module.stage.name, trainer.global_step)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log, look at validation data, and move the progress bar."""
+        self.spent.throughput.stepped(len(batch.x) * trainer.world_size)
         if not module.stepped(batch_idx):
             return
         step, last = trainer.global_step, trainer.global_step == module.steps
         if last or step % module.config.log_every == 0:
             terms = module.take()
             self.nats = sum(terms.values())
-            self._write(trainer, module, {"loss": self.nats, "terms": terms}, terms)
+            rate = self.spent.throughput.since_last()
+            speed = {} if rate is None else {"examples_per_second": rate}  # not in log.jsonl, which is reproducible
+            self._write(trainer, module, {"loss": self.nats, "terms": terms}, {**terms, **speed})
         if last or step % module.config.monitor_every == 0:
-            self._look(trainer, module)
+            with self.spent.throughput.apart():
+                self._look(trainer, module)
         now = time.monotonic()
         if self.progress is not None and trainer.is_global_zero and (last or now - self.shown > 0.2):
             self.shown = now
@@ -424,9 +462,7 @@ def _trainer(config: TrainingConfig, steps: int, folder: Path, callbacks: list[C
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    accelerator = config.device
-    if accelerator == "auto":
-        accelerator = "cuda" if torch.cuda.is_available() else "cpu"
+    accelerator = _accelerator(config)
     many = config.devices * config.nodes > 1
     return pl.Trainer(
         max_steps=steps,

@@ -30,6 +30,7 @@ from diled.draws import reseed, seed_from, seeded
 from diled.errors import ConfigError, DataError, ModelError
 from diled.space import to_space
 from diled.training.best import Best, held_out_bound
+from diled.training.compiling import fused
 from diled.training.data import Batches, Source, source_of
 from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs, noisy_input
@@ -63,7 +64,7 @@ class Stacked:
 def fit_stacked(
     stages: Sequence[Sequence[Stage]], values: Sequence[Tensor | Source], spec: DataSpec,
     config: TrainingConfig | Sequence[TrainingConfig], seeds: Sequence[int], *,
-    validation: Tensor | None = None, compiled: bool = False,
+    validation: Tensor | None = None,
     progress: Callable[[dict[str, Any]], None] = lambda entry: None, say: Say = print,
 ) -> Stacked:  # fmt: skip
     """Train M members of one architecture at once, each as `engine.fit` would; nothing is written to disk.
@@ -77,7 +78,6 @@ def fit_stacked(
         config: the recipe; or one for each member, which differ in `augment`, `augment_values` and `mollify` only.
         seeds: of each member, in place of the recipe's seed.
         validation: raw held-out examples, for a recipe that keeps the best weights: a look every `monitor_every` steps.
-        compiled: let `torch.compile` fuse forward and backward pass; it takes about a minute first.
         progress: called with each entry of the log.
         say: prints which member stopped, and why.
 
@@ -101,7 +101,7 @@ def fit_stacked(
                 prepare(stage, source, spec, own, 0)
             block.enter_context(stage.training())
         block.enter_context(noisy_input(members[0].density, configs[0].input_noise))
-        training = _Training([stage.density for stage in members], sources, spec, configs, compiled=compiled)
+        training = _Training([stage.density for stage in members], sources, spec, configs)
         return training.run(validation, progress, say)
 
 
@@ -122,9 +122,8 @@ class _Training:
     """Stacked weights by name, (M, ...) each, their averages and their optimiser."""
 
     def __init__(
-        self, densities: list[Density], sources: list[Source], spec: DataSpec, configs: list[TrainingConfig], *,
-        compiled: bool,
-    ) -> None:  # fmt: skip
+        self, densities: list[Density], sources: list[Source], spec: DataSpec, configs: list[TrainingConfig]
+    ) -> None:
         self.densities, self.spec, self.configs, self.config = densities, spec, configs, configs[0]
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if self.config.device == "auto" else self.config.device)
@@ -144,8 +143,8 @@ class _Training:
         self.result, self.frozen = Stacked(densities), dict[int, list[Tensor]]()
         self.gradients: Any = vmap(grad_and_value(self._loss, has_aux=True), (0, 0, 0, None), randomness="different")
         self._probe()
-        if compiled:
-            self.gradients = torch.compile(self.gradients)
+        if self.config.compile:
+            self.gradients = fused(self.gradients)
 
     def _optimise(self, config: TrainingConfig) -> None:
         """The engine's optimiser, groups and schedule, over stacked weights."""
