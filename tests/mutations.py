@@ -1,8 +1,8 @@
 """Small mistakes that the mathematics tests must notice, and the worker that makes them.
 
-Run by `test_mutations.py` as `python mutations.py PACKAGE RESULTS`. The worker imports torch once. For each mutation it
-forks; the child gives the changed function of a copy of the package its new code and runs the named tests. What is no
-function, or is not noticed so, is written into the copy, and a child imports it.
+Run by `test_mutations.py` as `python mutations.py PACKAGE RESULTS`. The worker imports torch and collects the tests once. For
+each mutation it forks; the child gives the changed function of a copy of the package its new code and runs the named tests.
+What is no function, or is not noticed so, is written into the copy, and a child imports it.
 """
 
 from __future__ import annotations
@@ -635,32 +635,70 @@ def _changed(old: CodeType, new: CodeType) -> list[tuple[CodeType, CodeType]] | 
     return found
 
 
+class _NewCode:
+    """In place of pytest's loop over all tests: for each mutation of a function, a fork that gives it its new code."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.found: list[dict[str, Any] | None] = []
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        """`found` is None where a mutation takes an import, and where no test fails: something may have been computed
+        already."""
+        named: dict[str, list[Any]] = {}
+        for item in session.items:
+            file = item.path.name
+            name = f"{file}::{item.nodeid.split('::', 1)[1]}"
+            for key in dict.fromkeys((file, name.split("[")[0], name)):
+                named.setdefault(key, []).append(item)
+        functions = _functions_of(self.root)
+        gc.freeze()
+        for mutation in MUTATIONS:
+            path = self.root / "diled" / mutation.file
+            text = path.read_text()
+            pairs = _changed(_code(str(path), text), _code(str(path), mutation.made(text)))
+            changed = [((str(path), a.co_qualname, a.co_firstlineno), b) for a, b in pairs or []]
+            items = [item for test in mutation.tests for item in named[test]]
+
+            def work(changed: Any = changed, items: list[Any] = items) -> dict[str, Any]:
+                for key, code in changed:
+                    for function in functions[key]:
+                        function.__code__ = code
+                return self._run(session, items)
+
+            swapped = _forked(work) if changed and all(key in functions for key, _ in changed) else None
+            self.found.append(
+                swapped if swapped and swapped["code"] == 1 and set(swapped["failures"]) <= FAILED else None
+            )
+        return True
+
+    def _run(self, session: Any, items: list[Any]) -> dict[str, Any]:
+        """In a fork: the tests up to the first that fails."""
+        failures = _Failures()
+        session.config.pluginmanager.register(failures)
+        for item, after in zip(items, [*items[1:], None], strict=True):
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if failures.types:
+                break
+        return {"code": int(bool(failures.types)), "failures": failures.types}
+
+
 def _with_new_code(root: Path) -> dict[str, Any]:
-    """In a child: import the package once; for each mutation of a function, fork and give the function its new code.
+    """In a child: import the package and collect the tests once, and fork for each mutation.
 
-    That saves an import for each. `found` is None where it takes one, and where no test fails: something may have been computed
-    already. `unchanged` is what the tests of the others say without any mutation.
+    That saves an import and a collection for each. `unchanged` is what the tests of those that were noticed say without any
+    mutation.
     """
+    import pytest
+
     _look_below(root)
-    functions = _functions_of(root)
-    gc.freeze()
-    found: list[dict[str, Any] | None] = []
-    for mutation in MUTATIONS:
-        path = root / "diled" / mutation.file
-        text = path.read_text()
-        pairs = _changed(_code(str(path), text), _code(str(path), mutation.made(text)))
-        changed = [((str(path), a.co_qualname, a.co_firstlineno), b) for a, b in pairs or []]
-
-        def work(changed: Any = changed, tests: tuple[str, ...] = mutation.tests) -> dict[str, Any]:
-            for key, code in changed:
-                for function in functions[key]:
-                    function.__code__ = code
-            return _run_tests(root, tests)
-
-        swapped = _forked(work) if changed and all(key in functions for key, _ in changed) else None
-        found.append(swapped if swapped and swapped["code"] == 1 and set(swapped["failures"]) <= FAILED else None)
-    noticed = [mutation for mutation, one in zip(MUTATIONS, found, strict=True) if one is not None]
-    return {"code": 0, "unchanged": _unchanged(root, noticed), "found": found}
+    loop, files = _NewCode(root), dict.fromkeys(t.split("::")[0] for m in MUTATIONS for t in m.tests)
+    options = ["-q", "-s", "-p", "no:cacheprovider", f"--basetemp={root / 'tests'}"]
+    code = pytest.main([*options, *(str(TESTS / file) for file in files)], plugins=[loop])
+    if len(loop.found) != len(MUTATIONS):
+        return {"code": int(code) or NO_ANSWER, "failures": []}
+    noticed = [mutation for mutation, one in zip(MUTATIONS, loop.found, strict=True) if one is not None]
+    return {"code": 0, "unchanged": _unchanged(root, noticed), "found": loop.found}
 
 
 def _imported(root: Path, mutation: Mutation) -> dict[str, Any]:
