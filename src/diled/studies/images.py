@@ -11,6 +11,9 @@ For the rows of a study (models that decode or sample by a diffusion) and T step
                                              itself, on the sphere between the two
     frechet_floor                            training images in the same number
 
+Where the decoder is no diffusion, a code says all there is and T changes nothing: such models have `frechet_reconstructions`
+and `frechet_midpoints/0.2, 0.4` without T.
+
 Reference: Liu et al. 2024, section 4.2; Preechakul et al. 2022, Table 1. Figures go to `results/<study>.json`.
 """
 
@@ -59,28 +62,38 @@ def image_figures(model: Model, data: Data, steps: list[int], *, n: int = 2000, 
     found["frechet_floor"] = Measured(frechet(extract(net, other), real), n=len(x), note=net.name)
     if model.density.has_codes:
         found |= reconstruction(model.density, test, data.spec, seed=seed)
-    wanted = [*FEW_STEPS, *steps] if model.name == "consistency" else steps
-    for count in wanted:
+
+    def add(pictures: Iterator[tuple[str, Tensor]], name: str) -> None:
+        note = f"{net.name}; {described(model.density)}"
+        for metric, drawn in pictures:
+            found[metric + name] = Measured(frechet(extract(net, drawn), real), n=len(drawn), note=note)
+
+    if model.density.has_codes and not model.density.implicit:
+        add(_decoded(model, x, seed), "")
+    for count in [*FEW_STEPS, *steps] if model.name == "consistency" else steps:
         with sampled_with(model.density, steps=count):
-            note = f"{net.name}; {described(model.density)}"
-            for metric, pictures in _pictures(model, x, seed):
-                found[f"{metric}/T={count}"] = Measured(
-                    frechet(extract(net, pictures), real), n=len(pictures), note=note
-                )
+            add(_pictures(model, x, seed), f"/T={count}")
     return found
 
 
 @torch.no_grad()
 def _pictures(model: Model, x: Tensor, seed: int) -> Iterator[tuple[str, Tensor]]:
-    """Metric and pictures, as many as there are test images x."""
+    """Metric and pictures that the steps of a sampler make, as many as there are test images x."""
     density = model.density
     yield "frechet_samples", torch.cat(list(sample_batches(density, len(x), seed=seed)))
-    if not density.has_codes:
-        return
+    if density.has_codes and density.implicit:
+        inverted = _mapped(model, x, lambda x, noise: density.reconstruct(x, invert=True))
+        yield "frechet_reconstructions/inverted", inverted
+        for metric, pictures in _decoded(model, x, seed):
+            yield metric.replace("reconstructions", "reconstructions/random"), pictures
+
+
+@torch.no_grad()
+def _decoded(model: Model, x: Tensor, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Metric and pictures that are decoded from the codes of x, and from mixtures of two."""
+    density = model.density
     if hasattr(density, "encoder"):
-        yield "frechet_reconstructions/random", _mapped(model, x, lambda x, noise: density.reconstruct(x, noise=noise))
-    inverted = _mapped(model, x, lambda x, noise: density.reconstruct(x, invert=True))
-    yield "frechet_reconstructions/inverted", inverted
+        yield "frechet_reconstructions", _mapped(model, x, lambda x, noise: density.reconstruct(x, noise=noise))
     codes = _mapped(model, x, lambda x, noise: density.encode(x).flatten(1))
     with seeded(seed, 4):
         order = torch.randperm(len(x))
