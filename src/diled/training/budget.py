@@ -14,6 +14,7 @@ from diled.config import DataSpec, TrainingConfig
 from diled.training.compiling import fused
 from diled.training.data import Batches, Source
 from diled.training.inputs import Inputs
+from diled.training.throughput import accelerator_of
 
 __all__ = ["seconds_per_step", "steps_within"]
 
@@ -55,12 +56,12 @@ def seconds_per_step(
 
     Weights, gradients and random state are as before afterwards.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() and config.device in ("auto", "cuda") else "cpu")
+    device = torch.device(accelerator_of(config))
     kept = {name: tensor.clone() for name, tensor in stage.density.state_dict().items()}
     stage.density.to(device)
     with torch.random.fork_rng(devices=[]), stage.training():
         parameters = [p for p in stage.density.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
+        optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=device.type in ("cpu", "cuda"))
         terms = fused(stage.density.terms) if config.compile else stage.density.terms
         batches, inputs = Batches(values, config.batch_size, seed=0), Inputs(spec, config)
         done, start = 0, clock()

@@ -37,7 +37,7 @@ from diled.training.inputs import Inputs, noisy_input
 from diled.training.monitors import health
 from diled.training.signals import Signals
 from diled.training.stages import learning_rate, parameter_groups, prepare
-from diled.training.throughput import product_speed, speeds
+from diled.training.throughput import accelerator_of, speeds_of
 
 __all__ = ["fit"]
 
@@ -73,8 +73,7 @@ def fit(
 
     Returns:
         `steps`, and over all sessions `seconds`, `cpu_seconds`, the `warnings` that were raised, and `kept`, stage -> `step`
-        and `bound` of the look that was chosen, where the best one is kept; `speed` as `throughput.speeds` has it, with
-        `peak_memory_bytes` on a GPU.
+        and `bound` of the look that was chosen, where the best one is kept; `speed` as `speeds_of` has it.
 
     Raises:
         TrainingError: a term is NaN or infinite (named; the last good checkpoint stays), the disk is full, or a
@@ -121,24 +120,8 @@ def fit(
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is done by the first process alone
     record = spent.record()
-    speed = _device_speeds(record.pop("throughput"), config)
+    speed = speeds_of(record.pop("throughput"), config)
     return {"steps": config.steps, **record, "warnings": list(record["warnings"].values()), "speed": speed}
-
-
-def _device_speeds(totals: dict[str, Any], config: TrainingConfig) -> dict[str, float]:
-    """What the totals come to; and on a GPU its utilisation, and the most memory that the training had."""
-    if _accelerator(config) != "cuda":
-        return speeds(totals, None)
-    device = torch.device("cuda", torch.cuda.current_device())
-    memory = torch.cuda.max_memory_allocated(device)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    peak = config.devices * config.nodes * product_speed(device, dtype)
-    return speeds(totals, peak) | {"peak_memory_bytes": memory}
-
-
-def _accelerator(config: TrainingConfig) -> str:
-    """What `device` comes to."""
-    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _run(trainer: pl.Trainer, module: _Module, batches: Batches, keeper: _Keeper, path: str | None) -> None:
@@ -462,7 +445,7 @@ def _trainer(config: TrainingConfig, steps: int, folder: Path, callbacks: list[C
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
-    accelerator = _accelerator(config)
+    accelerator = accelerator_of(config)
     many = config.devices * config.nodes > 1
     return pl.Trainer(
         max_steps=steps,

@@ -35,6 +35,7 @@ from diled.training.data import Batches, Source, source_of
 from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs, noisy_input
 from diled.training.stages import learning_rate, parameter_groups, prepare
+from diled.training.throughput import accelerator_of
 
 __all__ = ["Stacked", "fit_stacked"]
 
@@ -125,8 +126,7 @@ class _Training:
         self, densities: list[Density], sources: list[Source], spec: DataSpec, configs: list[TrainingConfig]
     ) -> None:
         self.densities, self.spec, self.configs, self.config = densities, spec, configs, configs[0]
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(auto if self.config.device == "auto" else self.config.device)
+        self.device = torch.device(accelerator_of(self.config))
         autocast = partial(torch.autocast, self.device.type, torch.bfloat16, self.config.precision == "bf16")
         wrapped = [_Terms(density.to(self.device), autocast) for density in densities]
         self.first, (parameters, buffers) = wrapped[0], stack_module_state(wrapped)

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diled.config import TrainingConfig
 from diled.draws import forked
 
-__all__ = ["Throughput", "product_speed", "speeds"]
+__all__ = ["Throughput", "accelerator_of", "product_speed", "speeds", "speeds_of"]
 
 SIDE, PRODUCTS = 8192, 10
 """Of the matrix products that a device is measured by: rows and columns, and how many."""
@@ -106,6 +107,22 @@ def speeds(totals: dict[str, Any], peak: float | None) -> dict[str, float]:
         "flops_per_second": totals["flops"] / totals["seconds"],
     }
     return found | ({"utilisation": found["flops_per_second"] / peak} if peak else {})
+
+
+def speeds_of(totals: dict[str, Any], config: TrainingConfig) -> dict[str, float]:
+    """What the totals of a training in this process come to; on a GPU with `utilisation` and `peak_memory_bytes`."""
+    if accelerator_of(config) != "cuda":
+        return speeds(totals, None)
+    device = torch.device("cuda", torch.cuda.current_device())
+    memory = torch.cuda.max_memory_allocated(device)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    peak = config.devices * config.nodes * product_speed(device, dtype)
+    return speeds(totals, peak) | {"peak_memory_bytes": memory}
+
+
+def accelerator_of(config: TrainingConfig) -> str:
+    """What `training.device` comes to here."""
+    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def product_speed(device: torch.device, dtype: torch.dtype, *, side: int = SIDE) -> float:
