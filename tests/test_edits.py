@@ -139,14 +139,6 @@ def test_a_wish_of_two_gaussian_classes_is_bayes_rule(away: bool):
     torch.testing.assert_close(twice.slope(z), wish.slope(z) + Wish(((classifier, 5),), away).slope(z))
 
 
-def test_no_curvature_exceeds_the_stiffness():
-    classifier = gaussian_classes()[0]
-    wish = Wish(((classifier, 2), (classifier, 5)))
-    hessians = torch.func.vmap(torch.func.hessian(lambda z: wish(z[None])[0]))(2 * torch.randn(400, 2))
-    largest = float(torch.linalg.matrix_norm(hessians, 2).max())
-    assert 0.3 * wish.stiffness < largest <= wish.stiffness
-
-
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_fitted_classifier_is_where_the_penalised_likelihood_is_flat(classes: int):
     labels = RNG.choice(classes, 500)
@@ -195,15 +187,22 @@ def test_several_energies_against_a_fine_walk_along_the_schedule():
     for i in range(steps):  # Euler's method from t = 1 to 0
         t = 1 - (i + 0.5) / steps
         z = z + (0.1 + 19.9 * t) / 2 * strength * wish.slope(z.float()).double() / steps
-    torch.testing.assert_close(along_energy(start, wish, strength), z.float(), atol=4e-3, rtol=0)
+    torch.testing.assert_close(along_energy(start, wish, strength), z.float(), atol=2e-3, rtol=0)
 
 
-def test_a_sharp_classifier_needs_more_steps_and_gets_them():
-    wish = Wish(((two_classes(torch.tensor([20.0, 0.0])), 1),))
-    found = along_energy(torch.tensor([[-1.0, 0.3]]), wish, 2.0)
-    logit = float(found[0, 0]) * 20
-    assert logit + math.exp(logit) == pytest.approx(-20 + 400 * 2 * ode.CLOCK, rel=0.02)
-    assert float(found[0, 1]) == pytest.approx(0.3)
+@pytest.mark.parametrize("slope", [20.0, 2000.0])
+def test_sharp_classifiers_of_codes_that_hardly_differ_take_few_steps(slope: float, monkeypatch):
+    """As a collapsed encoder has them: even steps that none overshoots would be millions."""
+    ordinary, calls = Wish.slope, []
+    monkeypatch.setattr(Wish, "slope", lambda wish, z: calls.append(1) or ordinary(wish, z))
+    wish = Wish(((two_classes(torch.tensor([slope, 0.0])), 1),))
+    found = along_energy(torch.tensor([[-1 / slope, 0.3], [-20 / slope, 0.3], [0.0, 0.1]]), wish, 2.0)
+    logit = found[:, 0].double() * slope
+    want = torch.tensor([-1.0, -20.0, 0.0]).double()
+    want = want + want.exp() + slope**2 * 2 * ode.CLOCK
+    torch.testing.assert_close(logit + logit.exp(), want, atol=0, rtol=0.01)
+    torch.testing.assert_close(found[:, 1], torch.tensor([0.3, 0.3, 0.1]))
+    assert len(calls) < 2000
 
 
 # The ODE under other priors -------------------------------------------------------------------------------------------
