@@ -28,7 +28,7 @@ from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
 from diled.studies.render_proteins import designs, proteins
 from diled.studies.render_targets import targets
-from diled.studies.render_texts import edited, texts, texts_beside_the_paper
+from diled.studies.render_texts import edit_curves, edited, texts, texts_beside_the_paper
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "diled"
@@ -275,6 +275,9 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "text-hold": partial(of_sequences, "text-hold", texts),
         "dmaapx-yelp-mini": partial(dmaapx, "dmaapx-yelp", "mini"),
         "yelp-edits": partial(of_sequences, "yelp", edited),
+        "yelp-curves": partial(of_sequences, "yelp", edit_curves),
+        "yelp-gpu": partial(of_sequences, "yelp-gpu", texts),
+        "yelp-gpu-paper": partial(of_sequences, "yelp-gpu", texts_beside_the_paper),
         "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},

@@ -143,7 +143,7 @@ def test_differences_from_the_first_arm_are_recorded_over_all_seeds(
     assert set(found) == {"vae@real", "vae@synthetic/k=2"}
     records = {(r.system, r.metric, r.seed): r for r in read(small / "results" / "dmaapx.json")}
     arm, command = "vae@synthetic/k=2", "python -m diled.studies.dmaapx dmaapx-mnist --scale mini --seeds 0 1"
-    for metric in COMPARED:
+    for metric in (m for m in COMPARED if "substitutions" not in m):
         mean = {s: sum(records[s, metric, seed].value for seed in (0, 1)) / 2 for s in ("vae@real", arm)}
         one, low, high = (records[arm, f"{metric}/minus/vae@real{end}", -1] for end in ("", "/low", "/high"))
         assert one.value == pytest.approx(mean[arm] - mean["vae@real"], rel=1e-5, abs=1e-9)
@@ -233,6 +233,29 @@ def test_tables_are_rendered_from_records_of_one_study_and_scale(tmp_path: Path)
         )
     shown = table(path, "dmaapx-mnist", "mini")
     assert "| normal | 2 | -90.00 ± 0.00 (-94.60) | 22.00 ± 2.83 (25.76) |" in shown
+
+
+def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: Path) -> None:
+    from diled.evaluation.measure import Measured
+
+    path, names = tmp_path / "dmaapx.json", ("robustness_gap/substitutions=2", "generalization_gap/unseen")
+    shared: dict[str, Any] = {
+        "study": "dmaapx", "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "hardware": "h",
+        "commit": "abc", "command": "python -m x", "data": "yelp/dmaapx-yelp-mini", "seed": 0,
+    }  # fmt: skip
+    differences = {
+        f"{names[0]}/minus/vae@real{end}": Measured(v) for end, v in (("", 0.4), ("/low", 0.3), ("/high", 0.5))
+    }
+    for system, more in (("vae@real", {}), ("diled@real", differences)):
+        figures = {"test_elbo": Measured(-40.0), names[0]: Measured(1.25), names[1]: Measured(2.5)}
+        add(path, as_records(figures | more, system=system, **shared))
+    shown = table(path, "dmaapx-yelp", "mini").splitlines()
+    assert shown[0] == (
+        "| trained on | seeds | test ELBO | generalization gap | amortization gap | robustness gap, 2 symbols | "
+        "generalization gap, unseen texts |"
+    )
+    assert "| normal | 1 | -40.00 | – | – | 1.25 | 2.50 |" in shown
+    assert "| diled@real | – | – | – | +0.40 (+0.30 to +0.50) |" in shown
 
 
 def test_the_paper_s_figures_are_in_its_order() -> None:

@@ -42,6 +42,17 @@ def test_intervals_have_the_signs_of_the_figures_and_pair_the_examples() -> None
         assert figures[f"{metric}/minus/a/high"].value == one.high
 
 
+def test_attacks_on_sequences_have_differences_too() -> None:
+    """Their gaps are those of numbers of changed symbols."""
+    name = "robustness_gap/substitutions=2"
+    arms = {"a": audited(120.0, missing="robustness"), "b": audited(100.0, missing="robustness")}
+    for arm, gap in (("a", 3.0), ("b", 2.5)):
+        arms[arm].arrays["robustness/gaps/substitutions=2"] = gap + np.linspace(0, 1, 40)
+    row = intervals({arm: [one] for arm, one in arms.items()}, "a")["b"]
+    assert row[name].difference.value == pytest.approx(-0.5)
+    assert "robustness_gap" not in row
+
+
 def test_seeds_are_resampled_with_the_examples() -> None:
     """Trainings that differ by 2 nats: means of two draws of two lie within 1, and 2 of 4 x 4 lie 2 apart."""
     one = {"a": [audited(120.0)], "b": [audited(100.0)]}

@@ -18,6 +18,7 @@ from diled.api import Density
 from diled.config import PreprocessConfig, TextConfig, TrainingConfig, validated
 from diled.data import Data, open_data, read_texts, to_strings
 from diled.data.grammar import entropy, sentences
+from diled.data.known_texts import as_reviews
 from diled.data.text import encode_texts
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError
@@ -28,7 +29,11 @@ from diled.evaluation.text_report import length_picture, text_blocks
 from diled.family import model_config
 from diled.models.zoo import build
 from diled.space import raw_tensor, to_space
+from diled.studies import render_texts
 from diled.studies import texts as study
+from diled.studies.commands import as_records
+from diled.studies.records import add
+from diled.studies.render import title
 from diled.studies.table import rows
 from diled.training.data import Shuffled
 from diled.training.engine import fit
@@ -283,6 +288,79 @@ def test_edits_are_measured_in_both_directions_together(data: Data):
         )
     assert later["edit_strength/k"].value == 2.0, "the least that is enough"
     assert found["edit_accuracy/k/s=2"].value == 0.75
-    some = study.some(data, "sentiment", "positive")
-    assert len(some.texts) <= study.FEW
+    some = study.some(data, "sentiment", "positive", n=7)
+    assert len(some.texts) == 7
     assert some.wanted == {"sentiment": "positive"}
+
+
+SIZES = study.Sizes(10, 6, 5, {})
+
+
+def test_nothing_but_validation_sentences_is_edited_where_they_are_asked_for(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+):
+    def rewrites():
+        texts = [f"the waiter was {word} ." for word in ("rude", "friendly")] * 9
+        return texts, ["positive", "negative"] * 9, texts[::-1]
+
+    monkeypatch.setattr(study, "yelp_rewrites", rewrites)
+    tasks = study.tasks_of(data, data, data, SIZES)
+    assert list(tasks) == ["sentiment", "sst2", "tense", "both", "sst2+tense"]
+    for name, (_, asked, dev) in tasks.items():
+        assert {t for task in dev for t in task.texts} <= set(to_strings(data.validation.values, data.spec)), name
+        assert [len(task.texts) for task in dev] == [5, 5]
+        assert [len(task.texts) for task in asked] == [6, 6]
+        assert all((task.references is not None) == (name in ("sentiment", "sst2")) for task in asked)
+        assert all(("tense" in task.wanted) == ("tense" in name or name == "both") for task in (*asked, *dev))
+    monkeypatch.setattr(study, "yelp_rewrites", lambda: pytest.fail("test sentences"))
+    for _, asked, dev in study.tasks_of(replace(data, test=data.validation), data, data, SIZES).values():
+        assert [task.texts for task in asked] == [task.texts for task in dev]
+
+
+def test_people_and_unedited_sentences_stand_beside_edits():
+    judge = study.AttributeJudge(lambda lines: ["good" if "friendly" in line else "bad" for line in lines])
+    tasks = [
+        study.Task(["the waiter was rude to us ."] * 3, {"mood": "good"}, ["the waiter was friendly to us ."] * 3),
+        study.Task(["the waiter was friendly to us ."], {"mood": "bad"}, ["the waiter was friendly to me ."]),
+    ]
+    found = study.compared("mood", tasks, {"mood": judge}, lambda lines: float(len(lines)))
+    assert found["edit_accuracy/mood/unchanged"].value == 0
+    assert found["edit_content/mood/unchanged"].value == pytest.approx(100)
+    assert found["edit_unchanged/mood/unchanged"].value == 1
+    assert found["edit_accuracy/mood/people"].value == 0.75
+    assert found["edit_reference/mood/unchanged"].value == found["edit_content/mood/people"].value < 80
+    assert "edit_reference/mood/people" not in found
+
+
+def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Path):
+    figures = {
+        "bleu": 61.0, "interpolation_mauve/floor": 0.97, "sample_perplexity/floor": 30.0,
+        "edit_chosen/sentiment/vector": 0.8, "edit_chosen/sentiment/ode": 0.9,
+        "edit_accuracy/sentiment/vector": 0.86, "edit_accuracy/sentiment/ode": 0.7,
+        "edit_accuracy/sst2+tense/ode": 0.5, "edit_accuracy/sst2+tense/ode/tense": 0.6,
+        "edit_accuracy/sentiment/ode/s=2": 0.5, "edit_content/sentiment/ode/s=2": 44.4,
+        "edit_accuracy/sentiment/people": 0.713,
+    }  # fmt: skip
+    shared = {
+        "study": "yelp", "data": "yelp", "seed": 0, "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1,
+        "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
+    }  # fmt: skip
+    for system in ("diled", "beta_vae"):
+        add(tmp_path / "r.json", as_records({k: Measured(v) for k, v in figures.items()}, system=system, **shared))
+    shown = {
+        line.split(" | ")[0].strip("| "): line
+        for line in render_texts.texts_beside_the_paper(tmp_path / "r.json").splitlines()
+    }
+    assert "| 70.0 |" in shown[title("diled")], "the way that validation sentences prefer, not the better one"
+    assert "| 86.0 |" in shown[title("beta_vae")]
+    assert "| 70.0 |" in shown["LatentOps"]
+    assert "| 71.3 |" in shown["*test sentences; rewrites by people*"]
+    table = render_texts.edited(tmp_path / "r.json")
+    assert f"| {title('diled')} | sst2+tense | ode | 0.500 |  | 0.600 |" in table
+    assert "| *rewritten by people* | sentiment |  | 0.713 |" in table
+    assert "2: 0.50, 44" in render_texts.edit_curves(tmp_path / "r.json")
+
+
+def test_rewrites_are_written_as_the_reviews_are():
+    written = "It\u2019s GREAT, I didn't pay $12.50... (can't!) the 3x one cannot."
+    assert as_reviews(written) == "it 's great , i did n't pay $ _num_ ... ( ca n't ! ) the 3x one can not ."

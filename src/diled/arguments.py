@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,13 @@ def _sequences_for(spec: DataSpec) -> SequenceConfig:
 
 
 def edit_of(
-    model: Model, data: Sequence[Data], attributes: Sequence[str], method: str, depth: float | None, limit: int = 20_000
+    model: Model,
+    data: Sequence[Data],
+    attributes: Sequence[str],
+    method: str,
+    depth: float | None,
+    limit: int = 20_000,
+    encode: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Edit:
     """The edit that gives examples some attributes, fitted on codes of (up to `limit`) training examples of each data set.
 
@@ -130,6 +136,7 @@ def edit_of(
         method: `vector`, `classifier` or `ode`.
         depth: of `ode`, see `AttributeODE`.
         limit: training examples of each data set.
+        encode: raw examples (n, *shape) -> codes (n, d), where they are kept; None: `model.encode`.
 
     Raises:
         ConfigError: an unknown column, class or method, or a depth without an ODE.
@@ -148,7 +155,7 @@ def edit_of(
     for i in sorted({place[a.column] for a in wanted}):
         train = data[i].train
         some = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
-        parts.append((model.encode(some.values), some.labels, [a for a in wanted if place[a.column] == i]))
+        parts.append(((encode or model.encode)(some.values), some.labels, [a for a in wanted if place[a.column] == i]))
     if method != "ode":
         return together([fit_directions(*part, method) for part in parts])
     if getattr(model.density, "prior", None) is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,19 @@ from diled.data.sequence_sources import read_records
 from diled.data.splits import Found
 from diled.data.text_files import found_of_texts
 
-__all__ = ["EDITED", "TEXTS", "find_texts", "read_rewrites"]
+__all__ = ["EDITED", "TEXTS", "as_reviews", "find_texts", "read_rewrites"]
 
 EDITED = "yelp-transfer-reference.csv.gz"
 SENTIMENT = ["negative", "positive"]
+SPELLING = [
+    (re.compile(r"[\u2018\u2019`´]"), "'"),
+    (re.compile(r"n't\b", re.IGNORECASE), " n't"),
+    (re.compile(r"\bcannot\b", re.IGNORECASE), "can not"),
+    (re.compile(r"'(s|m|d|re|ve|ll)\b", re.IGNORECASE), r" '\1"),
+    (re.compile(r"(?<![\w.,])\d+(?:[.,:]\d+)*\b"), " _num_ "),
+    (re.compile(r"(\.{2,}|[.,!?;:()\"$%&*+/=])"), r" \1 "),
+]
+"""Of the tokeniser that the reviews went through: what is set apart, in order."""
 SENTENCES = 8000
 """How many the grammar makes."""
 
@@ -91,14 +101,24 @@ def find_texts(name: str, paths: dict[str, Path], preprocess: PreprocessConfig) 
 
 
 def read_rewrites(path: Path) -> tuple[list[str], list[str], list[str]]:
-    """Texts, the class that each was rewritten to, and the rewrite by a person, in lower case as the texts are.
+    """Texts, the class that each was rewritten to, and the rewrite by a person, written as the texts are (`as_reviews`).
 
     Reference: Li et al. 2018 (arXiv 1804.06437).
     """
     with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     wanted = [SENTIMENT[1 - int(row["label"])] for row in rows]
-    return [row["text"].strip() for row in rows], wanted, [row["reference"].strip().lower() for row in rows]
+    return [row["text"].strip() for row in rows], wanted, [as_reviews(row["reference"]) for row in rows]
+
+
+def as_reviews(text: str) -> str:
+    """A text in the spelling of the reviews: lower case, words and marks apart, `_num_` for numbers.
+
+    People wrote their rewrites with marks and contractions as one word ("better.", "it's"), which no edited review matches.
+    """
+    for pattern, spaced in SPELLING:
+        text = pattern.sub(spaced, text)
+    return " ".join(text.lower().split())
 
 
 def _read(path: Path, config: SequenceConfig) -> Records:

@@ -148,7 +148,18 @@ def interpolation_figures(
         "interpolation_perplexity": Measured(judge.perplexity(inner), n=len(inner), note=f"{judge.name}, per word"),
         "interpolation_perplexity/floor": Measured(judge.perplexity(real), n=n, note=f"{judge.name}, per word"),
     }
-    found |= _mauve("interpolation_mauve", real, some, judge, seed, f"{judge.name}; {n:,} against {n:,} real texts")
+    note = f"{judge.name}; {n:,} against {n:,} real texts"
+    found |= _mauve("interpolation_mauve", real, some, judge, seed, note)
+    half = (
+        n // 2
+    )  # MAUVE falls as its sets get smaller, so both sides of the floor have n texts where there are as many
+    other = [reference_texts[i] for i in rng.permutation(len(reference_texts))]
+    if len(reference_texts) >= 2 * n:
+        ours, theirs, size = other[:n], other[n : 2 * n], n
+    else:
+        ours, theirs, size = other[:half], other[half : 2 * half], half
+    said = f"{judge.name}; {size:,} real texts against {size:,} others"
+    found |= _mauve("interpolation_mauve/floor", ours, theirs, judge, seed, said)
     if all(path[0] == path[-1] for path in paths):
         return found  # a decoder that does not listen writes one text everywhere
     even = smoothness(paths)

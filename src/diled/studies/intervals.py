@@ -25,7 +25,14 @@ __all__ = ["ALL", "COMPARED", "apart", "as_figures", "intervals", "key_of"]
 ALL = -1
 """In the place of a seed: what is recorded is over all seeds that its command names."""
 
-COMPARED = ("test_elbo", "generalization_gap", "amortization_gap_test", "robustness_gap")
+COMPARED = (
+    "test_elbo",
+    "generalization_gap",
+    "amortization_gap_test",
+    "robustness_gap",
+    "robustness_gap/substitutions=2",
+    "robustness_gap/words/substitutions=2",
+)
 """Figures whose differences are recorded."""
 
 GAP = ("bounds/test_bound", "bounds/train_bound")
@@ -57,7 +64,7 @@ def intervals(found: Mapping[str, Sequence[Audited]], first: str, seed: int = 0)
 def _together(audits: Sequence[Audited]) -> Audited:
     """The audits of all seeds as one, with the numbers per example as (seeds, N)."""
     shared = set.intersection(*(set(one.arrays) for one in audits))
-    wanted = [key for key in shared if key in (*GAP, "robustness/gaps") or key.startswith("amortization/test_b")]
+    wanted = [key for key in shared if key in GAP or key.startswith(("amortization/test_b", "robustness/gaps"))]
     return replace(audits[0], arrays={key: np.stack([one.arrays[key] for one in audits]) for key in wanted})
 
 

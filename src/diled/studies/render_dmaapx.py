@@ -28,7 +28,15 @@ COLUMNS = {
 }
 """Metric -> heading, of what the paper reports."""
 
+OF_SEQUENCES = {
+    "robustness_gap/substitutions=2": "robustness gap, 2 symbols",
+    "robustness_gap/words/substitutions=2": "robustness gap, 2 words",
+}
+"""The same of sequences, where attacks change symbols."""
+
 OURS = {
+    "generalization_gap/unseen": "generalization gap, unseen texts",
+    "amortization_gap_test/unseen": "amortization gap, unseen texts",
     "amortization_gap_train": "amortization gap, train",
     "approximation_gap_test": "approximation gap",
     "robustness_gap/strong/0.1": "robustness gap, strong",
@@ -136,16 +144,17 @@ def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]]) -> str:
 def _table(study: str, values: Values) -> str:
     """Rows in the order of `NAMES`; the paper's figures in brackets."""
     paper = PAPER.get(study, {})
-    head = ["trained on", "seeds", *(f"{name} (paper)" if paper else name for name in COLUMNS.values()), *OURS.values()]
+    columns, more = _columns(values), {m: name for m, name in OURS.items() if any(m in v for v in values.values())}
+    head = ["trained on", "seeds", *(f"{name} (paper)" if paper else name for name in columns.values()), *more.values()]
     rows = []
     for system in sorted(values, key=_place):
         theirs = paper.get(system)
         cells = []
-        for i, metric in enumerate(COLUMNS):
+        for i, metric in enumerate(columns):
             cell = _cell(metric, values[system].get(metric, ()))
-            known = None if theirs is None else theirs[i]
+            known = None if theirs is None or metric not in COLUMNS else theirs[i]
             cells.append(cell + ("" if known is None else f" ({_number(metric, known)})"))
-        cells += [_cell(metric, values[system].get(metric, ())) for metric in OURS]
+        cells += [_cell(metric, values[system].get(metric, ())) for metric in more]
         seeds = max((len(v) for v in values[system].values()), default=0)
         rows.append([_named(system), str(seeds), *cells])
     several = any(int(row[1]) > 1 for row in rows)
@@ -157,15 +166,23 @@ def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: st
     systems = [system for system in sorted(between, key=_place) if between[system]]
     if not systems:
         return ""
+    columns = _columns(between)
     rows = [
-        [_named(system), *(_difference(metric, between[system].get(metric)) for metric in COLUMNS)]
+        [_named(system), *(_difference(metric, between[system].get(metric)) for metric in columns)]
         for system in systems
     ]
     said = (
         f"By how much each differs from {_named(first)}, with 95 % intervals: bootstrap over examples, the same for both where "
         "they share them, and over seeds where there are several."
     )
-    return f"\n\n{said}\n\n" + markdown(["trained on", *COLUMNS.values()], rows)
+    return f"\n\n{said}\n\n" + markdown(["trained on", *columns.values()], rows)
+
+
+def _columns(values: Mapping[str, Mapping[str, object]]) -> dict[str, str]:
+    """What is compared with the paper, or of sequences what stands in its place."""
+    there = {metric for by_metric in values.values() for metric in by_metric}
+    of_sequences = {metric: name for metric, name in OF_SEQUENCES.items() if metric in there}
+    return {m: name for m, name in COLUMNS.items() if m != "robustness_gap" or not of_sequences} | of_sequences
 
 
 def _difference(metric: str, one: Sequence[float] | None) -> str:

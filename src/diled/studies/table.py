@@ -4,10 +4,10 @@
     python -m diled.studies.table ldm-selection --split validation        # to choose, never on test data
 
 A study is a folder of configurations under `configs`, one file per row, values only; or the one file `study.yaml`, which takes
-rows of another study and changes values (`rows_of`, `only`, `set`). A row may start from another row of the study and the same
-seed (`init_from: ROW`). Each row is trained in `runs/<study>/<row>-<seed>` (a finished run is not trained
-again) and measured on the test split; the figures go to `results/<study>.json`. A study that is measured on the validation
-split says so in every record's note.
+rows of another study and changes values (`rows_of`, `only`, `set`; of single rows, instead, `set_of`). A row may start from
+another row of the study and the same seed (`init_from: ROW`). Each row is trained in `runs/<study>/<row>-<seed>` (a finished
+run is not trained again) and measured on the test split; the figures go to `results/<study>.json`. A study that is measured on
+the validation split says so in every record's note.
 """
 
 from __future__ import annotations
@@ -72,12 +72,15 @@ def rows(study: str) -> dict[str, Row]:
     if not (folder / WHOLE).exists():
         return {path.stem: Row(path) for path in sorted(folder.glob("*.yaml"))}
     whole = read_settings(folder / WHOLE)
-    source, changed = rows(whole["rows_of"]), whole["set"]
-    unknown = set(whole.get("only", ())) - set(source)
+    source, changed, own = rows(whole["rows_of"]), whole["set"], whole.get("set_of", {})
+    unknown = {*whole.get("only", ()), *own} - set(source)
     if unknown:
         name = sorted(unknown)[0]
         raise ConfigError(f"{study}: '{whole['rows_of']}' has no row '{name}'.{did_you_mean(name, source)}")
-    return {name: Row(source[name].path, source[name].changed | changed) for name in whole.get("only", source)}
+    return {
+        name: Row(source[name].path, source[name].changed | own.get(name, changed))
+        for name in whole.get("only", source)
+    }
 
 
 def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, Any]) -> tuple[Model, Data]:
