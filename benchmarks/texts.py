@@ -67,7 +67,7 @@ from diled.nn.causal import CausalTransformer
 from diled.runs import RunConfig, read_run
 from diled.sequences import END, lengths
 from diled.space import raw_tensor
-from diled.studies.ablations import looks, time_to
+from diled.studies.ablations import looks
 from diled.studies.commands import exit_code, record_options, refuse_uncommitted, uncommitted
 from diled.studies.table import rows
 from diled.training.budget import ENGINE, seconds_per_step
@@ -311,6 +311,13 @@ class Way:
     """Steps from one look to the next."""
 
 
+def within_the_end(seen: Sequence[tuple[int, float]]) -> int:
+    """The first step from which on all looks are `WITHIN` of the last one: a bound may pass through it on its way."""
+    last = seen[-1][1]
+    outside = [i for i, (_, bound) in enumerate(seen) if abs(bound - last) > WITHIN * abs(last)]
+    return seen[outside[-1] + 1 if outside else 0][0]
+
+
 def way(folder: Path) -> Way:
     """Of a finished run; CPU-seconds are taken in proportion to steps.
 
@@ -325,8 +332,7 @@ def way(folder: Path) -> Way:
     if not seen:
         raise ConfigError(f"{folder} has no looks at the validation bound in its log.jsonl.")
     last, made = seen[-1][1], model.provenance
-    steps = time_to(seen, last + WITHIN * abs(last))
-    assert steps is not None
+    steps = within_the_end(seen)
     every = seen[1][0] - seen[0][0] if len(seen) > 1 else seen[0][0]
     return Way(steps, steps * made["cpu_seconds"] / made["steps"], last, model.parameters, every)
 

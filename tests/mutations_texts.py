@@ -32,6 +32,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "studies/texts.py": [
         ("if share >= ENOUGH", "if share >= 0", "any strength is enough", EDITS),
+    ],
+    "evaluation/edits.py": [
         (
             "(m.value or 0.0) * k for m, k in parts) / n",
             "(m.value or 0.0) for m, k in parts) / 2",

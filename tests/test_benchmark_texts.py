@@ -222,7 +222,7 @@ def test_ratios_are_of_theirs_over_ours_and_of_diled_over_the_vae(
 @pytest.fixture
 def runs(tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two runs whose bounds fall at different pace."""
-    bounds = {"diled": [60.0, 50.4, 50.0, 50.0], "vae": [60.0, 40.3, 41.0, 40.0]}
+    bounds = {"diled": [60.0, 50.4, 50.0, 50.0], "vae": [40.1, 39.0, 40.3, 40.0]}
     made = {"diled": (400, 100.0), "vae": (400, 50.0)}
     folders = []
     for name, values in bounds.items():
@@ -242,16 +242,16 @@ def runs(tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_convergence_is_to_within_a_hundredth_of_the_own_last_bound(bench: ModuleType, runs: list[Path]) -> None:
-    """50.5 is first reached at step 200 of DiLED, and 40.4 at step 200 of the VAE, whose steps cost half as much."""
+    """DiLED stays within 0.5 of 50 from step 200; the VAE, whose steps cost half as much, passes through and stays from 300."""
     found = {(f.system, f.metric): f.value for f in bench.convergence(bench.pair(runs, trial=True))}
     assert found == {
-        ("diled", "convergence_ratio/steps"): 1.0,
-        ("diled", "convergence_ratio/cpu_seconds"): 2.0,
+        ("diled", "convergence_ratio/steps"): pytest.approx(2 / 3),
+        ("diled", "convergence_ratio/cpu_seconds"): pytest.approx(4 / 3),
         ("diled", "steps_to/own+1%"): 200,
         ("diled", "cpu_seconds_to/own+1%"): 50.0,
         ("diled", "validation_bound_nats"): 50.0,
-        ("vae", "steps_to/own+1%"): 200,
-        ("vae", "cpu_seconds_to/own+1%"): 25.0,
+        ("vae", "steps_to/own+1%"): 300,
+        ("vae", "cpu_seconds_to/own+1%"): 37.5,
         ("vae", "validation_bound_nats"): 40.0,
     }
 

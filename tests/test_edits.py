@@ -17,7 +17,7 @@ from diled.data import Data, Split
 from diled.diffusion import Diffusion, LinearLogSNR
 from diled.diffusion.schedule import alpha, sigma2
 from diled.errors import ConfigError, DataError, NoBound
-from diled.evaluation.edits import AttributeJudge, edit_curve, edit_figures, plot_curve
+from diled.evaluation.edits import AttributeJudge, Task, edit_curve, edit_figures, plot_curve
 from diled.evaluation.measure import Measured
 from diled.latent import attributes as ode
 from diled.latent.attributes import (
@@ -437,11 +437,11 @@ def test_figures_of_edited_texts_by_hand():
 def test_the_curve_trades_content_for_the_attribute_and_is_drawn():
     pytest.importorskip("sacrebleu")
 
-    def edit(strength: float) -> list[str]:
+    def edit(i: int, strength: float) -> list[str]:
         n = int(strength)
         return AFTER[:n] + BEFORE[n:]
 
-    curve = edit_curve(edit, (0, 2, 4), BEFORE, judges=JUDGES, wanted={"sentiment": "positive"})
+    curve = edit_curve(edit, (0, 2, 4), [Task(BEFORE, {"sentiment": "positive"})], judges=JUDGES)
     assert [point["strength"].value for point in curve] == [0, 2, 4]
     assert [point["edit_accuracy"].value for point in curve] == [0.0, 0.25, 0.75]
     content = [float(point["content_bleu"].value or 0) for point in curve]

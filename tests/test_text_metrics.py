@@ -548,6 +548,17 @@ def test_figures_of_collapsed_samples_give_them_away(judge):
         sample_figures([], train, test, judge)
 
 
+def test_real_text_has_no_floor_of_copies_where_a_division_kept_them_together(judge):
+    train, test = [f"the cat sees {n} dogs ." for n in range(30)] * 2, [f"a dog sees {n} cats ." for n in range(30)]
+    apart = sample_figures(train[:30], train, test, judge)
+    assert {"unique", "copied", "distinct_2/floor"} <= set(apart)
+    assert {"unique/floor", "copied/floor"}.isdisjoint(apart)
+    one = sample_figures(train[:30], train, [*test, train[0]], judge)
+    assert one["copied/floor"].value == pytest.approx(0, abs=1 / 29)
+    once = sample_figures(train[:30], train[:30], test, judge)
+    assert once["copied/floor"].value == 0, "nothing repeats, so a new text is new"
+
+
 def test_figures_of_paths(judge):
     paths = [["the cat runs here .", "the cat runs there .", "a cat runs there .", "a dog runs there ."]] * 12
     found = interpolation_figures(paths, judge, EIGHT * 5)
@@ -556,6 +567,10 @@ def test_figures_of_paths(judge):
     )
     assert found["interpolation_perplexity/floor"].value < found["interpolation_perplexity"].value
     assert found["interpolation_mauve"].n == 24
+    assert found["interpolation_mauve/floor"].n == 20, "half of 40 real texts against the other half"
+    longer = interpolation_figures(paths, judge, EIGHT * 6)["interpolation_mauve/floor"]
+    assert longer.n == 24
+    assert "24 real texts against 24 others" in longer.note
     assert found["step_mean"].value == pytest.approx(1 / 3)
     assert found["step_largest"].value == pytest.approx(1 / 3)
     assert found["steps_unchanged"].value == 0

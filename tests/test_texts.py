@@ -215,6 +215,31 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["sample", str(run), "--n", "30", "--out", str(tmp_path / "drawn.txt")]) == 0
     assert cli.main(["evaluate", str(tmp_path / "drawn.txt"), "--data", str(file)]) == 0
     assert "MAUVE" in capsys.readouterr().out
+    curve = ["evaluate", str(run), "--edit", "sentiment", "--method", "ode", "--out", str(tmp_path / "edits.json")]
+    assert cli.main(curve) == 0
+    assert "content kept, BLEU" in capsys.readouterr().out
+    strengths = json.loads((tmp_path / "edits.json").read_text())
+    assert list(strengths) == [f"strength {s:g}" for s in (0, 0.5, 1, 2, 3, 4, 6)]
+    assert strengths["strength 0"]["content_bleu"]["value"] == pytest.approx(100)
+    assert strengths["strength 0"]["unchanged"]["value"] == 1
+    assert strengths["strength 0"]["edit_accuracy"]["value"] < 0.5
+    assert (tmp_path / "edits.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["evaluate", str(run), "--edit", "mood"]) == 2
+    assert "no label column 'mood' of classes" in capsys.readouterr().err
+
+
+def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None):
+    """Blank lines count, and options for models are refused."""
+    drawn, out = tmp_path / "drawn.txt", tmp_path / "figures.json"
+    drawn.write_bytes("\n".join([*sentences(27, seed=6)[0], "", "  "]).encode() + b"\n\xff\xfe\n")
+    assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--out", str(out)]) == 0
+    empty = json.loads(out.read_text())["empty"]
+    assert (empty["value"], empty["n"]) == (0.1, 30)
+    assert "line 28" in empty["note"]
+    for words in (["--by", "topic"], ["--edit", "topic"], ["--steps", "3"], ["--sampler", "ddim"], ["--repeats", "2"]):
+        assert cli.main(["evaluate", str(drawn), "--data", "sentences", *words]) == 2
+        assert f"'{words[0][2:]}' has no meaning" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--samples", "0"]) == 2
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

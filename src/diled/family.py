@@ -23,6 +23,11 @@ def rate_weight(given: float | None, data: DataSpec) -> float:
     return (0.1 if data.sequential else 1.0) if given is None else given
 
 
+def beta(given: float | None, data: DataSpec) -> float:
+    """The weight of the rate of a beta-VAE, where it depends on the data."""
+    return (0.1 if data.sequential else 4.0) if given is None else given
+
+
 class DiledConfig(WarmupConfig):
     """DiLED with a learned encoder variance: LSGM's objective without mixed score and reweighting."""
 
@@ -164,12 +169,16 @@ class BetaVAEConfig(WarmupConfig):
         "beta-VAE", "Gaussian, learned variance", "likelihood", "standard normal", "joint; beta", "yes (ignores beta)",
         "Higgins et al. 2017",
     )  # fmt: skip
-    beta: float = Field(4.0, ge=0)
-    """Weight of the rate."""
+    beta: float | None = Field(None, ge=0)
+    """Weight of the rate. None: 4, and 0.1 for sequences, where no code outlives more than 1."""
     cycles: int = Field(1, ge=1)
     """Warm-ups in turn over the training, each over `rate_warmup` of its cycle (Fu et al. 2019); 1: a single one."""
     free_bits: float = Field(0.0, ge=0)
     """Nats per code dimension that cost nothing (Kingma et al. 2016)."""
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """The weight of the rate."""
+        return super().choices(data) | {"beta": beta(self.beta, data)}
 
     @model_validator(mode="after")
     def _cycles_rise(self) -> BetaVAEConfig:

@@ -54,6 +54,7 @@ COLUMNS = {
     "diversity/floor": ("of real data, diversity", ""),
     "nearest_training": ("distance to training", ""),
     "nearest_training/floor": ("of real data, distance", ""),
+    "bound_nats/unseen": ("bound, unseen texts", "lower"),
     "nats_per_token": ("nats per token", "lower"),
     "word_perplexity": ("perplexity bound, per word", "lower"),
     "bleu": ("BLEU", "higher"),
@@ -62,16 +63,35 @@ COLUMNS = {
     "active_units": ("active units", ""),
     "sample_perplexity": ("perplexity of samples", ""),
     "sample_perplexity/floor": ("of real text", ""),
+    "sample_perplexity/ngram": ("perplexity, 5-gram", ""),
+    "sample_perplexity/ngram/floor": ("of real text, 5-gram", ""),
     "reverse_perplexity": ("reverse perplexity", "lower"),
     "reverse_perplexity/floor": ("of real text, reverse", ""),
     "mauve": ("MAUVE", "higher"),
     "mauve/floor": ("of real text, MAUVE", ""),
+    "self_bleu": ("self-BLEU", ""),
+    "self_bleu/floor": ("of real text, self-BLEU", ""),
+    "distinct_1": ("distinct words", ""),
+    "distinct_1/floor": ("of real text, words", ""),
     "distinct_2": ("distinct pairs", ""),
     "distinct_2/floor": ("of real text, pairs", ""),
+    "unique/floor": ("of real text, unique", ""),
+    "empty": ("empty", "lower"),
+    "length": ("words", ""),
+    "length/floor": ("of real text, words each", ""),
     "copied": ("copies of training", ""),
     "copied/floor": ("of real text, copies", ""),
     "interpolation_perplexity": ("perplexity on the way", ""),
+    "interpolation_perplexity/floor": ("of real text, on the way", ""),
     "interpolation_mauve": ("MAUVE on the way", "higher"),
+    "interpolation_mauve/floor": ("of real text, MAUVE on the way", ""),
+    "step_mean": ("step on the way", ""),
+    "step_largest": ("largest step", "lower"),
+    "steps_unchanged": ("steps without change", ""),
+    "edit_accuracy": ("edited as wanted", "higher"),
+    "content_bleu": ("content kept, BLEU", "higher"),
+    "edited_perplexity": ("perplexity of edits", ""),
+    "unchanged": ("unchanged", ""),
     "reconstruction_mse": ("reconstruction MSE", "lower"),
     "frechet_midpoints/0.4": ("Frechet, midpoints", "lower"),
     "precision": ("precision", "higher"),
@@ -241,13 +261,14 @@ def figures_of_file(
     Args:
         path: one text a line, or a table.
         data: a source of text.
-        samples: of the file, by a fixed draw; None: all, up to 5,000.
+        samples: of the file, by a fixed draw; None: all, up to 5,000. `empty` is the share of all lines that hold no text or
+            cannot be read, and count in no other figure.
         seed: of the draws.
 
     Raises:
         ConfigError: no set of text to compare with.
     """
-    from diled.data import read_texts
+    from diled.data import texts_and_faults
     from diled.evaluation.text_figures import sample_figures
     from diled.evaluation.text_judge import judge_of
 
@@ -256,10 +277,13 @@ def figures_of_file(
     place = open_data(data)
     if place.spec.kind != "text":
         raise ConfigError(f"{place.name} holds {place.spec.kind}s, and {path} texts: name a set of text (--data).")
-    texts = read_texts(path)
+    texts, unread = texts_and_faults(path)
     order = np.random.default_rng(seed).permutation(len(texts))[: samples or 5000]
     train, test = (to_strings(split.values, place.spec) for split in (place.train, place.test))
-    return sample_figures([texts[i] for i in order], train, test, judge_of(place), seed=seed)
+    found = sample_figures([texts[i] for i in order], train, test, judge_of(place), seed=seed)
+    n = len(texts) + len(unread)
+    found["empty"] = Measured(len(unread) / n, n=n, note="; ".join(unread[:5]) or "no line is empty or unreadable")
+    return found
 
 
 def write_figures(path: Path, found: dict[str, Any]) -> None:
@@ -325,6 +349,9 @@ def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
             each = metrics.get(f"nats_per_{unit}", Measured(None)).value
             per = f", {each:.3f} nats per {unit}" if each is not None else per
         said.append(f"Bound on -log p(x): {bound.value:.1f} nats{per}.")
+    for metric, what in (("sample_perplexity", "Perplexities"), ("mauve", "MAUVE")):
+        if metric in metrics and metrics[metric].note:
+            said.append(f"{what}: {metrics[metric].note}.")
     return said
 
 

@@ -28,7 +28,7 @@ from diled.data.known import known_sets
 from diled.data.opening import open_data
 from diled.data.scale import from_model, to_model, to_pil
 from diled.data.splits import Data, Split
-from diled.data.strings import from_strings, read_texts, to_strings
+from diled.data.strings import from_strings, read_texts, texts_and_faults, to_strings
 
 __all__ = [
     "Data",
@@ -40,6 +40,7 @@ __all__ = [
     "read_examples",
     "read_named_examples",
     "read_texts",
+    "texts_and_faults",
     "to_model",
     "to_pil",
     "to_strings",

@@ -18,7 +18,7 @@ from diled.data.text import decode_rows, encode_texts, named
 from diled.data.text_files import fault_of, unknown_notes
 from diled.errors import DataError
 
-__all__ = ["from_strings", "read_texts", "to_strings"]
+__all__ = ["from_strings", "read_texts", "texts_and_faults", "to_strings"]
 
 
 def to_strings(values: np.ndarray, spec: DataSpec) -> list[str]:
@@ -76,11 +76,26 @@ def read_texts(path: str | Path) -> list[str]:
     Raises:
         DataError: no such file, or it holds no text.
     """
+    return texts_and_faults(path)[0]
+
+
+def texts_and_faults(path: str | Path) -> tuple[list[str], list[str]]:
+    """The texts of a file, and what is wrong with each line that holds none or cannot be read.
+
+    Raises:
+        DataError: no such file, or it holds no text.
+    """
     place = Path(path)
     if not place.is_file():
         raise DataError(f"There is no file {path}.")
     records, _ = read_records([place], SequenceConfig(kind="text"), "text")
-    texts = [text.strip() for i, text in enumerate(records.texts) if i not in records.faults and text.strip()]
+    texts, faults = [], []
+    for i, text in enumerate(records.texts):
+        fault = records.faults.get(i) or ("" if text.strip() else "is empty")
+        if fault:
+            faults.append(f"{records.places[i]} {fault}")
+        else:
+            texts.append(text.strip())
     if not texts:
         raise DataError(f"{path} holds no text.")
-    return texts
+    return texts, faults

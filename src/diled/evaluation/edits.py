@@ -27,7 +27,7 @@ from diled.errors import ConfigError, DataError, did_you_mean
 from diled.evaluation.measure import Measured
 from diled.evaluation.plots import SHORT, Theme, model_colour, render
 
-__all__ = ["AttributeJudge", "edit_curve", "edit_figures", "plot_curve"]
+__all__ = ["AttributeJudge", "Task", "edit_curve", "edit_figures", "figures_of_tasks", "plot_curve"]
 
 
 @dataclass(frozen=True)
@@ -98,22 +98,74 @@ def edit_figures(
     return found
 
 
-def edit_curve(
-    edit: Callable[[float], Sequence[str]],
-    strengths: Sequence[float],
-    before: Sequence[str],
+@dataclass(frozen=True)
+class Task:
+    """Texts that are edited in one direction.
+
+    Attributes:
+        texts: as they are.
+        wanted: column -> class.
+        references: rewrites by people, where there are any.
+    """
+
+    texts: list[str]
+    wanted: dict[str, str]
+    references: list[str] | None = None
+
+
+def figures_of_tasks(
+    after: Sequence[Sequence[str]],
+    tasks: Sequence[Task],
     *,
     judges: Mapping[str, AttributeJudge],
-    wanted: Mapping[str, str],
-    references: Sequence[str] | Sequence[Sequence[str]] | None = None,
     perplexity: Callable[[Sequence[str]], float] | None = None,
-) -> list[dict[str, Measured]]:
-    """`edit_figures` for each strength in turn, with the `strength` itself.
+) -> dict[str, Measured]:
+    """`edit_figures` of what the texts of all tasks became: shares over all of them, BLEU of the whole corpus.
 
     Args:
-        edit: strength -> (N,) edited texts.
+        after: edited texts of each task.
+        tasks: which want classes of the same columns, each its own ones.
+        judges, perplexity: as of `edit_figures`.
+
+    Raises:
+        ConfigError, DataError, ModelError: as `edit_figures`.
+    """
+    shares: dict[str, list[tuple[Measured, int]]] = {}
+    for edited, task in zip(after, tasks, strict=True):
+        for name, m in edit_figures(task.texts, edited, judges=judges, wanted=task.wanted).items():
+            shares.setdefault(name, []).append((m, len(edited)))
+    references = [r for task in tasks for r in task.references or []]
+    everything = [text for edited in after for text in edited]
+    whole = edit_figures(
+        [text for task in tasks for text in task.texts],
+        everything,
+        judges=judges,
+        wanted=tasks[0].wanted,
+        references=references if len(references) == len(everything) else None,
+        perplexity=perplexity,
+    )
+    for name, parts in shares.items():
+        if name.startswith("edit_accuracy"):  # each direction wants another class
+            n = sum(k for _, k in parts)
+            p = sum((m.value or 0.0) * k for m, k in parts) / n
+            whole[name] = Measured(p, _stderr(p, n), n, parts[0][0].note)
+    return whole
+
+
+def edit_curve(
+    edit: Callable[[int, float], Sequence[str]],
+    strengths: Sequence[float],
+    tasks: Sequence[Task],
+    *,
+    judges: Mapping[str, AttributeJudge],
+    perplexity: Callable[[Sequence[str]], float] | None = None,
+) -> list[dict[str, Measured]]:
+    """`figures_of_tasks` for each strength in turn, with the `strength` itself.
+
+    Args:
+        edit: (index of a task, strength) -> its edited texts.
         strengths: of the edit.
-        before, judges, wanted, references, perplexity: as of `edit_figures`.
+        tasks, judges, perplexity: as of `figures_of_tasks`.
 
     Raises:
         ConfigError, DataError, ModelError: as `edit_figures`.
@@ -121,7 +173,7 @@ def edit_curve(
     return [
         {
             "strength": Measured(float(s)),
-            **edit_figures(before, edit(s), judges=judges, wanted=wanted, references=references, perplexity=perplexity),
+            **figures_of_tasks([edit(i, s) for i in range(len(tasks))], tasks, judges=judges, perplexity=perplexity),
         }
         for s in strengths
     ]

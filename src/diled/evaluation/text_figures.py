@@ -5,7 +5,7 @@ reverse_perplexity              of test texts, under a 5-gram model of the sampl
 mauve                           samples against test texts, in the judge's features
 self_bleu, distinct_1, distinct_2, unique, length     of samples
 copied                          share of samples that are training texts
-.../floor                       the same of real texts
+.../floor                       the same of real texts; `unique` and `copied` have none where a division kept copies together
 interpolation_perplexity, interpolation_mauve         of the inner points of paths between texts
 step_mean, step_largest, steps_unchanged              how evenly the paths go
 
@@ -36,6 +36,8 @@ COMPARED = 500
 """Texts that self-BLEU compares with each other."""
 FEWEST = 20
 """Texts of each set that make a MAUVE."""
+REPEATED = 0.01
+"""Share of training texts that are there more than once, from which it matters where copies go."""
 
 
 def sample_figures(
@@ -81,12 +83,24 @@ def sample_figures(
         if n > 1:
             said = f"each against the {compared - 1:,} others"
             found[f"self_bleu{suffix}"] = Measured(self_bleu(some, COMPARED, seed=seed), n=compared, note=said)
+        found[f"length{suffix}"] = averaged(word_counts(some), "words")
         for k in (1, 2):
             found[f"distinct_{k}{suffix}"] = Measured(distinct(some, k), n=n)
+        if suffix and _apart(train, test):
+            continue
         found[f"unique{suffix}"] = Measured(unique(some), n=n)
         found[f"copied{suffix}"] = Measured(copied(some, train), n=n, note=f"of {len(train):,} training texts")
-        found[f"length{suffix}"] = averaged(word_counts(some), "words")
     return found
+
+
+def _apart(train: Sequence[str], test: Sequence[str]) -> bool:
+    """Whether texts repeat, and all copies of one went to the same split.
+
+    Test texts are then no draw from what training texts are drawn from: none of them is a copy, and more of them are alike, so
+    real text has no floor in either.
+    """
+    known = set(train)
+    return len(known) < (1 - REPEATED) * len(train) and known.isdisjoint(test)
 
 
 def _perplexities(
@@ -150,14 +164,11 @@ def interpolation_figures(
     }
     note = f"{judge.name}; {n:,} against {n:,} real texts"
     found |= _mauve("interpolation_mauve", real, some, judge, seed, note)
-    half = (
-        n // 2
-    )  # MAUVE falls as its sets get smaller, so both sides of the floor have n texts where there are as many
     other = [reference_texts[i] for i in rng.permutation(len(reference_texts))]
-    if len(reference_texts) >= 2 * n:
-        ours, theirs, size = other[:n], other[n : 2 * n], n
-    else:
-        ours, theirs, size = other[:half], other[half : 2 * half], half
+    size = min(
+        n, len(other) // 2
+    )  # MAUVE falls as its sets get smaller: as many as above where there are twice as many
+    ours, theirs = other[:size], other[size : 2 * size]
     said = f"{judge.name}; {size:,} real texts against {size:,} others"
     found |= _mauve("interpolation_mauve/floor", ours, theirs, judge, seed, said)
     if all(path[0] == path[-1] for path in paths):

@@ -37,11 +37,13 @@ from diled.arguments import edit_of
 from diled.config import PreprocessConfig, SequenceConfig, TextConfig
 from diled.data import Data, from_strings, open_data
 from diled.data.known import yelp_rewrites
+from diled.edit_curves import away_from as some
+from diled.edit_curves import judged
 from diled.editing import apply_edit
 from diled.errors import ConfigError
-from diled.evaluation.edits import AttributeJudge, edit_figures
+from diled.evaluation.edits import AttributeJudge, Task, figures_of_tasks
 from diled.evaluation.measure import Measured
-from diled.evaluation.text_judge import classifier_of, judge_of
+from diled.evaluation.text_judge import judge_of
 from diled.latent.edit import Edit
 from diled.model import Model
 from diled.reporting import figures
@@ -73,21 +75,6 @@ class Sizes:
 
 FULL = Sizes(5000, 500, 250, {"vector": (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0), "ode": (1.0, 2.0, 4.0, 8.0)})
 TRIAL = Sizes(200, 20, 20, {"vector": (1.0, 2.0), "ode": (2.0,)})
-
-
-@dataclass(frozen=True)
-class Task:
-    """Sentences that are edited in one direction.
-
-    Attributes:
-        texts: as they are.
-        wanted: column -> class.
-        references: rewrites by people, where there are any.
-    """
-
-    texts: list[str]
-    wanted: dict[str, str]
-    references: list[str] | None = None
 
 
 @cache
@@ -162,9 +149,11 @@ def compared(
     name: str, tasks: Sequence[Task], judges: dict[str, AttributeJudge], perplexity: Callable[[Sequence[str]], float]
 ) -> dict[str, Measured]:
     """What the sentences reach as they were, and what people reach."""
-    found = named(together([t.texts for t in tasks], tasks, judges, perplexity), f"{name}/unchanged")
+    same = figures_of_tasks([t.texts for t in tasks], tasks, judges=judges, perplexity=perplexity)
+    found = named(same, f"{name}/unchanged")
     if all(t.references for t in tasks):
-        people = together([t.references or [] for t in tasks], tasks, judges, perplexity)
+        rewrites = [t.references or [] for t in tasks]
+        people = figures_of_tasks(rewrites, tasks, judges=judges, perplexity=perplexity)
         people.pop("reference_bleu")  # of themselves
         found |= named(people, f"{name}/people")
     return found
@@ -181,24 +170,6 @@ def _remembered(model: Model) -> Callable[[np.ndarray], np.ndarray]:
         return codes[key]
 
     return encode
-
-
-def judged(data: Data, column: str) -> AttributeJudge:
-    """The classifier of a column, as a judge of edits."""
-    classifier, names = classifier_of(data, column), data.spec.labels[column]
-    return AttributeJudge(
-        lambda texts: [names[k] for k in classifier.predict(texts)], classifier.held_out or float("nan")
-    )
-
-
-def some(data: Data, column: str, wanted: str, split: str = "validation", n: int = FULL.tried) -> Task:
-    """Up to n sentences of a split that are not of the class, by a fixed draw, which are to become so."""
-    part = getattr(data, split)
-    rows = np.flatnonzero(part.labels[column] != data.spec.labels[column].index(wanted))
-    rows = np.sort(np.random.default_rng(0).permutation(rows)[:n])
-    from diled.data import to_strings
-
-    return Task(to_strings(part.values[rows], data.spec), {column: wanted})
 
 
 def attributes(task: Task) -> list[str]:
@@ -264,36 +235,7 @@ def at(
     for change, task in zip(changes, tasks, strict=True):
         rows = from_strings(task.texts, model.spec, convert=True)
         after.append(model.strings(apply_edit(model, rows, change, strength)))
-    return together(after, tasks, judges, perplexity)
-
-
-def together(
-    after: Sequence[list[str]],
-    tasks: Sequence[Task],
-    judges: dict[str, AttributeJudge],
-    perplexity: Callable[[Sequence[str]], float],
-) -> dict[str, Measured]:
-    """Figures of what the sentences of all tasks became: shares over all of them, BLEU of the whole corpus."""
-    shares: dict[str, list[tuple[Measured, int]]] = {}
-    for edited, task in zip(after, tasks, strict=True):
-        for name, m in edit_figures(task.texts, edited, judges=judges, wanted=task.wanted).items():
-            shares.setdefault(name, []).append((m, len(edited)))
-    references = [r for task in tasks for r in task.references or []]
-    everything = [text for edited in after for text in edited]
-    whole = edit_figures(
-        [text for task in tasks for text in task.texts],
-        everything,
-        judges=judges,
-        wanted=tasks[0].wanted,
-        references=references if len(references) == len(everything) else None,
-        perplexity=perplexity,
-    )
-    for name, parts in shares.items():
-        if name.startswith("edit_accuracy"):  # each direction wants another class
-            n = sum(k for _, k in parts)
-            p = sum((m.value or 0.0) * k for m, k in parts) / n
-            whole[name] = Measured(p, float(np.sqrt(p * (1 - p) / n)), n, parts[0][0].note)
-    return whole
+    return figures_of_tasks(after, tasks, judges=judges, perplexity=perplexity)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diled.verbs.types import Device, Run
 
 if TYPE_CHECKING:
+    from diled.data import Data
     from diled.evaluation.measure import Measured
     from diled.model import Model
 
@@ -21,6 +22,8 @@ def evaluate(
     *,
     data: str | Path | None = None,
     by: str | None = None,
+    edit: str | None = None,
+    method: Literal["vector", "classifier", "ode"] = "vector",
     samples: int | None = None,
     repeats: int = 8,
     steps: int | None = None,
@@ -37,6 +40,9 @@ def evaluate(
         run: of a trained model; or a file of texts, to be measured as samples against those of `data`.
         data: default: the data that the run was trained on (its test split).
         by: a label column: bound, error and share of samples for each of its groups.
+        edit: of text, a label column: what edits to its other classes do at several strengths, as a classifier and a language
+            model tell that are trained apart; with `out`, the curve is drawn beside the figures (.png).
+        method: of these edits.
         samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
         repeats: Monte-Carlo passes for the bound.
         steps: of the samplers inside.
@@ -46,7 +52,7 @@ def evaluate(
         out: a .json file for the figures.
 
     Returns:
-        Metric -> `Measured`; with `by`, group -> metric -> `Measured`.
+        Metric -> `Measured`; with `by`, group -> metric -> `Measured`; with `edit`, strength -> metric -> `Measured`.
     """
     from diled.arguments import at_least_one, data_of, model_of
     from diled.editing import by_group
@@ -56,9 +62,13 @@ def evaluate(
 
     found: dict[str, Any]
     if isinstance(run, (str, Path)) and Path(run).is_file():
-        check_out(out, None)
         from diled.reporting import figures_of_file
 
+        check_out(out, None)
+        at_least_one(samples=samples)
+        _refuse_of_a_file(
+            run, by=by, edit=edit, steps=steps, sampler=sampler, repeats=repeats if repeats != 8 else None
+        )
         found = figures_of_file(run, data, samples=samples, seed=seed)
         print(table_text(*table_of({Path(run).name: found})))
         if out is not None:
@@ -68,6 +78,8 @@ def evaluate(
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
     place = data_of(run, data, model)
+    if edit is not None:
+        return _of_edits(model, place, edit, method, out)
     count = samples or min(10_000, max(2_000, len(place.test)))
     if by is not None:
         found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
@@ -79,6 +91,37 @@ def evaluate(
     print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
     if out is not None:
         write_figures(Path(out), found)
+    return found
+
+
+def _refuse_of_a_file(path: str | Path, **given: Any) -> None:
+    """Refuse what has no meaning for samples that somebody else drew.
+
+    Raises:
+        ConfigError: with the first such option.
+    """
+    from diled.errors import ConfigError
+
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigError(f"'{name}' has no meaning for {path}, a file of samples: it is for trained models.")
+
+
+def _of_edits(model: Model, data: Data, column: str, method: str, out: str | Path | None) -> dict[str, Any]:
+    """What `evaluate --edit` prints and writes."""
+    from diled.edit_curves import text_edits
+    from diled.evaluation.edits import plot_curve
+    from diled.evaluation.report import replace_file, table_text
+    from diled.reporting import table_of, write_figures
+
+    model.with_codes()
+    curve = text_edits(model, data, column, method)
+    found = {f"strength {point['strength'].value:g}": point for point in curve}
+    table, better = table_of({name: {k: m for k, m in p.items() if k != "strength"} for name, p in found.items()})
+    print(table_text(table, dict.fromkeys(better, "")))
+    if out is not None:
+        write_figures(Path(out), found)
+        replace_file(Path(out).with_suffix(".png"), plot_curve({method: curve})[0])
     return found
 
 
