@@ -26,6 +26,10 @@ REPAIR = f"{DESIGNS}::test_repair_gives_allowed_sequences_and_leaves_them_alone"
 EVENLY = f"{DESIGNS}::test_symbols_are_drawn_evenly_among_the_allowed_ones"
 EVOLUTION = f"{DESIGNS}::test_evolution_finds_the_best_of_an_additive_landscape"
 COUNTED = f"{DESIGNS}::test_positions_are_counted_as_biologists_do"
+HELD = f"{DESIGNS}::test_models_without_codes_are_held_back_by_their_own_bound"
+PARENT = f"{DESIGNS}::test_starts_are_around_a_parent_and_changes_those_that_are_worth_most"
+CLIMB = f"{DESIGNS}::test_the_best_new_sequence_of_each_climb_counts"
+AGAINST = f"{DESIGNS}::test_what_speaks_against_a_list_is_said"
 RANKED = f"{DESIGNS}::test_designs_are_new_distinct_ranked_and_better_than_chance"
 EDITS = f"{FIGURES}::test_edits_against_a_plain_table"
 NEAREST = f"{FIGURES}::test_the_nearest_against_brute_force"
@@ -67,7 +71,16 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "optimizing.py": [
         ("{site + 1: i", "{site: i", "positions count from 0", COUNTED),
+    ],
+    "designing.py": [
         ("- self.settings.caution * std", "+ self.settings.caution * std", "the uncertain first", RANKED),
+        ("found - self.settings.leash", "found + self.settings.leash", "a leash that pushes", HELD),
+        ("NEAR * self.codes.std(0) * noise", "self.codes.std(0) * noise", "starts far from the parent", PARENT),
+        ("gain.max(1)", "gain.min(1)", "the changes that are worth least", PARENT),
+        ("self.worth(tried) - now[row]", "now[row] - self.worth(tried)", "the sign of a gain", PARENT),
+        ("worth.reshape(len(rows), -1).argmax(0)", "worth.reshape(len(rows), -1).argmin(0)", "the worst", CLIMB),
+        ("1e6 * (~self.fresh(together))", "0 * (~self.fresh(together))", "known ones count like new ones", CLIMB),
+        ("features[scoring], held[1][scoring]", "of_sequences, self.y", "judged by what it was fitted to", AGAINST),
     ],
     "evaluation/sequence_distances.py": [
         ("(references != query[i])", "(references == query[i])", "what agrees costs", EDITS),

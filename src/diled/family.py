@@ -11,21 +11,11 @@ from pydantic import Field, model_validator
 
 from diled.config import DataSpec, validated
 from diled.errors import ConfigError, did_you_mean
-from diled.kinds import AutoencoderConfig, CodeConfig, ModelConfig, Row, WarmupConfig, default_code
+from diled.kinds import AutoencoderConfig, CodeConfig, ModelConfig, Row, WarmupConfig, default_code, rate_weight
 from diled.parts import DataDiffusionConfig, DiffusionConfig, refuse
 from diled.sequence_family import LMConfig, NOSConfig, PottsConfig, ProfileConfig, TokenDiffusionConfig
 
 __all__ = ["FAMILY", "AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "family_table", "model_config"]
-
-
-def rate_weight(given: float | None, data: DataSpec) -> float:
-    """The weight of the rate, where it depends on the data."""
-    return (0.1 if data.sequential else 1.0) if given is None else given
-
-
-def beta(given: float | None, data: DataSpec) -> float:
-    """The weight of the rate of a beta-VAE, where it depends on the data."""
-    return (0.1 if data.sequential else 4.0) if given is None else given
 
 
 class DiledConfig(WarmupConfig):
@@ -178,7 +168,7 @@ class BetaVAEConfig(WarmupConfig):
 
     def choices(self, data: DataSpec) -> dict[str, Any]:
         """The weight of the rate."""
-        return super().choices(data) | {"beta": beta(self.beta, data)}
+        return super().choices(data) | {"beta": rate_weight(self.beta, data, 4.0)}
 
     @model_validator(mode="after")
     def _cycles_rise(self) -> BetaVAEConfig:

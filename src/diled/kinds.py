@@ -12,7 +12,7 @@ from diled.errors import ConfigError
 from diled.folders import architecture, decoder_architecture
 from diled.parts import DataDiffusionConfig, NetworkConfig, PropertyConfig, refuse
 
-__all__ = ["AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "WarmupConfig", "default_code"]
+__all__ = ["AutoencoderConfig", "CodeConfig", "ModelConfig", "Row", "WarmupConfig", "default_code", "rate_weight"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class ModelConfig(Config):
             )
         given = {key: getattr(self, key) for key in self.model_fields_set}
         return validated(type(self), given | self.choices(data), "model")
+
+
+def rate_weight(given: float | None, data: DataSpec, otherwise: float = 1.0) -> float:
+    """The weight of the rate, where it depends on the data."""
+    return (0.1 if data.sequential else otherwise) if given is None else given
 
 
 def default_code(data: DataSpec) -> int:

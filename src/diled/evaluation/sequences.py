@@ -289,14 +289,17 @@ def _codes(model: Any, split: Split, spec: DataSpec) -> Tensor:
         return torch.cat([model.encode(x).flatten(1).float().cpu() for x in _batches(split, spec, model)])
 
 
-def ridge_predictions(train: np.ndarray, y: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Predictions (n,) of a ridge regression whose penalty is chosen by leaving one out."""
+def ridge_predictions(train: np.ndarray, y: np.ndarray, test: np.ndarray, *, standardize: bool = True) -> np.ndarray:
+    """Predictions (n,) of a ridge regression whose penalty is chosen by leaving one out.
+
+    Features count in units of their deviations, unless not to `standardize`: a rare symbol would be blown up."""
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     known = np.isfinite(y)
-    return make_pipeline(StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))).fit(train[known], y[known]).predict(test)
+    first = [StandardScaler()] if standardize else []
+    return make_pipeline(*first, RidgeCV(np.logspace(-2, 4, 13))).fit(train[known], y[known]).predict(test)
 
 
 def prediction_errors(said: np.ndarray, y: np.ndarray, seed: int, note: str) -> dict[str, Measured]:

@@ -136,15 +136,31 @@ def prior_energy(prior: Density, *, draws: int = 8, seed: int = 0) -> Callable[[
     return energy
 
 
+Look = tuple[int, Callable[[Tensor], object]]
+"""Every so many steps, what is called with the codes (B, D) where the climbs are."""
+
+
+def _looked(look: Look | None, step: int, z: Tensor) -> None:
+    if look is not None and (step + 1) % look[0] == 0:
+        look[1](z.detach().clone())
+
+
 def ascent(
-    z: Tensor, objective: Objective, *, steps: int = 200, rate: float = 0.05, scale: Tensor | float = 1.0
+    z: Tensor,
+    objective: Objective,
+    *,
+    steps: int = 200,
+    rate: float = 0.05,
+    scale: Tensor | float = 1.0,
+    look: Look | None = None,
 ) -> Tensor:
     """Codes (B, D) after so many of Adam's steps along grad U, of size `rate` in units of `scale`, the codes' deviations."""
     moved = torch.zeros_like(z, requires_grad=True)
     optimizer = torch.optim.Adam([moved], lr=rate)
-    for _ in range(steps):
+    for step in range(steps):
         moved.grad = -objective.slope(z + scale * moved.detach()) * scale
         optimizer.step()
+        _looked(look, step, z + scale * moved)
     return (z + scale * moved).detach()
 
 
@@ -158,6 +174,7 @@ def hill(
     share: float = 0.5,
     neighbours: int = 30,
     uniform: Callable[[int], Tensor] | None = None,
+    look: Look | None = None,
 ) -> Tensor:
     """Codes (B, D), moved by `share` of the way to a neighbour among training codes (N, D), as long as U rises there.
 
@@ -167,10 +184,11 @@ def hill(
         codes: of training examples.
         steps, share, neighbours: of the climb.
         uniform: n -> n numbers in [0, 1): choose among all better neighbours; None: always the best.
+        look: at the climbs on their way.
     """
     height = torch.cat([objective(part) for part in codes.split(4096)])
     now, stopped = objective(z), torch.zeros(len(z), dtype=torch.bool, device=z.device)
-    for _ in range(steps):
+    for step in range(steps):
         near = torch.cdist(z, codes).topk(min(neighbours, len(codes)), largest=False).indices
         gain = height[near] - now[:, None]
         if uniform is None:
@@ -188,6 +206,7 @@ def hill(
             if stopped.all():
                 break
         z, now = torch.where(goes[:, None], moved, z), torch.where(goes, after, now)
+        _looked(look, step, z)
     return z
 
 
@@ -202,6 +221,7 @@ def mcmc(
     temperature: float = 0.1,
     cycle: Callable[[Tensor], Tensor] | None = None,
     scale: Tensor | float = 1.0,
+    look: Look | None = None,
 ) -> Tensor:
     """The best code that each of B Metropolis chains of exp(U / temperature) has seen, (B, D).
 
@@ -214,10 +234,11 @@ def mcmc(
         temperature: in the unit of U.
         cycle: applied to each proposal, such as decoding and encoding.
         scale: the codes' standard deviations.
+        look: at the chains on their way.
     """
     now = objective(z)
     best, top = z, now
-    for _ in range(steps):
+    for step in range(steps):
         proposed = z + width * scale * noise((len(z), z.shape[1]))
         proposed = proposed if cycle is None else cycle(proposed)
         after = objective(proposed)
@@ -225,6 +246,7 @@ def mcmc(
         goes = u.log() < (after - now) / temperature
         z, now = torch.where(goes[:, None], proposed, z), torch.where(goes, after, now)
         best, top = torch.where((now > top)[:, None], z, best), torch.maximum(now, top)
+        _looked(look, step, z)
     return best
 
 

@@ -65,7 +65,7 @@ from diled.family import (
     PPCAConfig,
     TwoStageVAEConfig,
     VAEConfig,
-    beta,
+    rate_weight,
 )
 from diled.models.autoencoder import (
     Autoencoder,
@@ -196,7 +196,7 @@ def beta_vae(config: BetaVAEConfig, data: DataSpec) -> Recipe:
 
     References: Higgins et al. 2017 (ICLR); Fu et al. 2019 (arXiv 1903.10145); Kingma et al. 2016 (arXiv 1606.04934).
     """
-    weight = cyclic(beta(config.beta, data), config.cycles, config.rate_warmup)
+    weight = cyclic(rate_weight(config.beta, data, 4.0), config.cycles, config.rate_warmup)
     return jointly(gaussian_vae(config, data, weight, config.free_bits))
 
 

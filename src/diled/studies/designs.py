@@ -13,8 +13,10 @@ Each row of a table's study is asked for sequences of high value, by every way t
     predicted/METHOD                                  what the ensemble promised
     diversity/METHOD, nearest_training/METHOD         mean distance of two designs, and to the nearest training sequence
 
-The row `ridge` is an additive model: the best of all variants by a ridge regression on one-hot sites. The row `data` is the
-99th percentile of the landscape.
+    novelty/METHOD, seconds/METHOD                    share that the model was not trained on, and CPU time of the search
+
+The row `ridge` is an additive model: the best of all variants by a ridge regression on one-hot sites. The row `ensemble` is
+evolution by the ensemble of symbols alone, with no model behind it. The row `data` is the 99th percentile of the landscape.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,9 +73,9 @@ class Plan:
 PLANS = {
     "gb1-low": Plan("fitness", 100, "measured_fitness", {}),
     "gb1-two": Plan("fitness", 100, "measured_fitness", {}),
-    "gifford": Plan("enrichment", 60, "oracle_fitness", {}),
+    "gifford": Plan("enrichment", 60, "oracle_fitness", {"candidates": 1, "rounds": 1, "keep_known": True}),
 }
-"""Study -> what is asked of its rows."""
+"""Study -> what is asked of its rows: of GB1 a list of new sequences, of Gifford what becomes of 60 starts."""
 
 
 def methods_of(model: Model) -> tuple[str, ...]:
@@ -106,9 +109,15 @@ def judge_of(study: str, data: Data) -> tuple[Callable[[np.ndarray], np.ndarray]
 
 
 def judged(
-    found: Designs, judge: Callable[[np.ndarray], np.ndarray], data: Data, name: str, method: str, note: str
+    found: Designs,
+    judge: Callable[[np.ndarray], np.ndarray],
+    data: Data,
+    name: str,
+    method: str,
+    note: str,
+    seconds: float | None = None,
 ) -> dict[str, Measured]:
-    """Figures of a list of designs."""
+    """Figures of a list of designs, which took so many CPU seconds to find."""
     worth, n = judge(found.values), len(found)
     figures = {
         name: Measured(float(worth.mean()), float(worth.std() / np.sqrt(n)), n, note),
@@ -117,7 +126,9 @@ def judged(
         "predicted": Measured(float(found.columns["predicted"].mean()), n=n),
         "diversity": Measured(pairwise_mean(found.values), n=n),
         "nearest_training": Measured(float(found.columns["distance"].mean()), n=n),
+        "novelty": Measured(float(1 - seen(found.values, data.train.values).mean()), n=n),
         "ensemble_spearman": Measured(found.accuracy["spearman"], note="on validation examples"),
+        "seconds": Measured(seconds, note="of CPU, ensembles included"),
     }
     return {f"{key}/{method}": m for key, m in figures.items()}
 
@@ -128,7 +139,7 @@ def ridge(data: Data, plan: Plan) -> np.ndarray:
     every = np.array(list(itertools.product(residues_of(spec), repeat=spec.numel)), np.uint8)
     every = every[~seen(every, data.train.values)]
     hot = [np.eye(len(spec.symbols), dtype=np.float32)[x].reshape(len(x), -1) for x in (data.train.values, every)]
-    said = ridge_predictions(hot[0], data.train.labels[plan.column], hot[1])
+    said = ridge_predictions(hot[0], data.train.labels[plan.column], hot[1], standardize=False)
     return every[np.argsort(-said)[: plan.n]]
 
 
@@ -149,7 +160,7 @@ def _run(chosen: argparse.Namespace) -> None:
     plan, study, recorded = PLANS[chosen.study], chosen.study, chosen.steps is None
     if recorded:
         refuse_uncommitted("or give --steps for a trial")
-    available = [*rows(study), *(("ridge", "data") if study.startswith("gb1") else ())]
+    available = [*rows(study), *(("ridge", "ensemble", "data") if study.startswith("gb1") else ())]
     unknown = [row for row in chosen.only or () if row not in available]
     if unknown:
         raise ConfigError(f"{study} has no row '{unknown[0]}'. Rows: {', '.join(available)}.")
@@ -192,13 +203,20 @@ def _of_row(
                 float(worth.mean()), float(worth.std() / np.sqrt(len(worth))), len(best), note
             )
         }, nothing
-    model, data = run_row(study, row, seed, chosen.runs / study, settings)
+    alone = row == "ensemble"  # a model without codes and without a leash has no part in the search
+    model, data = run_row(study, "profile" if alone else row, seed, chosen.runs / study, settings)
     judge, note = judge_of(study, data)
     found: dict[str, Measured] = {}
     for method in chosen.methods or methods_of(model):
-        designs = design(model, data, Goal(plan.column), plan.n, Settings(method=method, seed=seed, **plan.settings))
+        wanted = Settings(method=method, seed=seed, **plan.settings)
+        wanted = replace(wanted, leash=0.0) if alone else wanted
+        start = time.process_time()
+        designs = design(model, data, Goal(plan.column), plan.n, wanted)
         if len(designs):
-            found |= judged(designs, judge, data, plan.name, method, note)
+            seconds = time.process_time() - start
+            found |= judged(designs, judge, data, plan.name, method, note, seconds)
+    if alone:
+        return found, nothing
     made = {key: model.provenance.get(key) for key in ("steps", "train_seconds", "cpu_seconds")}
     return found, {**made, "parameters": model.parameters}
 

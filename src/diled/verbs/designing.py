@@ -20,7 +20,7 @@ def optimize(
     property: str | None = None,
     goal: str | float = "max",
     n: int = 100,
-    method: str = "ascent",
+    method: str = "evolution",
     data: str | Path | None = None,
     parent: str | Path | None = None,
     max_mutations: int | None = None,
@@ -38,7 +38,7 @@ def optimize(
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> Designs:
-    """Propose sequences with a property: climb in the latent space, decode within constraints, rank.
+    """Propose sequences with a property: breed them, or climb in the latent space and decode within constraints; rank.
 
     Each design comes with its prediction, the disagreement of the ensemble that made it, the model's bound and the distance
     to the nearest training sequence: a climb finds the errors of its predictor too, so look at all four.
@@ -48,17 +48,17 @@ def optimize(
         property: the column of measured values; default: the only one.
         goal: max, min, or a number to come close to.
         n: how many.
-        method: ascent, hill, stochastic_hill, mcmc, cycle, ode, evolution, or for NOS guidance.
+        method: evolution, ascent, hill, stochastic_hill, mcmc, cycle, ode, or for NOS guidance.
         data: with measured values; default: what the run was trained on.
         parent: a sequence, or a file with one, that designs are changes of.
         max_mutations: at most so many changes of the parent.
         fixed: positions that stay as they are in the parent, counted from 1, such as 1-5 8.
         allowed: residues that a position may have, such as 39:ACD 41:KR.
-        start: where climbs begin: train (random training examples), top (of the best tenth) or prior; ode and guidance begin
-            with noise.
+        start: where climbs begin: train (random training examples; with a parent, around its code), top (of the best tenth)
+            or prior; ode and guidance begin with noise.
         steps: of each climb; default: 200, of ode 100, of evolution 50 generations, of guidance 5.
-        leash: weight of the prior's bound against the property, in its standard deviations per nat; ode and guidance draw
-            from the prior instead, and models without codes have no leash.
+        leash: weight of the prior's bound against the property, in its standard deviations per nat, of models without codes of
+            their own bound; ode and guidance draw from the prior instead.
         caution: standard deviations of the ensemble that are taken off a prediction.
         scale: how strongly ode and guidance lead to the property.
         candidates: climbs for each design.

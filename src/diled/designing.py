@@ -1,0 +1,424 @@
+"""How designs are looked for: the settings, and the search of one model for one wish.
+
+    ensembles fitted to training examples -> starts -> climb -> decode within the constraints -> judge the sequences -> rank
+
+Two ensembles predict the property. One reads codes, and gradients climb it, held back by the prior's bound. The other reads
+sequences (their symbols, and their codes where there are any), and is what counts: a climb finds codes that no sequence has,
+and whoever climbs a predictor finds its errors too. So each climb is looked at along its way, decoded, and its best sequence
+by the second ensemble is its result; populations are bred for that one from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diled.api import NoBound, total
+from diled.data import Data
+from diled.data.proteins import to_strings
+from diled.data.splits import seen
+from diled.draws import BlockNoise, seeded
+from diled.errors import ConfigError, did_you_mean
+from diled.evaluation.sequence_distances import nearest_rows
+from diled.evaluation.sequences import spearman
+from diled.latent.constraints import Constraints
+from diled.latent.optimize import METHODS, Goal, Objective, ascent, evolution, guided_ode, hill, mcmc, prior_energy
+from diled.latent.predict import Ensemble
+from diled.model import Model
+from diled.models.sampling import BATCH
+from diled.models.token_diffusion import Guidance, TokenDiffusion
+from diled.nn.sequence import one_hot
+from diled.space import raw_tensor, to_space
+
+__all__ = ["ALL_METHODS", "Designs", "Search", "Settings"]
+
+ALL_METHODS = (*METHODS, "guidance")
+"""`guidance` is for NOS, which has no codes to climb in."""
+MOST = 20_000
+"""Training examples that the ensembles learn from, and starts are taken from."""
+LOOKS = 10
+"""How often a climb is looked at on its way."""
+NEAR = 0.5
+"""Standard deviations of codes by which starts around a parent differ."""
+FEW = 20
+"""Validation examples that are not divided."""
+RANKS = 0.2
+"""Spearman correlation below which predictions rank nothing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How designs are looked for.
+
+    Attributes:
+        method: one of `ALL_METHODS`.
+        start: `prior` (codes of the prior), `train` (random training examples; of climbs with a parent, around it) or `top` (of
+            the best training examples).
+        steps: of the climb; None: 200 for chains and gradients, 100 for the ODE, 50 generations, 5 for guidance.
+        leash: weight of the prior's bound on codes, or of the model's own on sequences where it has none, in standard
+            deviations of the property per nat; `ode` and `guidance` draw from the prior instead.
+        caution: weight of the ensemble's standard deviation.
+        scale: of guidance (`ode`, `guidance`).
+        candidates: climbs for each design that is wanted.
+        rounds: how often more of them are made where too few are new and distinct.
+        members: of the ensemble.
+        keep_known: also propose training sequences.
+        seed: of everything.
+    """
+
+    method: str = "evolution"
+    start: str = "train"
+    steps: int | None = None
+    leash: float = 0.02
+    caution: float = 1.0
+    scale: float = 3.0
+    candidates: int = 4
+    members: int = 8
+    keep_known: bool = False
+    seed: int = 0
+    rounds: int = 8
+
+    def __post_init__(self) -> None:
+        if self.method not in ALL_METHODS:
+            raise ConfigError(f"Unknown method '{self.method}'.{did_you_mean(self.method, ALL_METHODS)}")
+        if self.start not in ("prior", "train", "top"):
+            raise ConfigError(f"start = {self.start}: begin at prior, train or top.")
+        if self.start != "train" and self.method in ("ode", "guidance"):
+            raise ConfigError(f"start = {self.start}: method '{self.method}' begins with noise.")
+        for name in ("steps", "candidates", "members", "rounds"):
+            value = getattr(self, name)
+            if value is not None and value < (2 if name == "members" else 1):
+                raise ConfigError(f"{name} = {value}: at least {2 if name == 'members' else 1} is needed.")
+        for name in ("leash", "caution", "scale"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: it is a weight, and no weight is negative.")
+
+
+@dataclass(frozen=True, eq=False)
+class Designs:
+    """What was found, the best first.
+
+    Attributes:
+        values: (n, L) rows of symbols.
+        sequences: the same as text, whole ones where only some sites are modelled.
+        columns: name -> (n,): `predicted` (of the decoded sequence), `uncertainty`, `bound_nats` (NaN without a bound),
+            `distance` to the nearest training sequence, and `changes` from the parent where there is one.
+        accuracy: of the ensemble on validation examples that did not choose its weights, `spearman` and `rmse`.
+        notes: what must be known to read them.
+    """
+
+    values: np.ndarray
+    sequences: list[str]
+    columns: dict[str, np.ndarray]
+    accuracy: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def text(self, most: int = 10) -> str:
+        """The first of them as a table, and the notes."""
+        rows = [["sequence", *self.columns]]
+        for i, sequence in enumerate(self.sequences[:most]):
+            rows.append([sequence, *(f"{values[i]:.4g}" for values in self.columns.values())])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *(["..."] if len(self) > most else []), *self.notes])
+
+
+class Search:
+    """A model, what it says of the property, and the wish."""
+
+    def __init__(self, model: Model, data: Data, goal: Goal, settings: Settings, constraints: Constraints) -> None:
+        self.model, self.data, self.goal, self.settings = model, data, goal, settings
+        self.density, self.device = model.density, model.device
+        self.constraints = replace(
+            constraints,
+            allowed=constraints.allowed.to(self.device),
+            parent=None if constraints.parent is None else constraints.parent.to(self.device),
+        )
+        self._check_method()
+        order = np.random.default_rng(settings.seed).permutation(len(data.train))[:MOST]
+        self.train = self._rows(data.train.values[order])
+        self.y = torch.from_numpy(data.train.labels[goal.column][order]).float().to(self.device)
+        held = self._rows(data.validation.values), self._labels(data.validation.labels[goal.column])
+        choosing, scoring = _halves(held[1], settings.seed)
+        of_sequences = self.features(self.train)
+        self.predictor = Ensemble(of_sequences.shape[1], members=settings.members).to(self.device)
+        features = self.features(held[0])
+        self.predictor.fit(of_sequences, self.y, (features[choosing], held[1][choosing]), seed=settings.seed)
+        self.accuracy = _accuracy(self.predictor, features[scoring], held[1][scoring])
+        self.sequences = Objective(goal, self.predictor, None, 0.0, settings.caution)
+        self.energy = self._energy() if settings.leash and settings.method not in ("guidance", "ode") else None
+        if settings.method not in ("evolution", "guidance"):
+            self.codes = self.encode(self.train)
+            climber = Ensemble(self.codes.shape[1], members=settings.members).to(self.device)
+            climber.fit(self.codes, self.y, (self.encode(held[0])[choosing], held[1][choosing]), seed=settings.seed)
+            energy = prior_energy(self.density.prior, seed=settings.seed) if self.energy is not None else None
+            self.objective = Objective(goal, climber, energy, settings.leash, settings.caution)
+
+    def _check_method(self) -> None:
+        """Refuse ways that the model does not have."""
+        method = self.settings.method
+        if method == "guidance" and not (isinstance(self.density, TokenDiffusion) and self.density.head is not None):
+            raise ConfigError("method 'guidance' leads a token diffusion with a property head: train 'nos'.")
+        if method == "guidance" and self.goal.column not in self.density.columns:
+            raise ConfigError(
+                f"The model's head has not learned '{self.goal.column}', only {', '.join(self.density.columns)}."
+            )
+        if not self.density.has_codes and method not in ("evolution", "guidance"):
+            raise ConfigError(
+                f"The model {self.model.name} has no codes to climb in: use method 'evolution'"
+                f"{' or guidance' if isinstance(self.density, TokenDiffusion) else ''}."
+            )
+        if self.constraints.most is not None and self.constraints.parent is None:
+            raise ConfigError("max_mutations counts changes from a parent: give the parent too.")
+
+    def _energy(self) -> Callable[[Tensor], Tensor] | None:
+        """Rows -> nats, (B,): the prior's bound on their codes; of models without codes a bound on -log p, or its energy."""
+        if self.density.has_codes:
+            of_codes = prior_energy(self.density.prior, seed=self.settings.seed)
+            return lambda x: of_codes(self.encode(x))
+
+        def bound(x: Tensor) -> Tensor:
+            with seeded(self.settings.seed, 22):
+                return torch.cat([total(self.density.terms(part, exact=True)) for part in x.split(BATCH)])
+
+        try:
+            bound(self.train[:2])
+        except NoBound:
+            energy = getattr(self.density, "energy", None)
+            return None if energy is None else lambda x: energy(x).float()
+        return bound
+
+    def _rows(self, values: np.ndarray) -> Tensor:
+        return to_space(raw_tensor(values), self.data.spec).to(self.device)
+
+    def _labels(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).float().to(self.device)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Mean codes of rows, (B, D)."""
+        return torch.cat([self.density.encode(part).flatten(1).float() for part in x.split(BATCH)])
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """What the second ensemble reads of rows, (B, F): symbols, and codes where the model has them."""
+        symbols = one_hot(x, len(self.data.spec.symbols)).flatten(1)
+        return torch.cat([symbols, self.encode(x)], 1) if self.density.has_codes else symbols
+
+    @torch.no_grad()
+    def worth(self, x: Tensor) -> Tensor:
+        """What is to be made large of rows, (B,): the objective of sequences within the leash."""
+        each = [self._worth(part) for part in x.split(BATCH)]
+        return torch.cat(each) if each else torch.empty(0, device=x.device)
+
+    def _worth(self, x: Tensor) -> Tensor:
+        found = self.sequences(self.features(x))
+        return found if self.energy is None else found - self.settings.leash * self.energy(x)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Allowed rows, (B, L); of what the decoder would change in a parent, the changes that are worth most."""
+        free = replace(self.constraints, most=None)
+        x = torch.cat([free.decode(self.density.decoder(part).logits) for part in z.split(BATCH)])
+        return x if self.constraints.most is None else self._within(x)
+
+    def _within(self, target: Tensor) -> Tensor:
+        """Rows on the way from the parent to `target` (B, L), with as many changes as are allowed, one after the other: always
+        the one that is worth most, and after the first none that makes it worse."""
+        limits, parent = self.constraints, self.constraints.parent
+        assert parent is not None
+        assert limits.most is not None
+        x = torch.where(limits.forced, target, parent.expand_as(target))
+        now = self.worth(x)
+        for k in range(limits.most - int(limits.forced.sum())):
+            row, place = (target != x).nonzero(as_tuple=True)
+            tried = x[row].clone()
+            tried[torch.arange(len(row), device=x.device), place] = target[row, place]
+            gain = torch.full(x.shape, float("-inf"), device=x.device)
+            gain[row, place] = self.worth(tried) - now[row]
+            best, where = gain.max(1)
+            goes = best > (0.0 if k else float("-inf"))
+            if not goes.any():
+                break
+            x[goes, where[goes]] = target[goes, where[goes]]
+            now = torch.where(goes, now + best, now)
+        return x
+
+    def candidates(self, n: int, seed: int) -> Tensor:
+        """Rows (n, L) from n climbs."""
+        s, noise = self.settings, BlockNoise(seed, device=self.device)
+        if s.method == "guidance":
+            return self._guided(n, noise)
+        steps = s.steps or {"ode": 100, "evolution": 50}.get(s.method, 200)
+        generator = torch.Generator().manual_seed(seed)
+
+        def uniform(shape: int | tuple[int, ...]) -> Tensor:
+            return torch.rand(shape, generator=generator).to(self.device)
+
+        if s.method == "evolution":
+            return self._evolved(n, steps, noise, uniform)
+        if s.method == "ode":
+            wanted = self.objective.wanted
+            return self.decode(guided_ode(self.density.prior, wanted, noise, n, steps=steps, scale=s.scale))
+        z, scale = self.start(n, noise), self.codes.std(0).clamp(min=1e-6)
+        on_the_way: list[Tensor] = []
+        look = (max(1, steps // LOOKS), on_the_way.append)
+        if s.method == "ascent":
+            found = ascent(z, self.objective, steps=steps, scale=scale, look=look)
+        elif s.method in ("hill", "stochastic_hill"):
+            other = uniform if s.method == "stochastic_hill" else None
+            found = hill(z, self.objective, self.codes, steps=steps, uniform=other, look=look)
+        else:
+            cycle = (lambda z: self.encode(self.decode(z))) if s.method == "cycle" else None
+            found = mcmc(z, self.objective, noise, steps=steps, scale=scale, cycle=cycle, look=look)
+        return self.best_of([self.decode(z) for z in (*on_the_way, found)])
+
+    def best_of(self, rows: list[Tensor]) -> Tensor:
+        """Of each climb the sequence that is worth most, and new where one is: (K, n, L) -> (n, L)."""
+        together = torch.cat(rows)
+        worth = self.worth(together) - 1e6 * (~self.fresh(together)).float()
+        best = worth.reshape(len(rows), -1).argmax(0)
+        return torch.stack(rows)[best, torch.arange(len(best), device=best.device)]
+
+    def start(self, n: int, noise: BlockNoise) -> Tensor:
+        """Codes to climb from, (n, D)."""
+        parent = self.constraints.parent
+        if self.settings.start == "train" and parent is not None:
+            z = self.encode(parent[None]).expand(n, -1)
+            return z + NEAR * self.codes.std(0) * noise((n, z.shape[1]))
+        if self.settings.start != "prior":
+            return self.codes[self._places(n, noise)]
+        with torch.no_grad():
+            return self.density.prior.sample(n, noise=noise).flatten(1)
+
+    def start_rows(self, n: int, noise: BlockNoise) -> Tensor:
+        """Rows to breed from, (n, L)."""
+        if self.settings.start != "prior":
+            return self.train[self._places(n, noise)]
+        with torch.no_grad():
+            return self.density.sample(n, noise=noise)
+
+    def _places(self, n: int, noise: BlockNoise) -> Tensor:
+        """Which training examples to begin with, (n,)."""
+        pool = torch.arange(len(self.y), device=self.device)
+        if self.settings.start == "top":
+            worth = self.goal.better(self.y).masked_fill(~self.y.isfinite(), -torch.inf)
+            pool = worth.topk(max(1, int(self.y.isfinite().sum()) // 10)).indices
+        u = torch.special.ndtr(noise((n, 1)))[:, 0]
+        return pool[(u * len(pool)).long().clamp(max=len(pool) - 1)]
+
+    def _evolved(self, n: int, steps: int, noise: BlockNoise, uniform: Callable[[Any], Tensor]) -> Tensor:
+        """A population of rows, bred for the objective of their codes."""
+        first = self.start_rows(n, noise)
+        first = self.constraints.repair(first, uniform(tuple(first.shape)))
+
+        def fitness(x: Tensor) -> Tensor:
+            worth = self.worth(x)
+            return worth.masked_fill(self.constraints.broken(x), float("-inf"))
+
+        return evolution(first, fitness, uniform, steps=steps, allowed=self.constraints.allowed)
+
+    def _guided(self, n: int, noise: BlockNoise) -> Tensor:
+        """Rows of a token diffusion, led by its own head."""
+        head, column = self.density.head, self.goal.column
+        i = head.columns.index(column)
+
+        def value(h: Tensor) -> Tensor:
+            return self.goal.value(head.networks[i](h)[:, 0], head.mean[i], head.std[i])
+
+        guidance = Guidance(value, scale=self.settings.scale, steps=self.settings.steps or 5)
+        given = free = None
+        if self.constraints.parent is not None:
+            given = self.constraints.parent.expand(n, -1)
+            free = self.constraints.free(noise((n, given.shape[1])))
+        x = self.density.sample(n, noise=noise, guidance=guidance, given=given, free=free)
+        u = torch.special.ndtr(noise((n, x.shape[1])))
+        return self.constraints.repair(x, u)
+
+    def distinct(self, x: Tensor) -> Tensor:
+        """Allowed rows, each once; neither the parent nor what the model was trained on, unless these are wanted."""
+        x = torch.unique(x[~self.constraints.broken(x)], dim=0)
+        return x[self.fresh(x)]
+
+    def fresh(self, x: Tensor) -> Tensor:
+        """Which rows are neither the parent nor what the model was trained on, (B,) bool; all where these are wanted."""
+        if self.settings.keep_known or len(x) == 0:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        known = self.data.train.values
+        if self.constraints.parent is not None:
+            known = np.concatenate([known, self.constraints.parent.cpu().numpy()[None].astype(known.dtype)])
+        return torch.from_numpy(~seen(x.cpu().numpy(), known)).to(x.device)
+
+    def ranked(self, x: Tensor, n: int) -> Designs:
+        """The best n rows with what is known of them."""
+        notes = [
+            f"The ensemble's Spearman correlation on other validation examples is {self.accuracy['spearman']:.3f}."
+        ]
+        if self.accuracy["spearman"] < RANKS:
+            notes.append("So its predictions rank nothing: these designs are guesses.")
+        if len(x) < n:
+            notes.append(f"Only {len(x)} distinct new sequences were found, of {n} that were asked for.")
+        mean, std = (v.cpu() for v in self.predictor.predict(self.features(x))) if len(x) else (torch.empty(0),) * 2
+        notes += self._beside(mean)
+        worth = self.goal.better(mean) - self.settings.caution * std
+        best = worth.argsort(descending=True)[:n]
+        rows = x[best.to(x.device)]
+        values = rows.cpu().numpy().astype(self.data.train.values.dtype)
+        columns = {"predicted": mean[best].numpy(), "uncertainty": std[best].numpy()}
+        bound, refusal = self._bounds(rows)
+        columns["bound_nats"] = bound
+        notes += [refusal] if refusal else []
+        columns["distance"] = nearest_rows(values, np.unique(self.data.train.values, axis=0))[0]
+        if self.constraints.parent is not None:
+            columns["changes"] = (rows != self.constraints.parent).sum(1).cpu().numpy()
+        return Designs(values, to_strings(values, self.data.spec), columns, self.accuracy, notes)
+
+    def _beside(self, mean: Tensor) -> list[str]:
+        """What predictions are to be read against: the parent's, and the best value that was measured."""
+        said = []
+        if self.constraints.parent is not None:
+            f, s = (float(v[0]) for v in self.predictor.predict(self.features(self.constraints.parent[None])))
+            said.append(f"The parent is predicted at {f:.4g} +- {s:.2g}.")
+        known = self.y[self.y.isfinite()].cpu()
+        top = float(known[self.goal.better(known).argmax()])
+        if len(mean) and float(self.goal.better(mean).max()) <= float(self.goal.better(torch.tensor(top))):
+            said.append(f"No design is predicted to be better than the best training example, {top:.4g}.")
+        return said
+
+    @torch.no_grad()
+    def _bounds(self, x: Tensor, repeats: int = 16) -> tuple[np.ndarray, str]:
+        """The model's bound on -log p of rows, (n,), or NaN and why."""
+        found: list[Tensor] = []
+        try:
+            with seeded(self.settings.seed, 33):
+                for part in x.split(BATCH) if len(x) else ():
+                    each = [total(self.density.terms(part, exact=True)) for _ in range(repeats)]
+                    found += torch.stack(each).mean(0).cpu()
+            return np.array(found), ""
+        except NoBound as refusal:
+            return np.full(len(x), np.nan), f"No bound: {refusal}"
+
+
+def _accuracy(predictor: Ensemble, z: Tensor, y: Tensor) -> dict[str, float]:
+    """Spearman correlation and root mean square error on examples whose values are known."""
+    known = y.isfinite()
+    mean = predictor.predict(z[known])[0]
+    rank = spearman(mean.cpu().numpy(), y[known].cpu().numpy())
+    return {"spearman": rank, "rmse": float((mean - y[known]).square().mean().sqrt())}
+
+
+def _halves(y: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Which validation examples choose an ensemble's weights, and which say how good it is; all do both where they are few."""
+    known = y.isfinite().nonzero()[:, 0]
+    if len(known) < FEW:
+        return known, known
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(known))).to(known.device)
+    return known[order[: len(order) // 2]], known[order[len(order) // 2 :]]
