@@ -37,7 +37,8 @@ def train(
     """Train a model on a folder, a file or a known data set.
 
     Args:
-        data: a folder of images, a .parquet, .npz or .npy file, or a name (digits, mnist, fashion-mnist, cifar10).
+        data: a folder of images; a .parquet, .npz or .npy file; sequences (.fasta, .csv, .tsv) or texts (.txt, .csv, .jsonl);
+            or a name, such as digits (`diled data` lists them).
         model: name in the family, `diled` unless said otherwise; `diled models` lists them.
         out: folder of the run; must be empty. Default: runs/DATA-MODEL.
         config: a YAML file of settings.
@@ -115,7 +116,8 @@ def sample(
         top_p: of text, draw among the likeliest symbols that together have this probability.
         seed: of the noise; example i depends on the seed and i alone.
         device: where to compute.
-        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each; of text .txt, .csv or .jsonl.
+        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each; of sequences .fasta or .csv, of text .txt,
+            .csv or .jsonl.
 
     Returns:
         Raw values (n, *shape).
@@ -153,14 +155,16 @@ def reconstruct(
 
     Args:
         run: of a trained model.
-        inputs: pictures, a folder, a .parquet, .npz or .npy file; in Python also arrays.
+        inputs: pictures, a folder, a .parquet, .npz or .npy file, sequences or texts, or files of them; in Python also
+            arrays.
         sample: from a draw of the posterior instead of its mean.
         invert: with a diffusion decoder, from the noise that belongs to each input instead of fresh noise.
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
         seed: of draws.
         device: where to compute.
-        out: a picture (originals in the rows above their reconstructions), an array, or a folder.
+        out: a picture (originals in the rows above their reconstructions), an array, or a folder; of sequences and texts a
+            file.
 
     Returns:
         Raw values (n, *shape).
@@ -191,7 +195,8 @@ def encode(
 
     Args:
         run: of a trained model.
-        inputs: pictures, a folder, a .parquet, .npz or .npy file, or a known data set; in Python also arrays.
+        inputs: pictures, a folder, a .parquet, .npz or .npy file, sequences or texts, or files of them, or a known data set;
+            in Python also arrays.
         sample: draws from the posterior instead of its means.
         convert: bring inputs of another size or kind to what the model wants.
         seed: of draws.
@@ -234,7 +239,7 @@ def interpolate(
         run: of a trained model.
         a: where to start.
         b: where to go.
-        steps: pictures on the way, both ends included.
+        steps: pictures, sequences or texts on the way, both ends included.
         mode: linear or spherical; auto is linear, and spherical where codes are noise (ddpm, edm).
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
