@@ -116,8 +116,8 @@ def sample(
         top_p: of text, draw among the likeliest symbols that together have this probability.
         seed: of the noise; example i depends on the seed and i alone.
         device: where to compute.
-        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each; of sequences .fasta or .csv, of text .txt,
-            .csv or .jsonl.
+        out: a picture (.png), an array (.npy, .npz) or a folder for one picture each; of sequences .fasta or .csv, of text
+            .txt, .csv or .jsonl.
 
     Returns:
         Raw values (n, *shape).
