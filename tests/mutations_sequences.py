@@ -112,5 +112,5 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "models/autoencoder.py": [("Batch(x, labels)", "Batch(x)", "labels do not arrive", TRAINS)],
     "training/data.py": [("seed) if self.labels", "seed + 1) if self.labels", "labels of other examples", BELONG)],
     "session.py": [("head.fit({column", "dict({column", "the head is not told the scale", HANDED)],
-    "family.py": [("(0.1 if data.sequential", "(1.0 if data.sequential", "the rate's weight", TENTH)],
+    "kinds.py": [("(0.1 if data.sequential", "(1.0 if data.sequential", "the rate's weight", TENTH)],
 }
