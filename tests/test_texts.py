@@ -226,6 +226,15 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert (tmp_path / "edits.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["evaluate", str(run), "--edit", "mood"]) == 2
     assert "no label column 'mood' of classes" in capsys.readouterr().err
+    for words in (
+        ["--method", "ode"],
+        ["--edit", "sentiment", "--by", "tense"],
+        ["--edit", "sentiment", "--samples", "9"],
+    ):
+        assert cli.main(["evaluate", str(run), *words]) == 2
+        assert f"'{words[-2][2:]}' has no meaning" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(run), "--edit", "sentiment", "--method", "odd"]) == 2
+    assert "method 'odd' is unknown" in capsys.readouterr().err
 
 
 def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None):

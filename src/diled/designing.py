@@ -316,7 +316,7 @@ class Search:
         return pool[(u * len(pool)).long().clamp(max=len(pool) - 1)]
 
     def _evolved(self, n: int, steps: int, noise: BlockNoise, uniform: Callable[[Any], Tensor]) -> Tensor:
-        """A population of rows, bred for the objective of their codes."""
+        """A population of rows, bred for what they are worth."""
         first = self.start_rows(n, noise)
         first = self.constraints.repair(first, uniform(tuple(first.shape)))
 

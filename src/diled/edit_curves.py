@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from diled.arguments import edit_of
 from diled.data import Data, from_strings, to_strings
 from diled.editing import STRENGTH, apply_edit
-from diled.errors import ConfigError, did_you_mean
+from diled.errors import ConfigError, DataError, did_you_mean
 from diled.evaluation.edits import AttributeJudge, Task, edit_curve
 from diled.evaluation.measure import Measured
 from diled.evaluation.text_judge import classifier_of, judge_of
 from diled.latent.edit import Edit
 from diled.model import Model
 
-__all__ = ["away_from", "judged", "strengths_of", "text_edits"]
+__all__ = ["away_from", "judged", "text_edits"]
 
 FEW = 200
 """Texts of each direction."""
@@ -40,14 +38,7 @@ def away_from(data: Data, column: str, wanted: str, split: str = "validation", n
     return Task(to_strings(part.values[rows], data.spec), {column: wanted})
 
 
-def strengths_of(method: str) -> tuple[float, ...]:
-    """Those that are tried."""
-    return tuple(share * STRENGTH[method] for share in SHARES)
-
-
-def text_edits(
-    model: Model, data: Data, column: str, method: str = "vector", strengths: Sequence[float] | None = None
-) -> list[dict[str, Measured]]:
+def text_edits(model: Model, data: Data, column: str, method: str = "vector") -> list[dict[str, Measured]]:
     """Accuracy, content kept, fluency and unchanged texts at each strength, over all classes in turn; 0 is no edit at all.
 
     Args:
@@ -55,7 +46,6 @@ def text_edits(
         data: of text, with the column; attributes are learnt from its training texts, and test texts are edited.
         column: of classes.
         method: `vector`, `classifier` or `ode`.
-        strengths: default: some around the usual one.
 
     Raises:
         ConfigError: no text, no such column, or one of numbers; an unknown method, or one that the prior does not admit.
@@ -66,6 +56,8 @@ def text_edits(
     if column not in data.spec.labels:
         raise ConfigError(f"There is no label column '{column}' of classes.{did_you_mean(column, data.spec.labels)}")
     tasks = [task for name in data.spec.labels[column] if (task := away_from(data, column, name, "test")).texts]
+    if not tasks:
+        raise DataError(f"No test text of {data.name} has a '{column}' to be edited away from.")
     changes: list[Edit] = [edit_of(model, [data], [f"{column}={t.wanted[column]}"], method, None) for t in tasks]
 
     def edit(i: int, strength: float) -> list[str]:
@@ -75,5 +67,5 @@ def text_edits(
         return model.strings(apply_edit(model, rows, changes[i], strength))
 
     judges, perplexity = {column: judged(data, column)}, judge_of(data).perplexity
-    tried = (0.0, *(strengths or strengths_of(method)))
+    tried = (0.0, *(share * STRENGTH[method] for share in SHARES))
     return edit_curve(edit, tried, tasks, judges=judges, perplexity=perplexity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from diled.verbs.types import Device, Run
 
@@ -23,7 +23,7 @@ def evaluate(
     data: str | Path | None = None,
     by: str | None = None,
     edit: str | None = None,
-    method: Literal["vector", "classifier", "ode"] = "vector",
+    method: str | None = None,
     samples: int | None = None,
     repeats: int = 8,
     steps: int | None = None,
@@ -42,7 +42,7 @@ def evaluate(
         by: a label column: bound, error and share of samples for each of its groups.
         edit: of text, a label column: what edits to its other classes do at several strengths, as a classifier and a language
             model tell that are trained apart; with `out`, the curve is drawn beside the figures (.png).
-        method: of these edits.
+        method: of these edits: vector (the default), classifier or ode.
         samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
         repeats: Monte-Carlo passes for the bound.
         steps: of the samplers inside.
@@ -62,24 +62,18 @@ def evaluate(
 
     found: dict[str, Any]
     if isinstance(run, (str, Path)) and Path(run).is_file():
-        from diled.reporting import figures_of_file
-
-        check_out(out, None)
-        at_least_one(samples=samples)
-        _refuse_of_a_file(
-            run, by=by, edit=edit, steps=steps, sampler=sampler, repeats=repeats if repeats != 8 else None
-        )
-        found = figures_of_file(run, data, samples=samples, seed=seed)
-        print(table_text(*table_of({Path(run).name: found})))
-        if out is not None:
-            write_figures(Path(out), found)
-        return found
+        said = f"for {run}, a file of samples: it is for trained models"
+        changed = repeats if repeats != 8 else None
+        _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, repeats=changed)
+        return _of_a_file(run, data, samples, seed, out)
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
     place = data_of(run, data, model)
     if edit is not None:
-        return _of_edits(model, place, edit, method, out)
+        _refuse("with 'edit', which measures edits alone", by=by, samples=samples, steps=steps, sampler=sampler)
+        return _of_edits(model, place, edit, method or "vector", out)
+    _refuse("without 'edit', the label column to be edited", method=method)
     count = samples or min(10_000, max(2_000, len(place.test)))
     if by is not None:
         found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
@@ -94,17 +88,35 @@ def evaluate(
     return found
 
 
-def _refuse_of_a_file(path: str | Path, **given: Any) -> None:
-    """Refuse what has no meaning for samples that somebody else drew.
+def _refuse(why: str, **given: Any) -> None:
+    """Refuse options that would have no effect.
 
     Raises:
-        ConfigError: with the first such option.
+        ConfigError: with the first of them.
     """
     from diled.errors import ConfigError
 
     for name, value in given.items():
         if value is not None:
-            raise ConfigError(f"'{name}' has no meaning for {path}, a file of samples: it is for trained models.")
+            raise ConfigError(f"'{name}' has no meaning {why}.")
+
+
+def _of_a_file(
+    path: str | Path, data: str | Path | None, samples: int | None, seed: int, out: str | Path | None
+) -> dict[str, Any]:
+    """What `evaluate FILE` prints and writes."""
+    from diled.arguments import at_least_one
+    from diled.evaluation.report import table_text
+    from diled.output import check_out
+    from diled.reporting import figures_of_file, table_of, write_figures
+
+    check_out(out, None)
+    at_least_one(samples=samples)
+    found = figures_of_file(path, data, samples=samples, seed=seed)
+    print(table_text(*table_of({Path(path).name: found})))
+    if out is not None:
+        write_figures(Path(out), found)
+    return found
 
 
 def _of_edits(model: Model, data: Data, column: str, method: str, out: str | Path | None) -> dict[str, Any]:
