@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig
-from diled.data import Data, Split, known_sets, open_data, read_examples
+from diled.data import Data, Split, known_sets, open_data, read_named_examples
 from diled.errors import ConfigError
 from diled.latent.attributes import fit_ode
 from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
@@ -24,9 +24,9 @@ __all__ = [
     "at_least_one",
     "data_of",
     "edit_of",
-    "examples_of",
     "is_run",
     "model_of",
+    "named_examples_of",
     "named_split",
     "write_pairs",
     "write_result",
@@ -173,22 +173,26 @@ def named_split(inputs: Any, spec: DataSpec | None = None) -> Split | None:
     return None
 
 
-def examples_of(inputs: Any, model: Model, convert: bool) -> np.ndarray:
-    """Raw values (n, *shape) of a known set or of anything that `read_examples` reads."""
+def named_examples_of(inputs: Any, model: Model, convert: bool) -> tuple[np.ndarray, list[str]]:
+    """Raw values (n, *shape) of a known set or of anything that `read_examples` reads, and a name for each."""
     split = named_split(inputs, model.spec)
-    return split.values if split is not None else read_examples(inputs, model.spec, convert=convert)
+    if split is not None:
+        return split.values, list(split.ids)
+    return read_named_examples(inputs, model.spec, convert=convert)
 
 
-def write_result(values: np.ndarray, model: Model, out: str | Path | None) -> None:
+def write_result(values: np.ndarray, model: Model, out: str | Path | None, ids: Sequence[str] | None = None) -> None:
     """Write raw values where a place is given."""
     if out is not None:
-        write_examples(values, model.spec, out)
+        write_examples(values, model.spec, out, ids=ids)
 
 
-def write_pairs(before: np.ndarray, after: np.ndarray, model: Model, out: str | Path | None) -> None:
-    """A sheet with each row of `before` above the same row of `after`; as an array or a folder only `after`."""
+def write_pairs(
+    before: np.ndarray, after: np.ndarray, model: Model, out: str | Path | None, ids: Sequence[str]
+) -> None:
+    """A sheet with each row of `before` above the same row of `after`; otherwise only `after`, of sequences with their ids."""
     if out is None or not is_sheet(out):
-        write_result(after, model, out)
+        write_result(after, model, out, ids)
         return
     columns = min(len(after), 16)
     rows = []

@@ -34,6 +34,7 @@ Generate, reconstruct and represent with one diffusion autoencoder.
   sample RUN              draw new examples
   reconstruct RUN INPUT   encode and decode
   encode RUN INPUT        turn examples into codes (.npy, .parquet, .csv)
+  score RUN INPUT         bound on -log p and predicted properties of each example
   interpolate RUN A B     walk from one example to another
   edit RUN INPUT          change an attribute, by a direction fitted to training data
   optimize RUN            propose sequences with a property (--property, --goal)
@@ -55,6 +56,7 @@ POSITIONAL = {
     "sample": ["run"],
     "reconstruct": ["run", "inputs"],
     "encode": ["run", "inputs"],
+    "score": ["run", "inputs"],
     "interpolate": ["run", "a", "b"],
     "edit": ["run", "inputs"],
     "optimize": ["run"],
@@ -74,6 +76,7 @@ OUT = {
     "sample": "samples.png",
     "reconstruct": "reconstructions.png",
     "encode": "codes.npy",
+    "score": "scores.csv",
     "interpolate": "interpolation.png",
     "edit": "edited.png",
     "optimize": "designs.csv",
@@ -164,7 +167,7 @@ def _place(verb: str, run: Path) -> str | None:
     if (verb == "search" and not images) or (verb in PRINTED and sequences):
         return None
     place = run / OUT[verb]
-    if verb == "optimize":
+    if place.suffix == ".csv":
         return str(place)
     return str(place if images else place.with_suffix(".npy"))
 
@@ -373,7 +376,7 @@ def _show(verb: str, result: Any, out: str | None) -> None:
             print(f"label '{column}': {', '.join(names[:12]) if names else 'real numbers'}")
     elif verb == "reproduce":
         print(result)
-    elif verb == "optimize":
+    elif verb in ("optimize", "score"):
         print(result.text())
     elif verb == "search":
         for row in result:

@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,23 @@ from diled.data import to_pil, to_strings
 from diled.data.proteins import sites_of
 from diled.errors import ConfigError
 
-__all__ = ["check_out", "check_place", "grid", "is_sheet", "through", "write_codes", "write_examples"]
+__all__ = [
+    "check_neighbours",
+    "check_out",
+    "check_place",
+    "check_table",
+    "grid",
+    "is_sheet",
+    "through",
+    "write_codes",
+    "write_columns",
+    "write_examples",
+    "write_neighbours",
+]
 
 ARRAYS = (".npy", ".npz")
 CODES = (".npy", ".parquet", ".csv")
+TABLES = (".csv", ".parquet")
 SEQUENCES = (".fasta", ".fa", ".faa", ".csv", ".txt")
 TEXTS = (".txt", ".csv", ".jsonl")
 BREAKS = ("Cc", "Zl", "Zp")
@@ -69,6 +83,31 @@ def check_place(out: Path, *, folder: bool = False) -> None:
     there = next(parent for parent in (out, *out.parents) if parent.exists())
     if (not there.is_dir() and there != out) or not os.access(there, os.W_OK):
         raise ConfigError(f"{out} cannot be written, because of {there}. Choose another --out.")
+
+
+def check_table(out: str | Path | None) -> None:
+    """Refuse a place that a table could not be written to.
+
+    Raises:
+        ConfigError: another ending than a table's, or the place cannot be written.
+    """
+    if out is None:
+        return
+    if Path(out).suffix.lower() not in TABLES:
+        raise ConfigError(f"'{out}' has no ending that tables are written to. Known: {', '.join(TABLES)}.")
+    check_place(Path(out))
+
+
+def check_neighbours(out: str | Path | None, spec: DataSpec) -> None:
+    """Refuse a place that neighbours could not be written to: a table, or what examples are written to.
+
+    Raises:
+        ConfigError: see `check_table` and `check_out`.
+    """
+    if out is not None and Path(out).suffix.lower() in TABLES:
+        check_table(out)
+    else:
+        check_out(out, spec)
 
 
 def write_examples(
@@ -144,6 +183,61 @@ def write_codes(codes: np.ndarray, ids: list[str], out: str | Path) -> Path:
     flat = pa.array(codes.reshape(-1).astype(np.float32))
     table = pa.table({"id": ids, "code": pa.FixedSizeListArray.from_arrays(flat, codes.shape[1])})
     return through(out, lambda partial: pq.write_table(table, partial))
+
+
+def write_columns(columns: Mapping[str, Sequence[Any] | np.ndarray], out: str | Path) -> Path:
+    """Columns of equal length as a table, .csv (numbers with six digits) or Parquet.
+
+    Raises:
+        ConfigError: see `check_table`, or the disk is full.
+    """
+    check_table(out)
+    out = Path(out)
+    if out.suffix.lower() == ".csv":
+        cells = [[f"{v:.6g}" if isinstance(v, float | np.floating) else str(v) for v in c] for c in columns.values()]
+        return through(out, lambda partial: _write_table(partial, list(columns), zip(*cells, strict=True)))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return through(out, lambda partial: pq.write_table(pa.table(dict(columns)), partial))
+
+
+def write_neighbours(
+    queries: tuple[np.ndarray, Sequence[str]],
+    examples: tuple[np.ndarray, Sequence[str]],
+    found: np.ndarray,
+    distance: np.ndarray,
+    spec: DataSpec,
+    out: str | Path,
+) -> Path:
+    """What a search found: a table (.csv, .parquet: query, neighbour, distance, of sequences and texts with these), or each
+    query followed by its neighbours, in the first column of a picture.
+
+    Args:
+        queries: values (n, *shape) and their names.
+        examples: values (N, *shape) and their names.
+        found: which of the examples are near, (n, k).
+        distance: how far they are, (n, k).
+        spec: of the data.
+        out: where to.
+
+    Raises:
+        ConfigError: see `check_neighbours`, or the disk is full.
+    """
+    (asked, names), (values, ids) = queries, examples
+    near = found.reshape(-1)
+    if Path(out).suffix.lower() in TABLES:
+        table: dict[str, Any] = {
+            "query": [name for name in names for _ in range(found.shape[1])],
+            "neighbour": [ids[i] for i in near],
+            "distance": distance.reshape(-1),
+        }
+        if spec.sequential:
+            table["text" if spec.kind == "text" else "sequence"] = to_strings(values[near], spec)
+        return write_columns(table, out)
+    rows = np.stack([np.concatenate([q[None], values[row]]) for q, row in zip(asked, found, strict=True)])
+    called = [name for q, row in zip(names, found, strict=True) for name in (q, *(ids[i] for i in row))]
+    return write_examples(rows.reshape(-1, *spec.shape), spec, out, columns=rows.shape[1], ids=called)
 
 
 def grid(values: np.ndarray, columns: int, pad: float = 0.0, gutter: int = 1) -> np.ndarray:

@@ -8,7 +8,7 @@ from diled.verbs.designing import optimize
 from diled.verbs.listing import data, demo, models
 from diled.verbs.making import reproduce, synthesize
 from diled.verbs.measuring import audit, compare, evaluate
-from diled.verbs.using import edit, encode, interpolate, reconstruct, sample, search, train
+from diled.verbs.using import edit, encode, interpolate, reconstruct, sample, score, search, train
 
 __all__ = [
     "audit",
@@ -24,6 +24,7 @@ __all__ = [
     "reconstruct",
     "reproduce",
     "sample",
+    "score",
     "search",
     "synthesize",
     "train",

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from diled.model import Model
+    from diled.scoring import Scores
 
 
-__all__ = ["edit", "encode", "interpolate", "reconstruct", "sample", "search", "train"]
+__all__ = ["edit", "encode", "interpolate", "reconstruct", "sample", "score", "search", "train"]
 
 
 def train(
@@ -169,15 +170,15 @@ def reconstruct(
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import examples_of, model_of, write_pairs
+    from diled.arguments import model_of, named_examples_of, write_pairs
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    inputs = examples_of(inputs, model, convert)
+    inputs, ids = named_examples_of(inputs, model, convert)
     with model.writing(beams=beams), model.showing_progress(watched()):
         result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
-    write_pairs(inputs, result, model, out)
+    write_pairs(inputs, result, model, out, ids)
     return result
 
 
@@ -206,19 +207,60 @@ def encode(
     Returns:
         Codes (n, d).
     """
-    from diled.arguments import model_of, named_split
-    from diled.data import read_named_examples
+    from diled.arguments import model_of, named_examples_of
     from diled.output import check_out, write_codes
 
     model = model_of(run, device, codes=True)
     check_out(out, None, codes=True)
-    split = named_split(inputs, model.spec)
-    values, ids = (split.values, split.ids) if split else read_named_examples(inputs, model.spec, convert=convert)
+    values, ids = named_examples_of(inputs, model, convert)
     with model.showing_progress(watched()):
         codes = model.encode(values, sample=sample, seed=seed)
     if out is not None:
-        write_codes(codes, list(ids), out)
+        write_codes(codes, ids, out)
     return codes
+
+
+def score(
+    run: Run,
+    inputs: Any,
+    *,
+    repeats: int = 16,
+    convert: bool = False,
+    seed: int = 0,
+    device: Device = "auto",
+    out: str | Path | None = None,
+) -> Scores:
+    """Score examples one by one: the bound on -log p, its rate and distortion, and the properties that the model predicts.
+
+    The lower the bound, the likelier is an example to the model; protein variants are ranked by it without a measurement.
+
+    Args:
+        run: of a trained model.
+        inputs: pictures, a folder, a .parquet, .npz or .npy file, sequences or texts, or files of them, or a known data set;
+            in Python also arrays.
+        repeats: Monte-Carlo estimates of the bound that are averaged.
+        convert: bring inputs of another size or kind to what the model wants.
+        seed: of their noise.
+        device: where to compute.
+        out: .csv or .parquet, a row for each example with its id, of sequences and texts with these.
+
+    Returns:
+        The scores, with ids and columns.
+
+    Raises:
+        NoBound: the model has no bound, no energy and no head that predicts a property.
+    """
+    from diled.arguments import model_of, named_examples_of
+    from diled.output import check_table
+    from diled.scoring import score_examples, write_scores
+
+    model = model_of(run, device)
+    check_table(out)
+    values, ids = named_examples_of(inputs, model, convert)
+    found = score_examples(model, values, ids, repeats=repeats, seed=seed)
+    if out is not None:
+        write_scores(found, values, model.spec, out)
+    return found
 
 
 def interpolate(
@@ -295,19 +337,19 @@ def edit(
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import data_of, edit_of, examples_of, model_of, write_pairs
+    from diled.arguments import data_of, edit_of, model_of, named_examples_of, write_pairs
     from diled.editing import STRENGTH, apply_edit
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    examples = examples_of(inputs, model, convert)
+    examples, ids = named_examples_of(inputs, model, convert)
     sets = [data] if data is None or isinstance(data, str | Path) else data
     attributes = [attribute] if isinstance(attribute, str) else attribute
     change = edit_of(model, [data_of(run, one, model, skip=True) for one in sets], attributes, method, depth)
     with model.writing(beams=beams):
         result = apply_edit(model, examples, change, STRENGTH[method] if strength is None else strength)
-    write_pairs(examples, result, model, out)
+    write_pairs(examples, result, model, out, ids)
     return result
 
 
@@ -332,33 +374,34 @@ def search(
         metric: euclidean (each dimension by its standard deviation) or cosine.
         convert: bring inputs of another size or kind to what the model wants.
         device: where to compute.
-        out: a picture with the query in the first column.
+        out: a picture with the query in the first column, or a table (.csv, .parquet) of queries, neighbours and distances.
 
     Returns:
         For each query the ids and distances of its neighbours, the nearest first; of text with the text, each once.
     """
     import numpy as np
 
-    from diled.arguments import data_of, examples_of, model_of
+    from diled.arguments import data_of, model_of, named_examples_of
     from diled.latent.search import nearest
-    from diled.output import check_out, write_examples
+    from diled.output import check_neighbours, write_neighbours
 
     model = model_of(run, device, codes=True)
-    check_out(out, model.spec)
+    check_neighbours(out, model.spec)
     place = data_of(run, data, model)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
     ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
+    shown = ids
     if model.spec.kind == "text":  # a text tells more than its number, and one of those that are equal is enough
         values, first = np.unique(values, axis=0, return_index=True)
-        ids = [f"{ids[i]}: {text}" for i, text in zip(first, model.strings(values), strict=True)]
-    queries = examples_of(query, model, convert)
+        ids = [ids[i] for i in first]
+        shown = [f"{name}: {text}" for name, text in zip(ids, model.strings(values), strict=True)]
+    queries, names = named_examples_of(query, model, convert)
     with model.showing_progress(watched()):
         codes = model.encode(values)
     found, distance = nearest(codes, model.encode(queries), k, metric=metric)
     if out is not None:
-        rows = np.stack([np.concatenate([q[None], values[row]]) for q, row in zip(queries, found, strict=True)])
-        write_examples(rows.reshape(-1, *model.spec.shape), model.spec, out, columns=rows.shape[1])
+        write_neighbours((queries, names), (values, ids), found, distance, model.spec, out)
     return [
-        [(ids[i], float(d)) for i, d in zip(row, distances, strict=True)]
+        [(shown[i], float(d)) for i, d in zip(row, distances, strict=True)]
         for row, distances in zip(found, distance, strict=True)
     ]

@@ -1,0 +1,140 @@
+"""What a model says of examples one by one: the bound and its parts, and predicted properties. What `diled score` does.
+
+    bound_nats, rate_nats, distortion_nats    upper bound on -log p(x) and its parts; no property was used for it
+    nats_per_residue, nats_per_token          of sequences, the bound over their lengths, of text with the end
+    energy                                    of a Potts model whose sequences are too many for a bound
+    predicted_COLUMN                          by the model's property head, where it has one
+
+The lower bound or energy are, the likelier is the example to the model, which is what variants are ranked by.
+
+Reference: Riesselman et al. 2018 (Nature Methods 15, 816), where the bound of a VAE ranks variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from diled.config import DataSpec
+from diled.data import Split, to_strings
+from diled.errors import ConfigError, NoBound
+from diled.evaluation.measure import bounds_of_examples
+from diled.evaluation.sequence_distances import lengths_of
+from diled.model import Model
+from diled.models.properties import head_of
+from diled.models.sampling import BATCH
+from diled.output import write_columns
+from diled.space import raw_tensor, to_space
+
+__all__ = ["Scores", "score_examples", "write_scores"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What was found of n examples.
+
+    Attributes:
+        ids: of the examples.
+        columns: name -> (n,) numbers, or names of classes.
+        notes: what is not there, and why.
+    """
+
+    ids: list[str]
+    columns: dict[str, np.ndarray]
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def text(self, most: int = 10) -> str:
+        """The first of them as a table, and the notes."""
+        rows = [["id", *self.columns]]
+        for i, name in enumerate(self.ids[:most]):
+            rows.append([name, *(_shown(values[i]) for values in self.columns.values())])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *(["..."] if len(self) > most else []), *self.notes])
+
+
+def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repeats: int = 16, seed: int = 0) -> Scores:
+    """Everything that the model says of raw values (n, *shape).
+
+    Args:
+        model: with a bound, an energy or a property head.
+        values: the examples.
+        ids: their names.
+        repeats: Monte-Carlo estimates of the bound that are averaged.
+        seed: of their noise.
+
+    Raises:
+        NoBound: the model says nothing of examples.
+        ConfigError: fewer than one estimate.
+    """
+    if repeats < 1:
+        raise ConfigError(f"repeats = {repeats}: a bound needs at least one estimate.")
+    columns: dict[str, np.ndarray] = {}
+    notes, refusal = [], None
+    try:
+        found = bounds_of_examples(model.density, Split(values, {}, list(ids)), model.spec, repeats=repeats, seed=seed)
+        columns |= {name: each.numpy() for name, each in found.items() if not name.startswith("shuffled")}
+        columns |= _by_length(columns["bound_nats"], values, model.spec)
+    except NoBound as error:
+        refusal = error
+        notes.append(f"No bound: {error}")
+        if hasattr(model.density, "energy"):
+            columns["energy"] = _energies(model, values)
+    columns |= _predictions(model, values)
+    if not columns and refusal is not None:
+        raise refusal
+    return Scores(list(ids), columns, notes)
+
+
+def write_scores(scores: Scores, values: np.ndarray, spec: DataSpec, out: str | Path) -> None:
+    """A table (.csv, .parquet) with a row for each example; of sequences with the sequence.
+
+    Raises:
+        ConfigError: another ending, or the place cannot be written.
+    """
+    sequences = {"text" if spec.kind == "text" else "sequence": to_strings(values, spec)} if spec.sequential else {}
+    write_columns({"id": scores.ids, **sequences, **scores.columns}, out)
+
+
+def _by_length(bound: np.ndarray, values: np.ndarray, spec: DataSpec) -> dict[str, np.ndarray]:
+    """The bound over the symbols of a sequence; of text they have an end."""
+    if not spec.sequential:
+        return {}
+    if spec.kind == "text":
+        return {"nats_per_token": bound / np.minimum(lengths_of(values) + 1, values.shape[1])}
+    return {"nats_per_residue": bound / np.maximum(lengths_of(values), 1)}
+
+
+@torch.no_grad()
+def _energies(model: Model, values: np.ndarray) -> np.ndarray:
+    return torch.cat([model.density.energy(x).double().cpu() for x in _batches(model, values)]).numpy()
+
+
+@torch.no_grad()
+def _predictions(model: Model, values: np.ndarray) -> dict[str, np.ndarray]:
+    """What the model's head reads from codes: values, or the names of the likeliest classes."""
+    head = head_of(model.density)
+    if head is None or not model.density.has_codes:
+        return {}
+    codes = torch.cat([model.density.encode(x).flatten(1).float() for x in _batches(model, values)])
+    found = {}
+    for column, count in head.classes.items():
+        said = head.predict(codes, column).cpu()
+        names = np.array(model.spec.labels.get(column) or [str(i) for i in range(count)])
+        found[f"predicted_{column}"] = names[said.argmax(1).numpy()] if count else said.numpy()
+    return found
+
+
+def _batches(model: Model, values: np.ndarray) -> list[torch.Tensor]:
+    return [to_space(raw.to(model.device), model.spec) for raw in raw_tensor(values).split(BATCH)]
+
+
+def _shown(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -1,0 +1,34 @@
+"""Small mistakes in scores of single examples, as those of `mutations.py`.
+
+File -> (a piece that occurs once, what it becomes, what this breaks, the test that notices).
+"""
+
+from __future__ import annotations
+
+SCORING = "test_scoring.py"
+
+EXACT = f"{SCORING}::test_an_exact_model_scores_minus_log_p"
+AVERAGE = f"{SCORING}::test_scores_are_what_evaluate_averages"
+HEADS = f"{SCORING}::test_heads_say_values_and_names_of_classes"
+TABLE = f"{SCORING}::test_search_writes_a_table"
+
+MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
+    "scoring.py": [
+        (
+            "bound / np.maximum(lengths_of(values), 1)",
+            "bound * np.maximum(lengths_of(values), 1)",
+            "per residue",
+            EXACT,
+        ),
+        (
+            "repeats=repeats, seed=seed)\n        columns",
+            "repeats=1, seed=seed)\n        columns",
+            "one estimate",
+            AVERAGE,
+        ),
+        ("names[said.argmax(1).numpy()]", "names[said.argmin(1).numpy()]", "the least likely class", HEADS),
+    ],
+    "output.py": [
+        ("[ids[i] for i in near]", "[ids[i] for i in range(len(near))]", "other names", TABLE),
+    ],
+}
