@@ -16,6 +16,7 @@ from closed_forms import GaussianDenoiser, MixtureDenoiser, alpha_sigma
 from tiny import diled, small
 from torch import Tensor, nn
 
+from diled import optimizing
 from diled.api import NoBound, total
 from diled.config import DataSpec
 from diled.data.proteins import encode, protein_spec, to_strings
@@ -26,6 +27,7 @@ from diled.diffusion.schedule import LinearLogSNR
 from diled.distributions import Normal
 from diled.draws import BlockNoise, seeded
 from diled.errors import ConfigError, DataError
+from diled.evaluation.sequences import fit_oracle
 from diled.family import model_config
 from diled.latent import guidance
 from diled.latent.constraints import Constraints, chosen
@@ -37,7 +39,7 @@ from diled.models.exact_sequences import Profile
 from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
 from diled.models.zoo import build
 from diled.nn.sequence import one_hot
-from diled.optimizing import Settings, constraints_of, design, positions, write_designs
+from diled.optimizing import Settings, beside_oracle, constraints_of, design, positions, write_designs
 from diled.sequences import TokenSequence
 
 LENGTH, LETTERS = 4, "ACDE"
@@ -797,6 +799,24 @@ def test_guidance_leads_token_diffusion_to_the_property(nos: Model):
         split.labels["heat"] = split.labels["fitness"]
     with pytest.raises(ConfigError, match="head has not learned 'heat', only fitness"):
         design(nos, other, Goal("heat"), 5, settings)
+
+
+def test_an_oracle_of_other_sequences_judges_a_list(monkeypatch: pytest.MonkeyPatch):
+    """It is the one of `fit_oracle`, sees no value of the training split, and is left out, with a word, where it cannot be."""
+    data = additive()
+    found = design(bijection(), data, Goal("fitness"), 5, FAST)
+    few = beside_oracle(found, data, "fitness")
+    assert few.notes[-1] == "No oracle: it needs 200 other test sequences with a value, and there are 136."
+    assert "oracle" not in few.columns
+    monkeypatch.setattr(optimizing, "FEWEST", 100)
+    blind = replace(data, train=replace(data.train, labels={"fitness": np.full(len(data.train), NAN, np.float32)}))
+    judged, again = beside_oracle(found, data, "fitness"), beside_oracle(found, blind, "fitness")
+    assert judged.columns["oracle"] == pytest.approx(again.columns["oracle"])
+    assert judged.columns["oracle"] == pytest.approx(fit_oracle(data, "fitness")(found.values))
+    assert np.corrcoef(judged.columns["oracle"], truth(found.values))[0, 1] > 0.3
+    mean = judged.columns["oracle"].mean()
+    said = f"An oracle fitted to 122 test sequences, which the search did not see, predicts {mean:.4g} on average; its Spearman"
+    assert judged.notes[-1].startswith(said)
 
 
 def test_what_designing_refuses():

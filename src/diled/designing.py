@@ -107,7 +107,8 @@ class Designs:
         values: (n, L) rows of symbols.
         sequences: the same as text, whole ones where only some sites are modelled.
         columns: name -> (n,): `predicted` (of the decoded sequence), `uncertainty`, `bound_nats` (NaN without a bound),
-            `distance` to the nearest training sequence, and `changes` from the parent where there is one.
+            `distance` to the nearest training sequence, `changes` from the parent where there is one, and `oracle` where
+            one judges them.
         accuracy: of the ensemble on validation examples that did not choose its weights, `spearman` and `rmse`.
         notes: what must be known to read them.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from torch import Tensor
 from diled.config import DataSpec
 from diled.data import Data, read_examples
 from diled.data.proteins import sites_of
+from diled.data.splits import seen
 from diled.designing import ALL_METHODS, Designs, Search, Settings
 from diled.draws import seed_from
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.sequence_distances import lengths_of
-from diled.evaluation.sequences import properties_of, residues_of
+from diled.evaluation.sequences import FEWEST, fit_oracle, properties_of, residues_of
 from diled.latent.constraints import Constraints
 from diled.latent.optimize import Goal
 from diled.model import Model
@@ -32,6 +34,7 @@ __all__ = [
     "ALL_METHODS",
     "Designs",
     "Settings",
+    "beside_oracle",
     "check_designs",
     "constraints_of",
     "design",
@@ -76,6 +79,27 @@ def design(
         if len(rows) >= n:
             break
     return search.ranked(rows, n)
+
+
+def beside_oracle(found: Designs, data: Data, column: str) -> Designs:
+    """The same designs with a column `oracle`: what networks predict that were fitted to the test split alone.
+
+    Neither the model nor the ensembles have seen that split, so a search did not exploit its errors; how far they can be
+    trusted is in a note. Where there are too few values, the note says so instead.
+    """
+    fresh = ~seen(data.test.values, data.train.values) & np.isfinite(data.test.labels[column])
+    known = len(np.unique(data.test.values[fresh], axis=0))
+    if known < FEWEST or not len(found):
+        few = f"No oracle: it needs {FEWEST} other test sequences with a value, and there are {known}."
+        return replace(found, notes=found.notes + ([few] if len(found) else []))
+    oracle = fit_oracle(data, column)
+    said = oracle(found.values)
+    note = (
+        f"An oracle fitted to {known - int(oracle.accuracy['n']):,} test sequences, which the search did not see, predicts "
+        f"{said.mean():.4g} on average; its Spearman correlation on {oracle.accuracy['n']:.0f} others is "
+        f"{oracle.accuracy['spearman']:.3f}."
+    )
+    return replace(found, columns={**found.columns, "oracle": said}, notes=[*found.notes, note])
 
 
 def constraints_of(
@@ -205,11 +229,11 @@ def the_property(data: Data) -> str:
 
 def _any_sequence(data: Data) -> Constraints:
     """Amino acids that occur, anywhere, and an end wherever training sequences are of different lengths."""
-    seen = np.concatenate([data.train.values, data.validation.values])
-    most, ends = int((seen != 0).sum(1).max()), bool((seen == 0).any())
-    residues = [i for i in residues_of(data.spec) if (seen == i).any()]
+    known = np.concatenate([data.train.values, data.validation.values])
+    most, ends = int((known != 0).sum(1).max()), bool((known == 0).any())
+    residues = [i for i in residues_of(data.spec) if (known == i).any()]
     allowed = Constraints.of_residues(data.spec.numel, len(data.spec.symbols), residues=residues, ends=ends).allowed
-    allowed[: int((seen != 0).sum(1).min()), END] = False  # no shorter than what was seen
+    allowed[: int((known != 0).sum(1).min()), END] = False  # no shorter than what was seen
     allowed[most:] = False
     allowed[most:, END] = True
     return Constraints(allowed)

@@ -37,6 +37,7 @@ from diled.nn.sequence import one_hot
 from diled.space import raw_tensor, to_space
 
 __all__ = [
+    "FEWEST",
     "Oracle",
     "coupling_error",
     "fit_oracle",

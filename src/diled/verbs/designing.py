@@ -40,8 +40,9 @@ def optimize(
 ) -> Designs:
     """Propose sequences with a property: breed them, or climb in the latent space and decode within constraints; rank.
 
-    Each design comes with its prediction, the disagreement of the ensemble that made it, the model's bound and the distance
-    to the nearest training sequence: a climb finds the errors of its predictor too, so look at all four.
+    Each design comes with its prediction, the disagreement of the ensemble that made it, the model's bound, the distance to
+    the nearest training sequence, and what an oracle predicts that learned from the test split alone: a climb finds the
+    errors of its predictor too, so look at all five.
 
     Args:
         run: a run's folder or a loaded model of sequences.
@@ -76,7 +77,15 @@ def optimize(
     """
     from diled.arguments import at_least_one, data_of, model_of
     from diled.latent.optimize import Goal
-    from diled.optimizing import Settings, check_designs, constraints_of, design, the_property, write_designs
+    from diled.optimizing import (
+        Settings,
+        beside_oracle,
+        check_designs,
+        constraints_of,
+        design,
+        the_property,
+        write_designs,
+    )
 
     at_least_one(n=n, max_mutations=max_mutations)
     if out is not None:
@@ -86,7 +95,7 @@ def optimize(
     place = data_of(run, data, model)
     limits = constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
     wish = Goal.parse(property or the_property(place), goal)
-    found = design(model, place, wish, n, settings, limits)
+    found = beside_oracle(design(model, place, wish, n, settings, limits), place, wish.column)
     if out is not None:
         write_designs(found, place.spec, out)
     return found
