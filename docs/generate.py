@@ -26,7 +26,7 @@ from diled.studies.render import ablations, comparison, cost, family_figures, pr
 from diled.studies.render_dmaapx import ratios
 from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
-from diled.studies.render_proteins import designs, proteins
+from diled.studies.render_proteins import against, designs, proteins, smoothness
 from diled.studies.render_targets import targets
 from diled.studies.render_texts import edit_curves, edited, texts, texts_beside_the_paper
 
@@ -266,6 +266,9 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "proteins.md": {
         "sequence": lambda: table(["option", "default", "meaning"], options(SequenceConfig, "preprocess.sequence")),
         **{study: partial(of_sequences, study, proteins) for study in ("gifford", "gfp", "gb1-low", "gb1-two")},
+        "gifford-against": partial(of_sequences, "gifford", against),
+        "gifford-smoothness": partial(of_sequences, "gifford", smoothness),
+        "proteins-speed": partial(with_ratios, "proteins-speed"),
         "dmaapx-gifford-mini": partial(dmaapx, "dmaapx-gifford", "mini"),
         **{f"{study}-designs": partial(of_sequences, study, designs) for study in ("gifford", "gb1-low", "gb1-two")},
     },

@@ -24,6 +24,7 @@ from diled.models.zoo import build
 from diled.studies import commands, latent_scale, records, render
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
+from diled.studies.render_proteins import against, design_details, designs, smoothness
 from diled.studies.render_targets import interval, targets
 from diled.studies.table import main, rows, run_row, studies
 
@@ -220,6 +221,35 @@ def test_targets_compare_within_seeds_and_choose_the_best_ldm(tmp_path: Path) ->
         "| VAE, twice the steps | CPU time, s | 1.0 | 2.0 | 0.500 | – | 1 |",
         "| best LDM, twice the steps | samples | 20.0 | 25.0 (LDM, kl=1,2N) | 0.800 | 0.800 to 0.800 | 3 |",
     ]
+
+
+def test_proteins_are_compared_within_seeds_and_designs_shown_whole(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    for write in (against, design_details, designs, smoothness):
+        assert write(path) == "Nothing is recorded yet."
+    values = {
+        ("diled", "mse/y"): (0.5, 0.6, 0.7),
+        ("vae", "mse/y"): (0.6, 0.8, 1.0),  # differences -0.1, -0.2, -0.3
+        ("diled", "position_error"): (0.1, 0.2, 0.3),
+        ("relso", "position_error"): (0.4, 0.8),
+        ("relso", "label_smoothness/y"): (0.25, 0.75),
+        ("profile", "mse/y"): (9.0, 9.0, 9.0),
+    }
+    found = [
+        replace(RECORD, system=s, metric=m, seed=k, value=v)
+        for (s, m), many in values.items()
+        for k, v in enumerate(many)
+    ]
+    lists = {"measured_fitness/ode": 2.0, "best_measured_fitness/ode": 5.0, "diversity/ode": 3.0, "seconds/ode": 7.0}
+    command = "python -m diled.studies.designs trial"
+    add(path, found + [replace(RECORD, metric=m, value=v, command=command) for m, v in lists.items()])
+    assert against(path).splitlines()[2:] == [
+        "| ReLSO | positions, ratio | 0.150 | 0.600 | 0.250 | 0.250 to 0.250 | 2 |",
+        "| VAE | MSE | 0.600 | 0.800 | -0.2000 | -0.4484 to +0.0484 | 3 |",  # -0.2 +- 4.303 x 0.1 / sqrt 3
+    ]
+    assert smoothness(path).splitlines()[2:] == ["| ReLSO | 2 | 0.500 ± 0.354 |"]
+    assert design_details(path).splitlines()[2:] == ["| VAE | ode | 2.00 | 5.00 |  |  | 3.00 |  |  | 7.0 |"]
+    assert "| VAE | 1 | 2.00 |" in designs(path)
 
 
 def test_a_t_interval_covers_as_often_as_it_says() -> None:

@@ -1,13 +1,15 @@
-"""Tables of proteins: models, property regression in and out of distribution, and designs."""
+"""Tables of proteins: models, property regression in and out of distribution, designs, and how smooth latent maps are."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 
 from diled.studies.records import Record, mean_and_spread, read
 from diled.studies.render import by_family, markdown, title
+from diled.studies.render_targets import interval
 
-__all__ = ["cell", "designs", "proteins", "seeds_of"]
+__all__ = ["against", "cell", "design_details", "designs", "proteins", "seeds_of", "smoothness"]
 
 MODELS = {
     "nats_per_residue": ("nats per residue", 3),
@@ -89,7 +91,70 @@ def designs(path: Path) -> str:
         lines.append([title(system), seeds_of(mine), *(cell(mine, f"{name}/{m}", 2) for m in there)])
     notes = sorted({r.note for r in records if r.metric.startswith(f"{name}/") and r.note})
     said = f"\n\nJudge: {notes[0]}." if notes else ""
-    return markdown(["system", "seeds", *there], lines) + said
+    more = f"<details><summary>Each list in full</summary>\n\n{design_details(path)}\n\n</details>"
+    return f"{markdown(['system', 'seeds', *there], lines)}{said}\n\n{more}"
+
+
+DESIGNED = {
+    "{score}": ("mean", 2), "best_{score}": ("max", 2), "median_{score}": ("median", 2), "predicted": ("predicted", 2),
+    "diversity": ("diversity", 2), "novelty": ("novel", 2), "nearest_training": ("nearest", 2), "seconds": ("CPU s", 1),
+}  # fmt: skip
+"""Figure of designs -> heading and decimals. `predicted` is what the ensemble promised; `diversity` and `nearest` are mean
+distances of two designs and to the nearest training sequence; `novel` the share that no model was trained on."""
+
+
+def design_details(path: Path) -> str:
+    """Every figure of every list of designs, by system and way to look; a sentence where nothing is recorded."""
+    records = [r for r in read(path) if "studies.designs" in r.command]
+    name = next((n for n in SCORES if any(r.metric.startswith(f"{n}/") for r in records)), "")
+    lines = []
+    for system in sorted({r.system for r in records}, key=by_family):
+        mine = [r for r in records if r.system == system]
+        for method in METHODS:
+            cells = [cell(mine, f"{m.format(score=name)}/{method}", d) for m, (_, d) in DESIGNED.items()]
+            if any(cells[1:]):
+                lines.append([title(system), method, *cells])
+    head = ["system", "by", *(heading for heading, _ in DESIGNED.values())]
+    return markdown(head, lines) if lines else "Nothing is recorded yet."
+
+
+RIVALS = ("relso", "vae", "beta_vae/beta=0.05")
+"""Whom DiLED is compared with in regression and generation."""
+
+
+def against(path: Path) -> str:
+    """DiLED against ReLSO and the VAEs in regression and in position errors, with t-intervals over seeds."""
+    values: dict[tuple[str, str], dict[int, float]] = {}
+    for r in read(path):
+        values.setdefault((r.system, r.metric), {})[r.seed] = r.value
+    column = next((m.split("/")[1] for _, m in sorted(values) if m.startswith("mse/")), "")
+    metrics = {f"{m}/{column}{end}": f"{name}{said}" for end, said in SUFFIXES.items() for m, name in ERRORS.items()}
+    lines = []
+    for rival in RIVALS:
+        for metric, heading in {**metrics, "position_error": "positions, ratio"}.items():
+            ours, theirs = values.get(("diled", metric), {}), values.get((rival, metric), {})
+            seeds = sorted(set(ours) & set(theirs))
+            if not seeds:
+                continue
+            ratio = metric == "position_error"
+            found = [ours[k] / theirs[k] if ratio else ours[k] - theirs[k] for k in seeds]
+            shown, around = ("{:.3f}" if ratio else "{:+.4f}").format, interval(found)
+            between = "–" if around is None else f"{shown(around[0])} to {shown(around[1])}"
+            means = [f"{fmean(v[k] for k in seeds):.3f}" for v in (ours, theirs)]
+            lines.append([title(rival), heading, *means, shown(fmean(found)), between, str(len(seeds))])
+    head = ["DiLED against", "in", "DiLED", "the other", "difference or ratio", "95 % interval", "seeds"]
+    return markdown(head, lines) if lines else "Nothing is recorded yet."
+
+
+def smoothness(path: Path) -> str:
+    """How smooth a property is over the codes of each system; a sentence where nothing is recorded."""
+    records = [r for r in read(path) if r.metric.startswith("label_smoothness/")]
+    lines = [
+        [title(s), seeds_of(mine), cell(mine, mine[0].metric, 3)]
+        for s in sorted({r.system for r in records}, key=by_family)
+        for mine in [[r for r in records if r.system == s]]
+    ]
+    return markdown(["system", "seeds", "smoothness"], lines) if lines else "Nothing is recorded yet."
 
 
 def seeds_of(records: list[Record]) -> str:
