@@ -11,6 +11,8 @@ EXACT = f"{SCORING}::test_an_exact_model_scores_minus_log_p"
 AVERAGE = f"{SCORING}::test_scores_are_what_evaluate_averages"
 HEADS = f"{SCORING}::test_heads_say_values_and_names_of_classes"
 TABLE = f"{SCORING}::test_search_writes_a_table"
+SHIFT = "test_sequence_figures.py::test_the_shift_of_frequencies_is_unbiased_and_known"
+ALIKE = "test_sequence_figures.py::test_samples_are_compared_with_what_is_drawn_as_training"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "scoring.py": [
@@ -27,6 +29,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             AVERAGE,
         ),
         ("names[said.argmax(1).numpy()]", "names[said.argmin(1).numpy()]", "the least likely class", HEADS),
+    ],
+    "evaluation/sequences.py": [
+        ("(((f - g) ** 2).sum(1) - noise)", "((f - g) ** 2).sum(1)", "chance as a shift", SHIFT),
+        ("(f * g).sum(1)).sum()", "(f * f).sum(1)).sum()", "what varies in one of both", SHIFT),
+        ("(p**2).sum(1) - 2 * (p**3)", "(p**2).sum(1) + 2 * (p**3)", "the covariance of frequencies", SHIFT),
+        ("replace(data, test=data.validation), why", "data, why", "still the test split", ALIKE),
     ],
     "output.py": [
         ("[ids[i] for i in near]", "[ids[i] for i in range(len(near))]", "other names", TABLE),

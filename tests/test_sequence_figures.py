@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from diled.evaluation.sequence_attack import agreement, code_jacobian, substitut
 from diled.evaluation.sequence_distances import edit_distances, lengths_of, nearest_rows, pairwise_mean
 from diled.evaluation.sequences import (
     coupling_error,
+    drawn_alike,
     fit_oracle,
     generation,
     position_error,
@@ -36,6 +38,7 @@ from diled.evaluation.sequences import (
     regression,
     residues_of,
     ridge_predictions,
+    shift,
     valid,
 )
 from diled.latent.predict import Ensemble
@@ -59,6 +62,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ensembles that are trained for a moment."""
     defaults = dict(Ensemble.fit.__kwdefaults__ or {})
     monkeypatch.setattr(Ensemble.fit, "__kwdefaults__", defaults | {"steps": 80, "batch": 64, "rate": 1e-2})
+
+
+def two_letters(p: float, n: int, seed: int) -> np.ndarray:
+    """n rows of one position: symbol 1 with probability p, else 2."""
+    return np.where(np.random.default_rng(seed).random((n, 1)) < p, 1, 2).astype(np.uint8)
 
 
 def potts(sizes: tuple[int, int, int] = (300, 30, 300), truth: PottsData = TRUTH) -> Data:
@@ -503,3 +511,38 @@ def test_sampling_of_the_profile_beside_the_data():
     assert found["position_error"].value < 1.6 * found["position_error/floor"].value
     assert found["coupling_error"].value > 3 * found["coupling_error/floor"].value
     assert found["bound_nats"].value > TRUTH.entropy
+
+
+# Shifted test splits
+
+
+def test_the_shift_of_frequencies_is_unbiased_and_known():
+    """1/2 (2 (g - f)^2) / (1 - f g - (1 - f)(1 - g)), for f = 1/2: 2 (g - 1/2)^2."""
+    for g in (0.5, 0.6, 0.9):
+        many = [shift(two_letters(0.5, 60, 2 * k), two_letters(g, 40, 2 * k + 1), 3) for k in range(1500)]
+        found, chance = np.array(many).T
+        assert np.mean(found) == pytest.approx(2 * (g - 0.5) ** 2, abs=4 * np.std(found) / np.sqrt(len(found)))
+        if g == 0.5:
+            assert np.std(found) == pytest.approx(chance.mean(), rel=0.1)
+    ones, twos = np.full((5, 1), 1), np.full((6, 1), 2)
+    assert shift(ones, twos, 3)[0] == 1
+    assert shift(ones, ones, 3) == (0, 0)
+
+
+def test_samples_are_compared_with_what_is_drawn_as_training():
+    data = potts((300, 100, 300))
+    assert drawn_alike(data) == (data, "")
+    other = data.test.subset(np.flatnonzero(data.test.labels["y"] > np.quantile(data.test.labels["y"], 0.7)))
+    shifted, why = drawn_alike(replace(data, test=other))
+    assert shifted.test is data.validation
+    assert why.startswith("against validation, as the test split has other symbols than training (shift 0.")
+    both = drawn_alike(replace(data, test=other, validation=other.subset(np.arange(40))))
+    assert both[0].test is not data.validation
+    profile = Profile(4, 4)
+    found = {}
+    for name, place in (("plain", replace(data, test=data.validation)), ("shifted", replace(data, test=other))):
+        found[name] = measure(profile, place, samples=200)
+    assert found["shifted"]["position_error"].value == found["plain"]["position_error"].value
+    assert "against validation" in found["shifted"]["position_error"].note
+    assert "against" not in found["plain"]["position_error"].note
+    assert found["shifted"]["bound_nats"].n == len(other)

@@ -10,11 +10,14 @@ position_error, coupling_error            symbol frequencies of each position (m
 valid, unique, novel, diversity,          of samples: proper sequences, distinct ones, ones that are not in the training
 nearest_training                          split, mean distance of two, and mean distance to the nearest training sequence
 .../floor                                 the same of real sequences in equal number
+
+Held-out sequences are those of the test split, or of validation where the test split has another distribution (`drawn_alike`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +43,7 @@ __all__ = [
     "FEWEST",
     "Oracle",
     "coupling_error",
+    "drawn_alike",
     "fit_oracle",
     "frequencies",
     "generation",
@@ -51,11 +55,14 @@ __all__ = [
     "residues_of",
     "ridge_predictions",
     "sequence_figures",
+    "shift",
     "spearman",
 ]
 
 SOME = 500
 """Sequences that are compared with the training split one by one."""
+SHIFTED = 0.003
+"""From which shift on a test split has another distribution than training."""
 FEWEST = 200
 """Test sequences that make an oracle."""
 RESAMPLES = 1000
@@ -153,7 +160,43 @@ def sequence_figures(
         found |= regression(model, data, test, column, seed=seed)
     drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed, mean=False)))
     how = described(model, steps=steps, sampler=sampler)
-    return found | generation(drawn.numpy().astype(data.train.values.dtype), data, seed=seed, note=how)
+    alike, why = drawn_alike(data)
+    note = "; ".join(said for said in (how, why) if said)
+    return found | generation(drawn.numpy().astype(data.train.values.dtype), alike, seed=seed, note=note)
+
+
+def drawn_alike(data: Data) -> tuple[Data, str]:
+    """The data with a test split that is drawn as training is, and a remark where that is not the given one.
+
+    A model is to draw what it was trained on. So where the test split has been chosen otherwise (by value, by mutations, by
+    family), samples are compared with the validation split in its place: where the `shift` of test is more than `SHIFTED`
+    and than chance has it, and validation is nearer to training.
+    """
+    symbols, train = len(data.spec.symbols), data.train.values
+    (test, chance), (validation, _) = (shift(train, s.values, symbols) for s in (data.test, data.validation))
+    if test <= max(SHIFTED, 4 * chance, validation):
+        return data, ""
+    why = f"against validation, as the test split has other symbols than training (shift {test:.3f}, not {validation:.3f})"
+    return replace(data, test=data.validation), why
+
+
+def shift(a: np.ndarray, b: np.ndarray, symbols: int) -> tuple[float, float]:
+    """The fixation index of rows a (N, L) and b (M, L): 0 on average where both are drawn alike, 1 where they share no symbol,
+
+        1/2 sum_i sum_c [ (f_i(c) - g_i(c))^2 - variances of f_i(c) and g_i(c) ] / sum_i [ 1 - sum_c f_i(c) g_i(c) ]
+
+    with frequencies f of a and g of b, and unbiased estimates of their variances (Hudson et al. 1992; Bhatia et al. 2013).
+    Second, its standard deviation where both are drawn alike, of many rows and positions by themselves.
+    """
+    f, g = frequencies(a, symbols), frequencies(b, symbols)
+    noise = (1 - (f**2).sum(1)) / max(len(a) - 1, 1) + (1 - (g**2).sum(1)) / max(len(b) - 1, 1)
+    between = float((1 - (f * g).sum(1)).sum())
+    if between < 1e-9:
+        return 0.0, 0.0
+    p = (len(a) * f + len(b) * g) / (len(a) + len(b))  # f - g is normal with covariance (1/N + 1/M) (diag p - p p^T)
+    squares = (p**2).sum(1) - 2 * (p**3).sum(1) + (p**2).sum(1) ** 2
+    chance = (1 / len(a) + 1 / len(b)) * np.sqrt(2 * squares.sum())
+    return 0.5 * float((((f - g) ** 2).sum(1) - noise).sum()) / between, 0.5 * float(chance) / between
 
 
 @torch.no_grad()
