@@ -12,6 +12,8 @@ SITES = f"{TESTS}::test_sites_of_whole_sequences"
 GAP = f"{TESTS}::test_identity_is_the_best_place_of_one_gap"
 GREEDY = f"{TESTS}::test_clusters_are_those_of_the_greedy_rule"
 LONG = f"{TESTS}::test_clusters_of_long_sequences_count_beyond_a_byte"
+NEAR = f"{TESTS}::test_who_is_alike_somebody_against_brute_force"
+TOUCH = f"{TESTS}::test_clusters_that_touch_are_said_and_dropped"
 WHOLE = f"{TESTS}::test_whole_clusters_go_to_one_split"
 MUTANTS = f"{TESTS}::test_training_has_few_mutations"
 TWICE = f"{TESTS}::test_sequences_that_training_has_too"
@@ -30,13 +32,26 @@ MUTATIONS = {
     ],
     "data/sequence_splits.py": [
         ("(before + after[:, -1:] - after)", "(before + after[:, -1:])", "what precedes the gap counts twice", GAP),
-        ("/ np.maximum(sizes, 1)", "/ max(n, 1)", "identity is of the shorter one", GAP),
+        ("/ np.maximum(sizes, 1)", "/ np.maximum(n, 1)", "identity is of the shorter one", GAP),
+        ("(~longer).sum(), n)", "(~longer).sum(), 1)", "identity with what is shorter", GAP),
+        ("(sizes != n)\n", "(sizes == n)\n", "ends that are counted twice alone", NEAR),
+        ("flatnonzero(~alike)", "flatnonzero(alike)", "what is alike stays", TOUCH),
         ("(sizes - n)[:, None]", "(sizes - n)[:, None] // 2", "the gap is half as wide", GAP),
         ("np.lexsort((first, -sizes))", "np.lexsort((-first, -sizes))", "the last of equals comes first", GREEDY),
-        ("near[alike[0]]", "near[alike[-1]]", "the last cluster that is alike", GREEDY),
+        ("maybe[alike[0]]", "maybe[alike[-1]]", "the last cluster that is alike", GREEDY),
         ("np.floor(n / identity", "np.floor(n * identity", "longer ones are never alike", GREEDY),
-        ("row[n - 1 - i]", "row[i]", "ends are compared the wrong way round", GREEDY),
-        (' < 256 else "u2"', ' < 2560 else "u2"', "matches overflow a byte", LONG),
+        (
+            "self.ends[i, low : low + shorter] == row[n - 1 - i]",
+            "self.ends[i, low : low + shorter] == row[i]",
+            "ends the wrong way round",
+            GREEDY,
+        ),
+        (
+            'len(sizes), np.dtype("u1" if 2 * n < 256',
+            'len(sizes), np.dtype("u1" if 2 * n < 2560',
+            "matches overflow a byte",
+            LONG,
+        ),
         ("len(whole) * part)", "len(whole) * part / 2)", "a split is half as large", WHOLE),
         ("count <= most", "count < most", "training lacks the most mutated", MUTANTS),
         ("(values != parent)", "(values == parent)", "mutations are what stayed", MUTANTS),

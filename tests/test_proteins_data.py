@@ -15,7 +15,7 @@ from diled.config import PreprocessConfig
 from diled.data import from_strings, known_sets, open_data, read_examples, read_named_examples, to_strings
 from diled.data.known import GB1
 from diled.data.proteins import RESIDUES, SYMBOLS, clean, consensus, decode, encode, protein_spec, sites_of
-from diled.data.sequence_splits import clusters, identities, mutations
+from diled.data.sequence_splits import clusters, identities, mutations, near
 from diled.data.shards import encoded
 from diled.errors import DataError
 from diled.models.exact_sequences import Profile
@@ -162,6 +162,14 @@ def test_labels_of_a_table(tmp_path):
     assert next(iter(first.spec.labels)) == "class"
 
 
+def test_it_is_said_how_whole_numbers_are_read(tmp_path):
+    columns = {"sequence": drawn(60, 5, 9), "dose": [i % 5 for i in range(60)], "binds": [i % 2 for i in range(60)]}
+    data = open_data(table(tmp_path / "a.csv", columns))
+    assert [len(names) for names in data.spec.labels.values()] == [5, 2]
+    assert said(data, "'dose' holds 5 different whole numbers: classes, unless written with a point.")
+    assert not said(data, "'binds'")
+
+
 def test_lengths_and_gaps(tmp_path):
     texts = drawn(12, 4, 8)
     assert opened(texts, max_length=10).spec.shape == (10,)
@@ -266,7 +274,7 @@ def test_identity_is_the_best_place_of_one_gap():
     rows = encode(texts, 20)
     longest = sorted(range(60), key=lambda i: -len(texts[i]))
     for place, i in enumerate(longest):
-        before = longest[: place + 1]
+        before = longest[: place + 1] if place % 2 else longest  # whichever is longer
         found = identities(rows[i], rows[before])
         np.testing.assert_allclose(found, [overlapping(texts[i], texts[j]) for j in before])
     inserted = encode(["ACDEFGHIKL", "ACDWWEFGHIKL"], 12)
@@ -293,6 +301,39 @@ def test_clusters_of_long_sequences_count_beyond_a_byte():
     rows[1, :30] = parent[:30] % 20 + 1  # 90 % alike: 270 positions
     rows[2, :31] = parent[:31] % 20 + 1
     assert clusters(rows, 0.9).tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize("identity", [0.6, 0.75, 0.9])
+def test_who_is_alike_somebody_against_brute_force(identity):
+    texts, others = related(100)[:60], related(100)[60:]
+    found = near(encode(texts, 20), encode(others, 20), identity)
+    assert found.tolist() == [any(overlapping(a, b) >= identity - 1e-9 for b in others) for a in texts]
+    assert 0 < found.sum() <= 60
+
+
+def test_clusters_that_touch_are_said_and_dropped():
+    """All variants of one parent with up to three changes: whoever founds the clusters, their members are alike."""
+    rng = np.random.default_rng(0)
+    texts = []
+    for _ in range(300):
+        text = list("ACDEFGHIKLMNPQRSTVWY")
+        for place in rng.permutation(20)[: rng.integers(1, 4)]:
+            text[place] = str(rng.choice(list("ACDEFGHIKLMNPQRSTVWY")))
+        texts.append("".join(text))
+    options = {"split": "clusters", "identity": 0.9, "test_fraction": 0.2}
+    data = opened(texts, **options)
+    train, test = [to_strings(p.values, data.spec) for p in (data.train, data.test)]
+    alike = np.array([any(overlapping(a, b) >= 0.9 - 1e-9 for b in train) for a in test])
+    assert 0.5 < alike.mean() < 1
+    share = f"{alike.mean():.0%} of test sequences are alike a training sequence of another cluster"
+    assert said(data, f"Clusters touch: {share}")
+    apart = opened(texts, overlap="drop", **options)
+    assert to_strings(apart.test.values, apart.spec) == [a for a, one in zip(test, alike, strict=True) if not one]
+    assert said(apart, f"{alike.sum()} of {len(test)} test sequences were alike a training sequence of another cluster")
+    with pytest.raises(
+        DataError, match=r"all \d+ validation sequences are alike a training sequence of another cluster"
+    ):
+        opened(texts, split="clusters", identity=0.85, test_fraction=0.2, overlap="drop")
 
 
 def test_whole_clusters_go_to_one_split():

@@ -103,8 +103,14 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
     for name, values in list(columns.items()):
         if values.dtype == object:
             values = np.array([None if value in MISSING else value for value in values], object)
-        elif values.dtype.kind in "iu" and len(np.unique(values)) > CLASSES:
-            values = values.astype(np.float64)
+        elif values.dtype.kind in "iu":
+            different = len(np.unique(values))
+            if different > CLASSES:
+                values = values.astype(np.float64)
+            elif different > 2:
+                notes.append(
+                    f"'{name}' holds {different} different whole numbers: classes, unless written with a point."
+                )
         columns[name] = values
     ids = [str(value) for value in rows.column(named).to_pylist()] if named else [str(i) for i in range(rows.num_rows)]
     tails = [f" ({name})" for name in ids] if named else [""] * len(ids)

@@ -23,7 +23,10 @@ from diled.data.sequence_files import one_sequence
 from diled.data.splits import MIN_EXAMPLES, SPLITS, Found, Part, divide, limited, some
 from diled.errors import DataError
 
-__all__ = ["clusters", "divide_sequences", "identities", "mutations"]
+__all__ = ["clusters", "divide_sequences", "identities", "mutations", "near"]
+
+SOME = 500
+"""Test sequences that are looked at for likeness with training sequences."""
 
 
 def divide_sequences(found: Found, preprocess: PreprocessConfig, seed: int = 0) -> tuple[dict[str, Part], list[str]]:
@@ -92,16 +95,53 @@ def keys_of(part: Part) -> np.ndarray:
 
 
 def identities(row: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Identity of one sequence (L,) with others (N, L), each at least as long, (N,)."""
-    n = int((row != 0).sum())
-    sizes = (others != 0).sum(1)
-    shifted = np.arange(n) + (sizes - n)[:, None]
-    same = others[:, :n] == row[:n]
-    same_shifted = np.take_along_axis(others, shifted, 1) == row[:n]
+    """Identity of one sequence (L,) with others (N, L), (N,)."""
+    n, sizes = int((row != 0).sum()), (others != 0).sum(1)
+    longer = sizes >= n
+    if longer.all():
+        return _one_gap(row[None], others, np.array([n]), sizes)
+    found = np.empty(len(others))
+    found[longer] = _one_gap(row[None], others[longer], np.array([n]), sizes[longer])
+    one = np.broadcast_to(row, others.shape)
+    found[~longer] = _one_gap(others[~longer], one[~longer], sizes[~longer], np.full((~longer).sum(), n))
+    return found
+
+
+def _one_gap(short: np.ndarray, long: np.ndarray, n: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Identity of rows (N, L), or one row (1, L), of n symbols with rows (N, L) of at least as many, (N,)."""
+    m = int(n.max(initial=0))
+    short, place = short[:, :m], np.arange(m)
+    shifted = place + (sizes - n)[:, None]
+    if len(n) > 1:
+        shifted = np.minimum(shifted, long.shape[1] - 1)
+    same, same_shifted = long[:, :m] == short, np.take_along_axis(long, shifted, 1) == short
+    if len(n) > 1:
+        inside = place < n[:, None]
+        same, same_shifted = same & inside, same_shifted & inside
     before = np.cumsum(np.pad(same, ((0, 0), (1, 0))), 1, dtype=np.int32)
     after = np.cumsum(np.pad(same_shifted, ((0, 0), (1, 0))), 1, dtype=np.int32)
     matches: np.ndarray = (before + after[:, -1:] - after).max(1)
     return matches / np.maximum(sizes, 1)
+
+
+def near(rows: np.ndarray, others: np.ndarray, identity: float) -> np.ndarray:
+    """Which rows (n, L) are alike at least one of others (N, L), of whatever length, (n,) bool."""
+    others = np.unique(others, axis=0)
+    sizes = (others != 0).sum(1)
+    turned = np.take_along_axis(others, np.maximum(sizes[:, None] - 1 - np.arange(others.shape[1]), 0), 1)
+    starts, ends = np.ascontiguousarray(others.T), np.ascontiguousarray(turned.T)
+    found = np.zeros(len(rows), bool)
+    for k, row in enumerate(rows):
+        n = int((row != 0).sum())
+        matches = np.zeros(len(others), np.dtype("u1" if 2 * n < 256 else "u2"))
+        for i in range(
+            n
+        ):  # whatever the gap, its matches are some of those from the start and some of those from the end
+            matches += starts[i] == row[i]
+            matches += (ends[i] == row[n - 1 - i]) & (sizes != n)
+        maybe = np.flatnonzero(matches >= identity * np.maximum(sizes, n) - 1e-9)
+        found[k] = bool((identities(row, others[maybe]) >= identity - 1e-9).any())
+    return found
 
 
 def clusters(values: np.ndarray, identity: float) -> np.ndarray:
@@ -137,11 +177,11 @@ class _Representatives:
         """The cluster that a sequence, no longer than those before, joins or founds."""
         # Sizes fall, so those that are not too long to be alike are the last ones.
         low = int(np.searchsorted(-self.sizes[: self.count], -np.floor(n / identity + 1e-9), side="left"))
-        near = low + self._candidates(row, n, low, identity)
-        if len(near):
-            alike = np.flatnonzero(identities(row, self.rows[near]) >= identity - 1e-9)
+        maybe = low + self._candidates(row, n, low, identity)
+        if len(maybe):
+            alike = np.flatnonzero(identities(row, self.rows[maybe]) >= identity - 1e-9)
             if len(alike):
-                return int(near[alike[0]])
+                return int(maybe[alike[0]])
         i = self.count
         self.rows[i], self.sizes[i] = row, n
         self.starts[:n, i], self.ends[:n, i] = row[:n], row[:n][::-1]
@@ -185,9 +225,43 @@ def _by_clusters(found: Found, preprocess: PreprocessConfig, seed: int) -> dict[
             f"{found.name} has {len(size):,} clusters at identity {threshold:g}, the largest with {size.max():,} of "
             f"{len(whole):,} sequences, and none is left for {empty}. Raise --preprocess.sequence.identity, or the fractions."
         )
+    left = _apart(parts, threshold, preprocess.sequence.overlap == "drop", found.name, seed)
     counts = some({split: len(part) for split, part in parts.items()})
-    found.notes.append(f"{len(size):,} clusters at identity {threshold:g}, divided as a whole: {counts}.")
+    found.notes.append(f"{len(size):,} clusters at identity {threshold:g}, divided as a whole: {counts}.{left}")
     return parts
+
+
+def _apart(parts: dict[str, Part], identity: float, drop: bool, name: str, seed: int) -> str:
+    """A remark on test sequences that are alike a training sequence though their clusters are apart; they leave where wanted.
+
+    A cluster's sequences are alike its representative, and may be alike those of another cluster: where all descend from one
+    parent, nearly every one is.
+    """
+    known = np.asarray(parts["train"].examples)
+    if not drop:
+        rows = np.asarray(parts["test"].examples)
+        rows = rows[np.random.default_rng(seed).permutation(len(rows))[:SOME]]
+        share = float(near(rows, known, identity).mean())
+        if not share:
+            return ""
+        return (
+            f" Clusters touch: {share:.0%} of test sequences are alike a training sequence of another cluster; "
+            "--preprocess.sequence.overlap drop leaves them out."
+        )
+    said = []
+    for split in ("validation", "test"):
+        alike = near(np.asarray(parts[split].examples), known, identity)
+        if alike.all():
+            raise DataError(
+                f"{name}: all {len(alike):,} {split} sequences are alike a training sequence of another cluster, and none is "
+                "left. Raise --preprocess.sequence.identity, or leave out overlap drop."
+            )
+        if alike.any():
+            parts[split] = parts[split].take(np.flatnonzero(~alike))
+            said.append(f"{int(alike.sum()):,} of {len(alike):,} {split} sequences")
+    return (
+        f" {' and '.join(said)} were alike a training sequence of another cluster, and were left out." if said else ""
+    )
 
 
 # Mutations ------------------------------------------------------------------------------------------------------------
