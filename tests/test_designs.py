@@ -27,7 +27,7 @@ from diled.diffusion.schedule import LinearLogSNR
 from diled.distributions import Normal
 from diled.draws import BlockNoise, seeded
 from diled.errors import ConfigError, DataError
-from diled.evaluation.sequences import fit_oracle
+from diled.evaluation.sequences import fit_oracle, regression
 from diled.family import model_config
 from diled.latent import guidance
 from diled.latent.constraints import Constraints, chosen
@@ -40,6 +40,7 @@ from diled.models.priors import GaussianMixture, NoPrior, Standardized, Standard
 from diled.models.zoo import build
 from diled.nn.sequence import one_hot
 from diled.optimizing import Settings, beside_oracle, constraints_of, design, positions, write_designs
+from diled.scoring import score_examples
 from diled.sequences import TokenSequence
 
 LENGTH, LETTERS = 4, "ACDE"
@@ -770,6 +771,16 @@ def nos() -> Model:
             total(density.terms(x[rows], labels={"fitness": y["fitness"][rows]})).mean().backward()
             optimizer.step()
     return Model(density, data.spec, name="nos")
+
+
+def test_hidden_states_tell_the_property_where_there_are_no_codes(nos: Model):
+    data = additive(train=80)
+    found = regression(nos.density, data, data.test, "fitness")
+    assert found["spearman/fitness"].value > 0.5
+    assert found["spearman/fitness/probe"].value > 0.5
+    assert found["mse/fitness/probe"].note == "ridge regression on hidden states"
+    said = score_examples(nos, data.test.values, data.test.ids).columns["predicted_fitness"]
+    assert ((said - data.test.labels["fitness"]) ** 2).mean() == pytest.approx(found["mse/fitness"].value, rel=1e-4)
 
 
 def test_guidance_leads_token_diffusion_to_the_property(nos: Model):

@@ -119,11 +119,12 @@ def _energies(model: Model, values: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _predictions(model: Model, values: np.ndarray) -> dict[str, np.ndarray]:
-    """What the model's head reads from codes: values, or the names of the likeliest classes."""
+    """What the model's head reads from codes, or hidden states: values, or the names of the likeliest classes."""
     head = head_of(model.density)
-    if head is None or not model.density.has_codes:
+    if head is None:
         return {}
-    codes = torch.cat([model.density.encode(x).flatten(1).float() for x in _batches(model, values)])
+    read = model.density.encode if model.density.has_codes else model.density.features
+    codes = torch.cat([read(x).flatten(1).float() for x in _batches(model, values)])
     found = {}
     for column, count in head.classes.items():
         said = head.predict(codes, column).cpu()

@@ -2,7 +2,8 @@
 
 bound_nats, rate_nats, distortion_nats    as for every model; nats_per_residue = sum of bounds / sum of lengths
 residue_accuracy, sequence_accuracy       of decoded mean codes: positions before the end, and whole sequences
-mse/Y, mae/Y, pearson/Y, spearman/Y       of a property Y predicted by the model's head; .../probe: ridge regression on codes
+mse/Y, mae/Y, pearson/Y, spearman/Y       of a property Y predicted by the model's head; .../probe: ridge regression on
+                                          codes, of token diffusion on hidden states
 zero_shot_spearman/Y                      of minus the bound with Y: no value of Y was used
 frechet_samples, frechet_floor            in the features of a network that was trained apart, on the test split
 position_error, coupling_error            symbol frequencies of each position (mean L1 distance), and covariances of pairs of
@@ -219,7 +220,7 @@ def reconstruction_accuracy(x: Tensor, shown: Tensor) -> dict[str, Measured]:
 
 
 def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 0) -> dict[str, Measured]:
-    """How well a property is read from codes, and how well the bound ranks it without having seen it."""
+    """How well a property is read from codes, or hidden states, and how well the bound ranks it without having seen it."""
     y = test.labels[column]
     known = np.isfinite(y)
     if known.sum() < 10:
@@ -227,17 +228,15 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
     split, y = test.subset(known), y[known].astype(np.float64)
     found: dict[str, Measured] = {}
     head = head_of(model)
-    if model.has_codes:
+    if model.has_codes or hasattr(model, "features"):
         codes = {name: _codes(model, part, data.spec) for name, part in (("train", data.train), ("test", split))}
         if head is not None and column in head.columns:
             with torch.no_grad():
                 said = head.predict(codes["test"].to(device_of(model)), column).cpu().numpy()
             found |= {f"{name}/{column}": m for name, m in prediction_errors(said, y, seed, "the model's head").items()}
         said = ridge_predictions(codes["train"].numpy(), data.train.labels[column], codes["test"].numpy())
-        found |= {
-            f"{name}/{column}/probe": m
-            for name, m in prediction_errors(said, y, seed, "ridge regression on codes").items()
-        }
+        probe = f"ridge regression on {'codes' if model.has_codes else 'hidden states'}"
+        found |= {f"{name}/{column}/probe": m for name, m in prediction_errors(said, y, seed, probe).items()}
     try:
         with torch.no_grad(), seeded(seed, 3):
             each = [
@@ -329,8 +328,10 @@ def frequencies(x: np.ndarray, symbols: int) -> np.ndarray:
 
 
 def _codes(model: Any, split: Split, spec: DataSpec) -> Tensor:
+    """Mean codes (N, D), or the features of a model without codes."""
+    read = model.encode if model.has_codes else model.features
     with torch.no_grad():
-        return torch.cat([model.encode(x).flatten(1).float().cpu() for x in _batches(split, spec, model)])
+        return torch.cat([read(x).flatten(1).float().cpu() for x in _batches(split, spec, model)])
 
 
 def ridge_predictions(train: np.ndarray, y: np.ndarray, test: np.ndarray, *, standardize: bool = True) -> np.ndarray:

@@ -101,6 +101,11 @@ class TokenDiffusion(Density):
             found |= {f"extra/property/{column}": self.head.weight * error for column, error in errors.items()}
         return found
 
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Means of the hidden states of rows (B, L), none hidden, (B, width): what the head reads a property from."""
+        return self.network.hidden(x.long()).float().mean(1)
+
     def hide(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which positions are hidden, (n, L), and how many, (n,): stratified over the batch."""
         u = (torch.arange(n, device=device) + torch.rand((), device=device)) / n
