@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from diled.config import Config, PoolConfig, PreprocessConfig, SequenceConfig, TextConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig, PropertyConfig
+from diled.studies.questions_dmaapx import calibration, costs, statistics, widths
 from diled.studies.records import read
 from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
 from diled.studies.render_dmaapx import ratios
@@ -244,6 +245,11 @@ def dmaapx(study: str, scale: str) -> str:
     return beside_the_paper(RESULTS / "dmaapx.json", study, scale)
 
 
+def of_arms(write: Callable[[Path, str, str], str], study: str) -> str:
+    """What a study of DMaaPx answers beside the paper's table."""
+    return write(RESULTS / "dmaapx.json", study, "mini")
+
+
 def of_sequences(study: str, write: Callable[[Path], str]) -> str:
     """A table of proteins or of text, and the records behind it."""
     return with_provenance(study, write(RESULTS / f"{study}.json"))
@@ -261,6 +267,10 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "audit.md": {
         "pool": lambda: table(["option", "default", "meaning"], options(PoolConfig, "pool")),
         **{f"{study}-{scale}": partial(dmaapx, study, scale) for study, scale in ARMS},
+        **{f"{study}-costs": partial(of_arms, costs, study) for study in ("dmaapx-mnist", "dmaapx-pool-size")},
+        "dmaapx-quality-statistics": partial(of_arms, statistics, "dmaapx-quality"),
+        "dmaapx-width-grid": partial(of_arms, widths, "dmaapx-width"),
+        "dmaapx-calibration": lambda: calibration(RESULTS / "dmaapx.json"),
         **{study: partial(with_ratios, study) for study in ("amortization-speed", "synthesis-speed")},
     },
     "proteins.md": {

@@ -129,6 +129,18 @@ def test_a_reproduction_goes_on_and_records_nothing_twice(small: Path, monkeypat
     assert "± is the standard deviation over seeds." in shown
     assert "DMaaPx, k = 2" in shown
     assert "By how much each differs from normal" in shown
+    plan, folder = dmaapx.arms_of("dmaapx-mnist"), runs / "dmaapx-mnist-mini"
+    for place, seconds in (("vae@real-0", 5.0), ("vae@synthetic,k=2-0", 7.0), ("source/edm", 100.0)):
+        made = json.loads((folder / place / "provenance.json").read_text())
+        (folder / place / "provenance.json").write_text(json.dumps({**made, "cpu_seconds": seconds}))
+    assert dmaapx.total_cost(plan, "vae@real", 0, folder, "cpu").value == 5
+    dmaapx.total_cost(plan, "vae@synthetic/k=2", 0, folder, "cpu")
+    timed = json.loads((folder / "pool" / "edm.seconds.json").read_text())
+    assert 0 < timed["cpu_seconds"] < 60
+    (folder / "pool" / "edm.seconds.json").write_text(json.dumps({"cpu_seconds": 64.0, "samples": 256}))
+    cost = dmaapx.total_cost(plan, "vae@synthetic/k=2", 0, folder, "cpu")
+    assert cost.value == 7 + 100 + 80 * 0.25
+    assert cost.note == "training 7 s, source 100 s, 80 samples 20 s"
     with pytest.raises(ConfigError, match=r"other settings .*: training\.epochs = 2\.0, not None"):
         dmaapx.reproduce("dmaapx-mnist", seeds=[0], runs=runs, results=None, steps=3, device="cpu")
 

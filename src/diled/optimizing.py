@@ -38,6 +38,7 @@ __all__ = [
     "check_designs",
     "constraints_of",
     "design",
+    "designed",
     "positions",
     "the_property",
     "write_designs",
@@ -79,6 +80,13 @@ def design(
         if len(rows) >= n:
             break
     return search.ranked(rows, n)
+
+
+def designed(
+    model: Model, data: Data, goal: Goal, n: int, settings: Settings, constraints: Constraints | None = None
+) -> Designs:
+    """`design`, and beside the list what an oracle says of it that learned from the test split alone."""
+    return beside_oracle(design(model, data, goal, n, settings, constraints), data, goal.column)
 
 
 def beside_oracle(found: Designs, data: Data, column: str) -> Designs:

@@ -20,7 +20,9 @@ Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653).
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -32,7 +34,8 @@ from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.audit import Effort
 from diled.evaluation.audited import Audited
 from diled.evaluation.measure import Measured
-from diled.model import Model
+from diled.model import Model, load
+from diled.models.io import write_json
 from diled.runs import RunConfig, read_settings, resolve
 from diled.studies.commands import (
     as_records,
@@ -60,6 +63,7 @@ __all__ = [
     "scales",
     "show",
     "studies",
+    "total_cost",
 ]
 
 STUDY = "dmaapx"
@@ -104,8 +108,19 @@ METRICS = (
     "encoder_slope/scaled",
     "probe_accuracy/logistic",
     "psnr",
+    "frechet_pool",
+    "frechet_floor",
+    "precision_pool",
+    "recall_pool",
+    "c2st_accuracy",
+    "nearest_ratio",
+    "copying",
+    "entropy_offset_nats",
 )
-"""Figures of the audit that are recorded, beside `test_elbo`, which is minus the bound."""
+"""Figures of the audit that are recorded, beside `test_elbo`, which is minus the bound, and `total_cpu_seconds`: of the
+training, and of an arm with a synthetic set also of its source and of the sampling."""
+TIMED = 256
+"""Samples whose drawing is timed, to know what a whole set of them costs."""
 
 
 @dataclass(frozen=True)
@@ -259,12 +274,14 @@ def reproduce(
             out = _place(folder, arm, seed)
             model = _trained(plan, arm, seed, folder, steps, device)
             subjects = subjects_of([out], None, device)
-            audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=SECTIONS)
+            sections = (*SECTIONS, "pool") if arm in plan.drawn else SECTIONS
+            audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=sections)
             found[arm][seed] = next(iter(audited.values()))
             keys[arm] = f"{data_key(subjects[0].data)}/{plan.name}"
             if results is not None:
                 command = f"{named} --only {arm} --seeds {seed}"
-                add(results / f"{STUDY}.json", _records(arm, seed, model, keys[arm], found[arm][seed], command))
+                cost = total_cost(plan, arm, seed, folder, device)
+                add(results / f"{STUDY}.json", _records(arm, seed, model, keys[arm], found[arm][seed], cost, command))
             gap = found[arm][seed].figures.get("generalization_gap", Measured(None)).value
             print(f"{arm}, seed {seed}: generalization gap {gap if gap is None else round(gap, 2)}", flush=True)
     if results is not None:
@@ -299,6 +316,45 @@ def _trained(plan: Arms, arm: str, seed: int, folder: Path, steps: int | None, d
     return trained(plan.config(arm, seed, pool, steps), _place(folder, arm, seed), device=device)
 
 
+def total_cost(plan: Arms, arm: str, seed: int, folder: Path, device: str = "auto") -> Measured:
+    """CPU seconds of an arm: its training, and of its synthetic set the source's and the drawing of as many as it uses.
+
+    A source that several arms share counts for each of them. The drawing is timed once on a few samples, and kept beside the
+    set, since a set may have been drawn in parts and by several processes.
+    """
+    own = _made(_place(folder, arm, seed)).get("cpu_seconds")
+    if arm not in plan.drawn or own is None:
+        return Measured(own)
+    source = plan.drawn[arm]
+    another = source in plan.arms
+    origin = _place(folder, source, seed) if another else folder / "source" / source
+    first = total_cost(plan, source, seed, folder, device).value if another else _made(origin).get("cpu_seconds")
+    each = _seconds_a_sample(folder / "pool" / origin.name, origin, plan.sources.get(source), device)
+    n = plan.arms[arm].get("pool.folds", plan.folds) * _train_size(plan.config(arm, seed))
+    if first is None:
+        return Measured(None)
+    note = f"training {own:.0f} s, source {first:.0f} s, {n:,} samples {n * each:.0f} s"
+    return Measured(own + first + n * each, note=note)
+
+
+def _made(run: Path) -> dict[str, Any]:
+    """How a finished run was made."""
+    found: dict[str, Any] = json.loads((run / "provenance.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _seconds_a_sample(pool: Path, origin: Path, source: Source | None, device: str) -> float:
+    """CPU seconds to draw one of a set's samples in batches."""
+    kept = pool.with_name(f"{pool.name}.seconds.json")
+    if not kept.exists():
+        model = load(origin, device=device)
+        start = time.process_time()
+        model.sample(TIMED, steps=None if source is None else source.sampler_steps, draw=source is None)
+        write_json(kept, {"cpu_seconds": time.process_time() - start, "samples": TIMED})
+    timed = json.loads(kept.read_text(encoding="utf-8"))
+    return float(timed["cpu_seconds"] / timed["samples"])
+
+
 def _train_size(config: RunConfig) -> int:
     """How many real training images an arm has."""
     from diled.data import open_data
@@ -308,12 +364,15 @@ def _train_size(config: RunConfig) -> int:
     return len(open_data(config.data, config.preprocess).train)
 
 
-def _records(arm: str, seed: int, model: Model, data: str, audited: Audited, command: str) -> list[Record]:
+def _records(
+    arm: str, seed: int, model: Model, data: str, audited: Audited, cost: Measured, command: str
+) -> list[Record]:
     """What is recorded of one arm and seed; `data` is the key of the data, with the study and its scale."""
     figures = {metric: audited.figures[metric] for metric in METRICS if metric in audited.figures}
     bound = figures.get("bound_nats/test")
     if bound is not None and bound.value is not None:
         figures["test_elbo"] = Measured(-bound.value, bound.stderr, bound.n, bound.note)
+    figures["total_cpu_seconds"] = cost
     made = training_of({**model.provenance, "parameters": model.parameters})
     return as_records(figures, study=STUDY, data=data, system=arm, seed=seed, **made, **made_here(), command=command)
 

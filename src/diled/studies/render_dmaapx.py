@@ -18,7 +18,7 @@ from diled.studies.intervals import COMPARED, intervals, key_of
 from diled.studies.records import read
 from diled.studies.render import markdown
 
-__all__ = ["PAPER", "beside_the_paper", "ratios", "table"]
+__all__ = ["PAPER", "beside_the_paper", "cell", "named", "place", "ratios", "table"]
 
 COLUMNS = {
     "test_elbo": "test ELBO",
@@ -147,32 +147,31 @@ def _table(study: str, values: Values) -> str:
     columns, more = _columns(values), {m: name for m, name in OURS.items() if any(m in v for v in values.values())}
     head = ["trained on", "seeds", *(f"{name} (paper)" if paper else name for name in columns.values()), *more.values()]
     rows = []
-    for system in sorted(values, key=_place):
+    for system in sorted(values, key=place):
         theirs = paper.get(system)
         cells = []
         for i, metric in enumerate(columns):
-            cell = _cell(metric, values[system].get(metric, ()))
+            ours = cell(metric, values[system].get(metric, ()))
             known = None if theirs is None or metric not in COLUMNS else theirs[i]
-            cells.append(cell + ("" if known is None else f" ({_number(metric, known)})"))
-        cells += [_cell(metric, values[system].get(metric, ())) for metric in more]
+            cells.append(ours + ("" if known is None else f" ({_number(metric, known)})"))
+        cells += [cell(metric, values[system].get(metric, ())) for metric in more]
         seeds = max((len(v) for v in values[system].values()), default=0)
-        rows.append([_named(system), str(seeds), *cells])
+        rows.append([named(system), str(seeds), *cells])
     several = any(int(row[1]) > 1 for row in rows)
     return markdown(head, rows) + ("\n\n± is the standard deviation over seeds." if several else "")
 
 
 def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: str) -> str:
     """Under the table, by how much each arm differs from the first; nothing where that is not known."""
-    systems = [system for system in sorted(between, key=_place) if between[system]]
+    systems = [system for system in sorted(between, key=place) if between[system]]
     if not systems:
         return ""
     columns = _columns(between)
     rows = [
-        [_named(system), *(_difference(metric, between[system].get(metric)) for metric in columns)]
-        for system in systems
+        [named(system), *(_difference(metric, between[system].get(metric)) for metric in columns)] for system in systems
     ]
     said = (
-        f"By how much each differs from {_named(first)}, with 95 % intervals: bootstrap over examples, the same for both where "
+        f"By how much each differs from {named(first)}, with 95 % intervals: bootstrap over examples, the same for both where "
         "they share them, and over seeds where there are several."
     )
     return f"\n\n{said}\n\n" + markdown(["trained on", *columns.values()], rows)
@@ -192,13 +191,14 @@ def _difference(metric: str, one: Sequence[float] | None) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _place(system: str) -> tuple[int, int, str]:
+def place(system: str) -> tuple[int, int, str]:
     """Where a system stands in a table: in the order of `NAMES`, pools by size, others after them."""
     order, name = list(NAMES), "vae@synthetic/k=10" if _folds(system) else system
     return order.index(name) if name in order else len(order), _folds(system), system
 
 
-def _named(system: str) -> str:
+def named(system: str) -> str:
+    """What a system is called in tables."""
     if system in NAMES:
         return NAMES[system]
     name, _, variant = system.partition("/")
@@ -210,7 +210,8 @@ def _folds(system: str) -> int:
     return int(digits) if digits.isdigit() else 0
 
 
-def _cell(metric: str, values: Sequence[float]) -> str:
+def cell(metric: str, values: Sequence[float]) -> str:
+    """The mean over seeds, and their standard deviation where there are several."""
     if not values:
         return "–"
     spread = f" ± {_number(metric, stdev(values))}" if len(values) > 1 else ""

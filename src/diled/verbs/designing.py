@@ -77,15 +77,7 @@ def optimize(
     """
     from diled.arguments import at_least_one, data_of, model_of
     from diled.latent.optimize import Goal
-    from diled.optimizing import (
-        Settings,
-        beside_oracle,
-        check_designs,
-        constraints_of,
-        design,
-        the_property,
-        write_designs,
-    )
+    from diled.optimizing import Settings, check_designs, constraints_of, designed, the_property, write_designs
 
     at_least_one(n=n, max_mutations=max_mutations)
     if out is not None:
@@ -95,7 +87,7 @@ def optimize(
     place = data_of(run, data, model)
     limits = constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
     wish = Goal.parse(property or the_property(place), goal)
-    found = beside_oracle(design(model, place, wish, n, settings, limits), place, wish.column)
+    found = designed(model, place, wish, n, settings, limits)
     if out is not None:
         write_designs(found, place.spec, out)
     return found

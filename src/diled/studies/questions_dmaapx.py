@@ -1,0 +1,257 @@
+"""What the studies of DMaaPx answer beside the paper's table: costs, pools, widths, in Markdown and as pictures.
+
+    python -m diled.studies.questions_dmaapx --out docs/images        draws what results/dmaapx.json has records of
+
+    costs        which arms are best for their cost: none that costs as little has a higher test ELBO (a Pareto front); what
+                 more real data would give is shown, and no part of it
+    statistics   which figure of a pool goes with the test ELBO of the model that is trained on it
+    widths       channels of the network (n_c) by channels of the latent (m_z)
+    calibration  test ELBO by epoch
+
+Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653), sections 4 and 5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from diled.evaluation.sequences import spearman
+from diled.studies.commands import exit_code
+from diled.studies.dmaapx import recorded
+from diled.studies.render import markdown
+from diled.studies.render_dmaapx import cell, named
+
+__all__ = ["calibration", "costs", "front", "main", "statistics", "widths"]
+
+STATISTICS = {
+    "frechet_pool": "Frechet distance",
+    "precision_pool": "precision",
+    "recall_pool": "recall",
+    "c2st_accuracy": "told apart",
+    "nearest_ratio": "nearest",
+    "copying": "copying",
+    "entropy_offset_nats": "entropy offset",
+}
+"""Figure of a pool -> heading. `told apart`: accuracy of a classifier of pool and test examples; `nearest` and `copying`: above
+1/2 where samples are nearer to training than to test examples; `entropy offset`: below 0 where the pool is easier."""
+MORE_DATA = ("vae@real/10N",)
+"""Arms that see more real examples than the others."""
+AUDITED = ("test_elbo", "generalization_gap", "amortization_gap_test")
+EMPTY = "Nothing is recorded yet."
+
+Means = dict[str, dict[str, float]]
+"""System -> metric -> mean over seeds."""
+
+
+def means(path: Path, name: str) -> Means:
+    """Of one study at one scale."""
+    return {
+        system: {metric: fmean(r.value for r in records) for metric, records in by_metric.items()}
+        for system, by_metric in recorded(path, name).items()
+    }
+
+
+def costs(path: Path, study: str, scale: str) -> str:
+    """Arms by what they cost, the sampling and its source included, and which are on the front."""
+    points = _points(path, f"{study}-{scale}")
+    best = front(points)
+    rows = [
+        [named(s), f"{cost:,.0f}", cell("test_elbo", [elbo]), "yes" if s in best else ""]
+        for s, (cost, elbo) in sorted(points.items(), key=lambda one: one[1])
+    ]
+    return markdown(["trained on", "CPU s in all", "test ELBO", "best for its cost"], rows) if rows else EMPTY
+
+
+def _points(path: Path, name: str) -> dict[str, tuple[float, float]]:
+    """System -> CPU seconds in all, and test ELBO; where no total is recorded and nothing was drawn, those of the training."""
+    found = {}
+    for system, by_metric in recorded(path, name).items():
+        if "test_elbo" not in by_metric:
+            continue
+        total = [r.value for r in by_metric.get("total_cpu_seconds", ())]
+        drawn = re.search("synthetic|mixed|self", system)
+        alone = [] if drawn else [r.cpu_seconds for r in by_metric["test_elbo"] if r.cpu_seconds is not None]
+        if total or alone:
+            found[system] = (fmean(total or alone), fmean(r.value for r in by_metric["test_elbo"]))
+    return found
+
+
+def front(points: dict[str, tuple[float, float]]) -> list[str]:
+    """The names of points (cost, worth) that no other one beats in worth at no more cost, by cost; without `MORE_DATA`."""
+    found, best = [], -float("inf")
+    for name, (_, worth) in sorted(points.items(), key=lambda one: (one[1][0], -one[1][1])):
+        if worth > best and name not in MORE_DATA:
+            found.append(name)
+            best = worth
+    return found
+
+
+def statistics(path: Path, study: str, scale: str) -> str:
+    """Figures of each pool beside the audit of the model that was trained on it, and their rank correlations with its ELBO."""
+    found = {s: m for s, m in means(path, f"{study}-{scale}").items() if "c2st_accuracy" in m and "test_elbo" in m}
+    if not found:
+        return EMPTY
+    order = sorted(found, key=lambda s: -found[s]["test_elbo"])
+    shown = [m for m in (*STATISTICS, *AUDITED) if any(m in found[s] for s in order)]
+    rows = [[named(s), *(_number(found[s].get(m)) for m in shown)] for s in order]
+    ranks = []
+    for metric in shown:
+        pairs = [(found[s][metric], found[s]["test_elbo"]) for s in order if metric in found[s]]
+        known = len(pairs) > 2 and metric != "test_elbo"
+        ranks.append(f"{spearman(*np.array(pairs).T):+.2f}" if known else "")
+    headings = {
+        **STATISTICS,
+        **dict(zip(AUDITED, ("test ELBO", "generalization gap", "amortization gap"), strict=True)),
+    }
+    return markdown(
+        ["trained on", *(headings[m] for m in shown)], [*rows, ["*rank correlation with the test ELBO*", *ranks]]
+    )
+
+
+def widths(path: Path, study: str, scale: str) -> str:
+    """Normal training and DMaaPx for each number of channels: test ELBO and generalization gap, a row for each m_z."""
+    found = _grid(means(path, f"{study}-{scale}"))
+    if not found:
+        return EMPTY
+    channels, latents = sorted({n for _, n, _ in found}), sorted({m for _, _, m in found})
+    tables = []
+    for metric, heading in (("test_elbo", "Test ELBO"), ("generalization_gap", "Generalization gap")):
+        rows = [
+            [f"m_z = {m}, {way}", *(_number(found.get((kind, n, m), {}).get(metric)) for n in channels)]
+            for m in latents
+            for kind, way in (("real", "normal"), ("synthetic", "DMaaPx"))
+        ]
+        tables.append(f"{heading}:\n\n" + markdown(["", *(f"n_c = {n}" for n in channels)], rows))
+    return "\n\n".join(tables)
+
+
+def _grid(found: Means) -> dict[tuple[str, int, int], dict[str, float]]:
+    """(real or synthetic, n_c, m_z) -> metric -> mean."""
+    parts = {s: re.fullmatch(r"vae@(real|synthetic)/n_c=(\d+),m_z=(\d+)", s) for s in found}
+    return {(m[1], int(m[2]), int(m[3])): found[s] for s, m in parts.items() if m is not None}
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def calibration(path: Path) -> str:
+    """The curve of normal training on all images, its peak and its end, beside the paper's."""
+    found = means(path, "calibration").get("vae@real", {})
+    if not found:
+        return EMPTY
+    epochs = sorted((int(m.rpartition("=")[2]), v) for m, v in found.items() if m.startswith("test_elbo/epoch="))
+    curve = markdown(["epoch", *(str(e) for e, _ in epochs)], [["test ELBO", *(f"{v:.2f}" for _, v in epochs)]])
+    return (
+        f"{curve}\n\nThe peak is {found['peak_test_elbo']:.2f} at epoch {found['peak_epoch']:.0f} (paper: about -83.8 near "
+        f"epoch 57), the end {found['test_elbo']:.2f} on all test images (paper: -94.6), the generalization gap there "
+        f"{found['generalization_gap']:.2f} (paper: 25.76)."
+    )
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def draw_costs(path: Path, out: Path, study: str = "dmaapx-pool-size", scale: str = "mini") -> bool:
+    """Test ELBO against CPU seconds in all, with the front; whether there are records."""
+    points = _points(path, f"{study}-{scale}")
+    if len(points) < 2:
+        return False
+    figure, axis = _axis(9.0, 4.8)
+    best = front(points)
+    for i, (system, (cost, elbo)) in enumerate(sorted(points.items(), key=lambda one: -one[1][1]), 1):
+        colour = "#1f4e79" if system in best else "#8a96a3"
+        axis.scatter(cost, elbo, s=110, color=colour, zorder=3, label=f"{i}  {named(system)}")
+        axis.annotate(str(i), (cost, elbo), ha="center", va="center", fontsize=6, color="white", zorder=4)
+    axis.step(*np.array([points[s] for s in best]).T, where="post", color="#1f4e79", lw=1, zorder=2)
+    axis.set(xscale="log", xlabel="CPU seconds, sampling and its source included", ylabel="test ELBO, nats")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=0, markerscale=0)
+    return _saved(figure, out)
+
+
+def draw_widths(path: Path, out: Path, study: str = "dmaapx-width", scale: str = "mini") -> bool:
+    """Test ELBO against n_c for each m_z, normal and DMaaPx; whether there are records."""
+    found = _grid(means(path, f"{study}-{scale}"))
+    if not found:
+        return False
+    figure, axis = _axis(6.4, 4.4)
+    latents = sorted({m for _, _, m in found})
+    for kind, style in (("real", "o--"), ("synthetic", "o-")):
+        for i, m in enumerate(latents):
+            line = sorted((n, v["test_elbo"]) for (k, n, z), v in found.items() if (k, z) == (kind, m))
+            label = f"m_z = {m}, {'normal' if kind == 'real' else 'DMaaPx'}"
+            axis.plot(*np.array(line).T, style, color=f"C{i}", ms=4, lw=1.2, label=label) if line else None
+    axis.set(xscale="log", xlabel="channels n_c", ylabel="test ELBO, nats")
+    axis.legend(fontsize=7)
+    return _saved(figure, out)
+
+
+def draw_calibration(path: Path, out: Path) -> bool:
+    """Test ELBO by epoch; whether there are records."""
+    found = means(path, "calibration").get("vae@real", {})
+    epochs = sorted((int(m.rpartition("=")[2]), v) for m, v in found.items() if m.startswith("test_elbo/epoch="))
+    if not epochs:
+        return False
+    figure, axis = _axis(6.0, 3.8)
+    axis.plot(*np.array(epochs).T, "o-", ms=4, lw=1.2, color="#1f4e79")
+    axis.scatter(found["peak_epoch"], found["peak_test_elbo"], color="#c2571a", zorder=3, label="the peak")
+    axis.set(xscale="log", xlabel="epoch", ylabel="test ELBO, nats")
+    axis.legend(fontsize=8)
+    return _saved(figure, out)
+
+
+def _axis(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(width, height), layout="constrained")
+    axis.grid(color="#e4e8ec", lw=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _saved(figure: Any, out: Path) -> bool:
+    from matplotlib import pyplot
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=120)
+    pyplot.close(figure)
+    return True
+
+
+PICTURES: dict[str, Callable[[Path, Path], bool]] = {
+    "dmaapx-cost.png": draw_costs,
+    "dmaapx-width.png": draw_widths,
+    "dmaapx-calibration.png": draw_calibration,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Draw from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m diled.studies.questions_dmaapx", description="Pictures of what is recorded of DMaaPx."
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    chosen = parser.parse_args(argv)
+
+    def run() -> None:
+        for name, draw in PICTURES.items():
+            done = draw(chosen.results / "dmaapx.json", chosen.out / name)
+            print(f"{chosen.out / name}: {'drawn' if done else 'nothing is recorded yet'}")
+
+    return exit_code(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
