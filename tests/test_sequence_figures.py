@@ -48,6 +48,7 @@ from diled.models.exact_sequences import Profile
 from diled.models.priors import StandardNormal
 from diled.models.properties import PropertyHead
 from diled.nn.sequence import one_hot
+from diled.reporting import fitting
 from diled.sequences import TokenSequence
 
 TRUTH = PottsData(length=4, symbols=4, seed=1, strength=0.4)
@@ -188,7 +189,11 @@ def test_valid_unique_novel_and_their_floor_by_hand():
     assert found["nearest_training"].value == pytest.approx(np.mean(nearest))
     assert found["nearest_training/floor"].value == 0
     assert found["diversity"].value == pytest.approx(pairwise_mean(drawn))
-    assert "frechet_samples" not in found, "nothing to learn an oracle from"
+    assert found["frechet_samples"].value is None
+    assert found["frechet_samples"].note.endswith("learns a measured property, and the data have none")
+    assert "frechet_floor" not in found
+    labelled = replace(data, spec=SPEC, test=replace(data.test, labels={"y": np.zeros(3, np.float32)}))
+    assert generation(drawn, labelled)["frechet_samples"].note.endswith("needs 200 test sequences, and there are 3")
 
 
 def test_draws_of_the_truth_are_as_good_as_the_floor():
@@ -533,7 +538,8 @@ def test_samples_are_compared_with_what_is_drawn_as_training():
     data = potts((300, 100, 300))
     assert drawn_alike(data) == (data, "")
     other = data.test.subset(np.flatnonzero(data.test.labels["y"] > np.quantile(data.test.labels["y"], 0.7)))
-    shifted, why = drawn_alike(replace(data, test=other))
+    shifted_data = replace(data, test=other)
+    shifted, why = drawn_alike(shifted_data)
     assert shifted.test is data.validation
     assert why.startswith("against validation, as the test split has other symbols than training (shift 0.")
     both = drawn_alike(replace(data, test=other, validation=other.subset(np.arange(40))))
@@ -545,4 +551,7 @@ def test_samples_are_compared_with_what_is_drawn_as_training():
     assert found["shifted"]["position_error"].value == found["plain"]["position_error"].value
     assert "against validation" in found["shifted"]["position_error"].note
     assert "against" not in found["plain"]["position_error"].note
+    told = "Samples are compared with real ones against validation"
+    assert [fitting([], {}, place)[-1:] for place in (data, shifted_data)] == [[], [f"{told}{why[18:]}."]]
+    assert found["shifted"]["frechet_samples"].note.endswith(f"needs 200 test sequences, and there are {len(other)}")
     assert found["shifted"]["bound_nats"].n == len(other)

@@ -16,6 +16,7 @@ from diled.errors import ConfigError
 from diled.evaluation.measure import Measured, measure
 from diled.evaluation.recommend import advice, one_or_two_stages
 from diled.evaluation.report import Cell, Shown, table_text, write_report
+from diled.evaluation.sequences import drawn_alike
 from diled.latent.interpolate import between
 from diled.model import Model
 from diled.models.io import write_json
@@ -327,7 +328,9 @@ def fitting(reading: list[str], table: dict[str, dict[str, Cell]], data: Data) -
     columns = {column for row in table.values() for column, cell in row.items() if cell.value is not None}
     if data.spec.sequential:
         words = {metric: "from codes" if metric == "probe" else heading(metric)[0] for metric in SEQUENCES}
-        return [said for metric, said in SEQUENCES.items() if any(words[metric] in column for column in columns)]
+        why = drawn_alike(data)[1] if data.spec.kind == "protein" else ""
+        told = [said for metric, said in SEQUENCES.items() if any(words[metric] in column for column in columns)]
+        return told + ([f"Samples are compared with real ones {why}."] if why else [])
     needs = dict(zip(READING, ("bound_nats", "frechet_samples", "frechet_samples"), strict=True))
     said = [s for s in reading if s not in needs or COLUMNS[needs[s]][0] in columns]
     if data.spec.levels is None:

@@ -163,7 +163,7 @@ def sequence_figures(
     how = described(model, steps=steps, sampler=sampler)
     alike, why = drawn_alike(data)
     note = "; ".join(said for said in (how, why) if said)
-    return found | generation(drawn.numpy().astype(data.train.values.dtype), alike, seed=seed, note=note)
+    return found | generation(drawn.numpy().astype(data.train.values.dtype), alike, seed=seed, note=note, judged=data)
 
 
 def drawn_alike(data: Data) -> tuple[Data, str]:
@@ -254,14 +254,24 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
     return found
 
 
-def generation(drawn: np.ndarray, data: Data, *, seed: int = 0, note: str = "") -> dict[str, Measured]:
-    """Figures of rows (n, L) that a model drew, beside those of real sequences in equal number."""
+def generation(
+    drawn: np.ndarray, data: Data, *, seed: int = 0, note: str = "", judged: Data | None = None
+) -> dict[str, Measured]:
+    """Figures of rows (n, L) that a model drew, beside those of real sequences in equal number.
+
+    Args:
+        drawn: the rows.
+        data: whose test split they are compared with.
+        seed: of draws, and of the network whose features distances are measured in.
+        note: how they were drawn.
+        judged: the data whose test split that network learns from; None: `data`.
+    """
     order = np.random.default_rng(seed).permutation(len(data.test))
     held = data.test.values[order]
     half = min(len(drawn), len(data.train))
     real = data.train.values[np.random.default_rng(seed).permutation(len(data.train))[:half]]
     references = np.unique(data.train.values, axis=0)
-    oracle = _some_oracle(data, seed)
+    oracle = _some_oracle(data if judged is None else judged, seed)
     found: dict[str, Measured] = {}
     for suffix, rows in (("", drawn), ("/floor", real)):
         fine = valid(rows, data)
@@ -270,26 +280,32 @@ def generation(drawn: np.ndarray, data: Data, *, seed: int = 0, note: str = "") 
         found[f"diversity{suffix}"] = Measured(pairwise_mean(rows, seed=seed), n=min(300, len(rows)))
         found[f"position_error{suffix}"] = Measured(position_error(rows, held, data.spec), n=len(rows), note=note)
         found[f"coupling_error{suffix}"] = Measured(coupling_error(rows, held, data.spec), n=len(rows), note=note)
-        if oracle is not None:
+        if isinstance(oracle, Oracle):
             said = f"features of a network with Spearman {oracle.accuracy['spearman']:.2f}; {note}".rstrip("; ")
             distance = frechet(oracle.features(rows), oracle.features(held))
             name = "frechet_samples" if not suffix else "frechet_floor"
             found[name] = Measured(distance, n=len(rows), note=said)
+        elif not suffix:
+            found["frechet_samples"] = Measured(None, note=oracle)
     found["novel"] = averaged(torch.from_numpy(~seen(drawn, data.train.values)).double())
     found["nearest_training"] = averaged(torch.from_numpy(nearest_rows(drawn[:SOME], references)[0]).double())
     found["nearest_training/floor"] = averaged(torch.from_numpy(nearest_rows(held[:SOME], references)[0]).double())
     return found
 
 
-def _some_oracle(data: Data, seed: int) -> Oracle | None:
-    """An oracle of the first property, where there are enough values of one."""
+def _some_oracle(data: Data, seed: int) -> Oracle | str:
+    """An oracle of the first property, or why there is none."""
     columns = properties_of(data.spec)
+    if not columns:
+        return (
+            "no distance: its features are those of a network that learns a measured property, and the data have none"
+        )
+    if len(data.test) < FEWEST:
+        return f"no distance: the network of its features needs {FEWEST} test sequences, and there are {len(data.test)}"
     try:
-        if not columns or len(data.test) < FEWEST:
-            return None
         return fit_oracle(data, columns[0], seed=seed, members=1, width=64)
-    except DataError:
-        return None
+    except DataError as refusal:
+        return f"no distance: {refusal}"
 
 
 def valid(rows: np.ndarray, data: Data) -> np.ndarray:
