@@ -172,6 +172,9 @@ def test_differences_from_the_first_arm_are_recorded_over_all_seeds(
     after = json.loads((small / "results" / "dmaapx.json").read_text())
     assert {tuple(r[k] for k in KEYS) for r in after} == {tuple(r[k] for k in KEYS) for r in json.loads(before)}
     assert [r for r in after if r["seed"] == -1] == [r for r in json.loads(before) if r["seed"] == -1]
+    dmaapx.reproduce("dmaapx-mnist", **{**options, "seeds": [1]})
+    after = json.loads((small / "results" / "dmaapx.json").read_text())
+    assert {r["command"] for r in after if r["seed"] == -1} == {command}, "one seed says less than two"
 
 
 @pytest.mark.parametrize(

@@ -286,8 +286,19 @@ def reproduce(
             print(f"{arm}, seed {seed}: generalization gap {gap if gap is None else round(gap, 2)}", flush=True)
     if results is not None:
         command = named + (f" --only {' '.join(only)}" if only else "") + f" --seeds {' '.join(map(str, seeds))}"
-        add(results / f"{STUDY}.json", _differences(plan, found, keys, command))
+        path = results / f"{STUDY}.json"
+        add(path, not_narrower(_differences(plan, found, keys, command), read(path)))
     return found
+
+
+def not_narrower(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
+    """Those of the new differences that do not stand for fewer seeds than one that is recorded already."""
+
+    def seeds(record: Record) -> set[str]:
+        return set(record.command.partition("--seeds ")[2].split())
+
+    known = {r.key: seeds(r) for r in old if r.seed == ALL}
+    return [r for r in new if not seeds(r) < known.get(r.key, set())]
 
 
 def _place(folder: Path, arm: str, seed: int) -> Path:
