@@ -18,7 +18,7 @@ RECIPE = {"training.batch_size": 64, "training.steps": 700, "training.learning_r
             "bm",
         ),
         ("edm", {"model.diffusion": UNET}, "bm"),
-        ("ndm", {"model.diffusion": UNET}, "b"),
+        ("ndm", {"model.diffusion": UNET | {"channels": 8}}, "b"),  # whose map has a network of the same size
         ("diled_diffusion_decoder", {"model.decoder": UNET}, "bm"),
         ("diffae", {"model.decoder": UNET}, "m"),
         ("consistency", {"model.diffusion": UNET}, ""),
