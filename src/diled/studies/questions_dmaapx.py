@@ -172,7 +172,8 @@ def draw_costs(path: Path, out: Path, study: str = "dmaapx-pool-size", scale: st
         axis.scatter(cost, elbo, s=110, color=colour, zorder=3, label=f"{i}  {named(system)}")
         axis.annotate(str(i), (cost, elbo), ha="center", va="center", fontsize=6, color="white", zorder=4)
     axis.step(*np.array([points[s] for s in best]).T, where="post", color="#1f4e79", lw=1, zorder=2)
-    axis.set(xscale="log", xlabel="CPU seconds, sampling and its source included", ylabel="test ELBO, nats")
+    _logarithmic(axis)
+    axis.set(xlabel="CPU seconds, sampling and its source included", ylabel="test ELBO, nats")
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, handlelength=0, markerscale=0)
     return _saved(figure, out)
 
@@ -189,7 +190,8 @@ def draw_widths(path: Path, out: Path, study: str = "dmaapx-width", scale: str =
             line = sorted((n, v["test_elbo"]) for (k, n, z), v in found.items() if (k, z) == (kind, m))
             label = f"m_z = {m}, {'normal' if kind == 'real' else 'DMaaPx'}"
             axis.plot(*np.array(line).T, style, color=f"C{i}", ms=4, lw=1.2, label=label) if line else None
-    axis.set(xscale="log", xlabel="channels n_c", ylabel="test ELBO, nats")
+    _logarithmic(axis)
+    axis.set(xlabel="channels n_c", ylabel="test ELBO, nats")
     axis.legend(fontsize=7)
     return _saved(figure, out)
 
@@ -203,7 +205,8 @@ def draw_calibration(path: Path, out: Path) -> bool:
     figure, axis = _axis(6.0, 3.8)
     axis.plot(*np.array(epochs).T, "o-", ms=4, lw=1.2, color="#1f4e79")
     axis.scatter(found["peak_epoch"], found["peak_test_elbo"], color="#c2571a", zorder=3, label="the peak")
-    axis.set(xscale="log", xlabel="epoch", ylabel="test ELBO, nats")
+    _logarithmic(axis)
+    axis.set(xlabel="epoch", ylabel="test ELBO, nats")
     axis.legend(fontsize=8)
     return _saved(figure, out)
 
@@ -218,6 +221,16 @@ def _axis(width: float, height: float) -> tuple[Any, Any]:
     axis.grid(color="#e4e8ec", lw=0.6)
     axis.spines[["top", "right"]].set_visible(False)
     return figure, axis
+
+
+def _logarithmic(axis: Any) -> None:
+    """Ticks at 1, 2 and 5 times powers of ten, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _saved(figure: Any, out: Path) -> bool:
