@@ -33,6 +33,7 @@ from diled.model import Model
 from diled.models.sampling import BATCH
 from diled.models.token_diffusion import Guidance, TokenDiffusion
 from diled.nn.sequence import one_hot
+from diled.output import aligned
 from diled.space import raw_tensor, to_space
 
 __all__ = ["ALL_METHODS", "Designs", "Search", "Settings"]
@@ -127,9 +128,7 @@ class Designs:
         rows = [["sequence", *self.columns]]
         for i, sequence in enumerate(self.sequences[:most]):
             rows.append([sequence, *(f"{values[i]:.4g}" for values in self.columns.values())])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(["..."] if len(self) > most else []), *self.notes])
+        return "\n".join([*aligned(rows), *(["..."] if len(self) > most else []), *self.notes])
 
 
 class Search:

@@ -19,6 +19,7 @@ from diled.data.proteins import sites_of
 from diled.errors import ConfigError
 
 __all__ = [
+    "aligned",
     "check_neighbours",
     "check_out",
     "check_place",
@@ -238,6 +239,12 @@ def write_neighbours(
     rows = np.stack([np.concatenate([q[None], values[row]]) for q, row in zip(asked, found, strict=True)])
     called = [name for q, row in zip(names, found, strict=True) for name in (q, *(ids[i] for i in row))]
     return write_examples(rows.reshape(-1, *spec.shape), spec, out, columns=rows.shape[1], ids=called)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of equally many cells as lines whose columns stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def grid(values: np.ndarray, columns: int, pad: float = 0.0, gutter: int = 1) -> np.ndarray:

@@ -27,7 +27,7 @@ from diled.evaluation.sequence_distances import lengths_of
 from diled.model import Model
 from diled.models.properties import head_of
 from diled.models.sampling import BATCH
-from diled.output import write_columns
+from diled.output import aligned, write_columns
 from diled.space import raw_tensor, to_space
 
 __all__ = ["Scores", "score_examples", "write_scores"]
@@ -55,9 +55,7 @@ class Scores:
         rows = [["id", *self.columns]]
         for i, name in enumerate(self.ids[:most]):
             rows.append([name, *(_shown(values[i]) for values in self.columns.values())])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *(["..."] if len(self) > most else []), *self.notes])
+        return "\n".join([*aligned(rows), *(["..."] if len(self) > most else []), *self.notes])
 
 
 def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repeats: int = 16, seed: int = 0) -> Scores:
