@@ -18,12 +18,11 @@ from torch import Tensor
 from diled.config import DataSpec
 from diled.data import Data, read_examples
 from diled.data.proteins import sites_of
-from diled.data.splits import seen
 from diled.designing import ALL_METHODS, Designs, Search, Settings
 from diled.draws import seed_from
 from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.sequence_distances import lengths_of
-from diled.evaluation.sequences import FEWEST, fit_oracle, properties_of, residues_of
+from diled.evaluation.sequences import FEWEST, fit_oracle, properties_of, residues_of, unseen_values
 from diled.latent.constraints import Constraints
 from diled.latent.optimize import Goal
 from diled.model import Model
@@ -95,11 +94,12 @@ def beside_oracle(found: Designs, data: Data, column: str) -> Designs:
     Neither the model nor the ensembles have seen that split, so a search did not exploit its errors; how far they can be
     trusted is in a note. Where there are too few values, the note says so instead.
     """
-    fresh = ~seen(data.test.values, data.train.values) & np.isfinite(data.test.labels[column])
-    known = len(np.unique(data.test.values[fresh], axis=0))
-    if known < FEWEST or not len(found):
+    if not len(found):
+        return found
+    known = len(unseen_values(data, column))
+    if known < FEWEST:
         few = f"No oracle: it needs {FEWEST} other test sequences with a value, and there are {known}."
-        return replace(found, notes=found.notes + ([few] if len(found) else []))
+        return replace(found, notes=[*found.notes, few])
     oracle = fit_oracle(data, column)
     said = oracle(found.values)
     note = (

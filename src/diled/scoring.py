@@ -24,11 +24,10 @@ from diled.data import Split, to_strings
 from diled.errors import ConfigError, NoBound
 from diled.evaluation.measure import bounds_of_examples
 from diled.evaluation.sequence_distances import lengths_of
+from diled.evaluation.sequences import batches, codes_of
 from diled.model import Model
 from diled.models.properties import head_of
-from diled.models.sampling import BATCH
 from diled.output import aligned, write_columns
-from diled.space import raw_tensor, to_space
 
 __all__ = ["Scores", "score_examples", "write_scores"]
 
@@ -75,17 +74,17 @@ def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repe
     if repeats < 1:
         raise ConfigError(f"repeats = {repeats}: a bound needs at least one estimate.")
     columns: dict[str, np.ndarray] = {}
-    notes, refusal = [], None
+    notes, refusal, split = [], None, Split(values, {}, list(ids))
     try:
-        found = bounds_of_examples(model.density, Split(values, {}, list(ids)), model.spec, repeats=repeats, seed=seed)
+        found = bounds_of_examples(model.density, split, model.spec, repeats=repeats, seed=seed)
         columns |= {name: each.numpy() for name, each in found.items() if not name.startswith("shuffled")}
         columns |= _by_length(columns["bound_nats"], values, model.spec)
     except NoBound as error:
         refusal = error
         notes.append(f"No bound: {error}")
         if hasattr(model.density, "energy"):
-            columns["energy"] = _energies(model, values)
-    columns |= _predictions(model, values)
+            columns["energy"] = _energies(model, split)
+    columns |= _predictions(model, split)
     if not columns and refusal is not None:
         raise refusal
     return Scores(list(ids), columns, notes)
@@ -111,28 +110,25 @@ def _by_length(bound: np.ndarray, values: np.ndarray, spec: DataSpec) -> dict[st
 
 
 @torch.no_grad()
-def _energies(model: Model, values: np.ndarray) -> np.ndarray:
-    return torch.cat([model.density.energy(x).double().cpu() for x in _batches(model, values)]).numpy()
+def _energies(model: Model, split: Split) -> np.ndarray:
+    return torch.cat(
+        [model.density.energy(x).double().cpu() for x in batches(split, model.spec, model.density)]
+    ).numpy()
 
 
 @torch.no_grad()
-def _predictions(model: Model, values: np.ndarray) -> dict[str, np.ndarray]:
+def _predictions(model: Model, split: Split) -> dict[str, np.ndarray]:
     """What the model's head reads from codes, or hidden states: values, or the names of the likeliest classes."""
     head = head_of(model.density)
     if head is None:
         return {}
-    read = model.density.encode if model.density.has_codes else model.density.features
-    codes = torch.cat([read(x).flatten(1).float() for x in _batches(model, values)])
+    codes = codes_of(model.density, split, model.spec).to(model.device)
     found = {}
     for column, count in head.classes.items():
         said = head.predict(codes, column).cpu()
         names = np.array(model.spec.labels.get(column) or [str(i) for i in range(count)])
         found[f"predicted_{column}"] = names[said.argmax(1).numpy()] if count else said.numpy()
     return found
-
-
-def _batches(model: Model, values: np.ndarray) -> list[torch.Tensor]:
-    return [to_space(raw.to(model.device), model.spec) for raw in raw_tensor(values).split(BATCH)]
 
 
 def _shown(value: object) -> str:

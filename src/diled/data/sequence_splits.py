@@ -134,9 +134,8 @@ def near(rows: np.ndarray, others: np.ndarray, identity: float) -> np.ndarray:
     for k, row in enumerate(rows):
         n = int((row != 0).sum())
         matches = np.zeros(len(others), np.dtype("u1" if 2 * n < 256 else "u2"))
-        for i in range(
-            n
-        ):  # whatever the gap, its matches are some of those from the start and some of those from the end
+        # Whatever the gap, its matches are some of those from the start and some of those from the end.
+        for i in range(n):
             matches += starts[i] == row[i]
             matches += (ends[i] == row[n - 1 - i]) & (sizes != n)
         maybe = np.flatnonzero(matches >= identity * np.maximum(sizes, n) - 1e-9)

@@ -43,6 +43,8 @@ from diled.space import raw_tensor, to_space
 __all__ = [
     "FEWEST",
     "Oracle",
+    "batches",
+    "codes_of",
     "coupling_error",
     "drawn_alike",
     "fit_oracle",
@@ -58,6 +60,7 @@ __all__ = [
     "sequence_figures",
     "shift",
     "spearman",
+    "unseen_values",
 ]
 
 SOME = 500
@@ -114,9 +117,7 @@ def fit_oracle(data: Data, column: str, *, seed: int = 0, members: int = 8, widt
     Raises:
         DataError: too few values to learn from.
     """
-    fresh = ~seen(data.test.values, data.train.values)
-    split = data.test.subset(fresh & np.isfinite(data.test.labels[column]))
-    split = split.subset(np.sort(np.unique(split.values, axis=0, return_index=True)[1]))
+    split = unseen_values(data, column)
     order, n = np.random.default_rng(seed).permutation(len(split)), len(split)
     parts = [split.subset(rows) for rows in np.split(order, [8 * n // 10, 9 * n // 10])]
     symbols = len(data.spec.symbols)
@@ -127,6 +128,13 @@ def fit_oracle(data: Data, column: str, *, seed: int = 0, members: int = 8, widt
     ensemble.fit(x, y, (chosen, held), seed=seed)
     rank = spearman(ensemble.predict(scored)[0].numpy(), parts[2].labels[column])
     return Oracle(ensemble, symbols, {"spearman": rank, "n": len(parts[2])})
+
+
+def unseen_values(data: Data, column: str) -> Split:
+    """Test sequences with a value of the property that are not in the training split, each once."""
+    fresh = ~seen(data.test.values, data.train.values)
+    split = data.test.subset(fresh & np.isfinite(data.test.labels[column]))
+    return split.subset(np.sort(np.unique(split.values, axis=0, return_index=True)[1]))
 
 
 def sequence_figures(
@@ -206,7 +214,7 @@ def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -
     if not model.has_codes:
         return {}
     with seeded(seed, 2):
-        pairs = [(x.cpu(), model.reconstruct(x).cpu()) for x in _batches(split, spec, model)]
+        pairs = [(x.cpu(), model.reconstruct(x).cpu()) for x in batches(split, spec, model)]
     return reconstruction_accuracy(*(torch.cat(part) for part in zip(*pairs, strict=True)))
 
 
@@ -229,7 +237,7 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
     found: dict[str, Measured] = {}
     head = head_of(model)
     if model.has_codes or hasattr(model, "features"):
-        codes = {name: _codes(model, part, data.spec) for name, part in (("train", data.train), ("test", split))}
+        codes = {name: codes_of(model, part, data.spec) for name, part in (("train", data.train), ("test", split))}
         if head is not None and column in head.columns:
             with torch.no_grad():
                 said = head.predict(codes["test"].to(device_of(model)), column).cpu().numpy()
@@ -239,15 +247,13 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
         found |= {f"{name}/{column}/probe": m for name, m in prediction_errors(said, y, seed, probe).items()}
     try:
         with torch.no_grad(), seeded(seed, 3):
-            each = [
-                total(model.terms(x, exact=True)).cpu() for _ in range(4) for x in _batches(split, data.spec, model)
-            ]
+            each = [total(model.terms(x, exact=True)).cpu() for _ in range(4) for x in batches(split, data.spec, model)]
         score = -torch.cat(each).reshape(4, -1).mean(0).double().numpy()
     except NoBound:
         if not hasattr(model, "energy"):
             return found
         with torch.no_grad():
-            score = -torch.cat([model.energy(x).cpu() for x in _batches(split, data.spec, model)]).double().numpy()
+            score = -torch.cat([model.energy(x).cpu() for x in batches(split, data.spec, model)]).double().numpy()
     found[f"zero_shot_spearman/{column}"] = prediction_errors(score, y, seed, "minus the bound, or the energy")[
         "spearman"
     ]
@@ -343,11 +349,11 @@ def frequencies(x: np.ndarray, symbols: int) -> np.ndarray:
     return np.stack([np.bincount(column, minlength=symbols) for column in x.T]) / len(x)
 
 
-def _codes(model: Any, split: Split, spec: DataSpec) -> Tensor:
+def codes_of(model: Any, split: Split, spec: DataSpec) -> Tensor:
     """Mean codes (N, D), or the features of a model without codes."""
     read = model.encode if model.has_codes else model.features
     with torch.no_grad():
-        return torch.cat([read(x).flatten(1).float().cpu() for x in _batches(split, spec, model)])
+        return torch.cat([read(x).flatten(1).float().cpu() for x in batches(split, spec, model)])
 
 
 def ridge_predictions(train: np.ndarray, y: np.ndarray, test: np.ndarray, *, standardize: bool = True) -> np.ndarray:
@@ -388,5 +394,6 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     return _pearson(rankdata(a), rankdata(b))
 
 
-def _batches(split: Split, spec: DataSpec, model: Any) -> list[Tensor]:
+def batches(split: Split, spec: DataSpec, model: Any) -> list[Tensor]:
+    """The examples of a split in model space, on the model's device."""
     return [to_space(raw.to(device_of(model)), spec) for raw in raw_tensor(split.values).split(BATCH)]

@@ -340,10 +340,10 @@ def total_cost(plan: Arms, arm: str, seed: int, folder: Path, device: str = "aut
     another = source in plan.arms
     origin = _place(folder, source, seed) if another else folder / "source" / source
     first = total_cost(plan, source, seed, folder, device).value if another else _made(origin).get("cpu_seconds")
-    each = _seconds_a_sample(folder / "pool" / origin.name, origin, plan.sources.get(source), device)
-    n = plan.arms[arm].get("pool.folds", plan.folds) * _train_size(plan.config(arm, seed))
     if first is None:
         return Measured(None)
+    each = _seconds_a_sample(folder / "pool" / origin.name, origin, plan.sources.get(source), device)
+    n = plan.arms[arm].get("pool.folds", plan.folds) * _train_size(plan.config(arm, seed))
     note = f"training {own:.0f} s, source {first:.0f} s, {n:,} samples {n * each:.0f} s"
     return Measured(own + first + n * each, note=note)
 

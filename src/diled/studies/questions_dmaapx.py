@@ -148,13 +148,18 @@ def calibration(path: Path) -> str:
     found = means(path, "calibration").get("vae@real", {})
     if not found:
         return EMPTY
-    epochs = sorted((int(m.rpartition("=")[2]), v) for m, v in found.items() if m.startswith("test_elbo/epoch="))
+    epochs = _epochs(found)
     curve = markdown(["epoch", *(str(e) for e, _ in epochs)], [["test ELBO", *(f"{v:.2f}" for _, v in epochs)]])
     return (
         f"{curve}\n\nThe peak is {found['peak_test_elbo']:.2f} at epoch {found['peak_epoch']:.0f} (paper: about -83.8 near "
         f"epoch 57), the end {found['test_elbo']:.2f} on all test images (paper: -94.6), the generalization gap there "
         f"{found['generalization_gap']:.2f} (paper: 25.76)."
     )
+
+
+def _epochs(found: dict[str, float]) -> list[tuple[int, float]]:
+    """The recorded epochs of a curve, and the test ELBO there."""
+    return sorted((int(m.rpartition("=")[2]), v) for m, v in found.items() if m.startswith("test_elbo/epoch="))
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------
@@ -199,7 +204,7 @@ def draw_widths(path: Path, out: Path, study: str = "dmaapx-width", scale: str =
 def draw_calibration(path: Path, out: Path) -> bool:
     """Test ELBO by epoch; whether there are records."""
     found = means(path, "calibration").get("vae@real", {})
-    epochs = sorted((int(m.rpartition("=")[2]), v) for m, v in found.items() if m.startswith("test_elbo/epoch="))
+    epochs = _epochs(found)
     if not epochs:
         return False
     figure, axis = _axis(6.0, 3.8)

@@ -18,7 +18,7 @@ from diled.studies.intervals import COMPARED, intervals, key_of
 from diled.studies.records import read
 from diled.studies.render import markdown
 
-__all__ = ["PAPER", "beside_the_paper", "cell", "named", "place", "ratios", "table"]
+__all__ = ["PAPER", "beside_the_paper", "cell", "named", "ratios", "table"]
 
 COLUMNS = {
     "test_elbo": "test ELBO",
@@ -147,7 +147,7 @@ def _table(study: str, values: Values) -> str:
     columns, more = _columns(values), {m: name for m, name in OURS.items() if any(m in v for v in values.values())}
     head = ["trained on", "seeds", *(f"{name} (paper)" if paper else name for name in columns.values()), *more.values()]
     rows = []
-    for system in sorted(values, key=place):
+    for system in sorted(values, key=_place):
         theirs = paper.get(system)
         cells = []
         for i, metric in enumerate(columns):
@@ -163,7 +163,7 @@ def _table(study: str, values: Values) -> str:
 
 def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: str) -> str:
     """Under the table, by how much each arm differs from the first; nothing where that is not known."""
-    systems = [system for system in sorted(between, key=place) if between[system]]
+    systems = [system for system in sorted(between, key=_place) if between[system]]
     if not systems:
         return ""
     columns = _columns(between)
@@ -191,7 +191,7 @@ def _difference(metric: str, one: Sequence[float] | None) -> str:
     return f"{value} ({low} to {high})"
 
 
-def place(system: str) -> tuple[int, int, str]:
+def _place(system: str) -> tuple[int, int, str]:
     """Where a system stands in a table: in the order of `NAMES`, pools by size, others after them."""
     order, name = list(NAMES), "vae@synthetic/k=10" if _folds(system) else system
     return order.index(name) if name in order else len(order), _folds(system), system
