@@ -37,6 +37,8 @@ HEAVY = (
 """Imported before the first fork, so that no child pays for them again."""
 FAILED = {"AssertionError", "Failed"}
 """An assertion, not a crash: DID NOT RAISE is pytest's `Failed`."""
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--assert=plain", "--tb=line")
+"""Of pytest. What a failure's values are is not asked here, and working it out takes longer than most of the tests."""
 NO_ANSWER = -1
 """The code of a fork that was killed, or ended by itself before its tests did."""
 MORE = [importlib.import_module(path.stem).MUTATIONS for path in sorted(TESTS.glob("mutations_*.py"))]
@@ -542,7 +544,7 @@ def _run_tests(root: Path, tests: Iterable[str], first_only: bool = True) -> dic
 
     _look_below(root)
     failures = _Failures()
-    options = ["-q", "-p", "no:cacheprovider", *(["-x"] if first_only else [])]
+    options = [*OPTIONS, *(["-x"] if first_only else [])]
     code = pytest.main([*options, *(str(TESTS / t) for t in tests)], plugins=[failures])
     import diled.api
 
@@ -695,7 +697,7 @@ def _with_new_code(root: Path) -> dict[str, Any]:
 
     _look_below(root)
     loop, files = _NewCode(root), dict.fromkeys(t.split("::")[0] for m in MUTATIONS for t in m.tests)
-    options = ["-q", "-s", "-p", "no:cacheprovider", f"--basetemp={root / 'tests'}"]
+    options = [*OPTIONS, "-s", f"--basetemp={root / 'tests'}"]
     code = pytest.main([*options, *(str(TESTS / file) for file in files)], plugins=[loop])
     if len(loop.found) != len(MUTATIONS):
         return {"code": int(code) or NO_ANSWER, "failures": []}
