@@ -20,6 +20,7 @@ DRAWS = f"{TESTS}::test_draws_have_their_probabilities_given_the_code"
 TOGETHER = f"{TESTS}::test_draws_do_not_depend_on_which_others_have_ended"
 ALONE = f"{TESTS}::test_an_encoder_reads_rows_of_one_batch_as_it_reads_them_alone"
 BUCKETS = f"{TESTS}::test_batches_have_nearly_equal_lengths_and_every_example_once_an_epoch"
+READS = "test_sequence_models.py::test_a_head_reads_what_a_language_model_knows_of_the_whole_sequence"
 HEAD = f"{TESTS}::test_buckets_begin_where_a_batch_begins"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
@@ -32,8 +33,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("h if self.offset is None else h + self.offset)", "h)", "draws know no offset", WITH_CODE),
         ("self.width**-0.5", "self.width**0.5", "the scale of tied logits", TIED),
         ("self.symbols].T + self.bias", "self.symbols].T", "tied logits without their bias", TIED),
-        ("short[kept].long()", "short[kept].roll(1)", "nats of other symbols", SUM),
-        ("masked_scatter(kept, each)", "masked_scatter(kept, each.flip(0))", "nats at other places", SUM),
+        ("F.pad(x.long(), (1, 0), value=self.start))", "F.pad(x.long(), (0, 1), value=self.start))",
+         "the start is read last", READS),
         ("gone & (before != self.start)", "gone", "the start is hidden too", HIDDEN),
         ("if self.word_dropout and self.training:", "if self.word_dropout:", "hidden in use as well", HIDDEN),
         ("wide(logits) / self.temperature", "wide(logits) * self.temperature", "hot is cold", NUCLEUS),
@@ -45,6 +46,10 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
          "all beams go on from the best one", NARROW),
         ("rows, now = rows[alive], now[alive]", "rows, now = rows[: len(now[alive])], now[alive]",
          "those that go on are taken for others", TOGETHER),
+    ],
+    "sequences.py": [
+        ("x[kept].long()", "x[kept].long().roll(1)", "nats of other symbols", SUM),
+        ("masked_scatter(kept, each)", "masked_scatter(kept, each.flip(0))", "nats at other places", SUM),
     ],
     "models/autoregressive.py": [
         ("e[rows, i]), self.code", "e[rows, 0]), self.code", "one draw for all positions", DRAWS),

@@ -41,6 +41,7 @@ BELONG = f"{PROPERTIES}::test_labels_belong_to_their_examples"
 HANDED = f"{PROPERTIES}::test_a_session_hands_the_labels_over"
 TENTH = f"{PROPERTIES}::test_the_weight_of_the_rate_is_a_tenth_for_sequences"
 
+READS = "test_sequence_models.py::test_a_head_reads_what_a_language_model_knows_of_the_whole_sequence"
 SINGLE = f"{SEQUENCES}::test_attention_on_a_processor_is_in_single_precision"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
@@ -63,6 +64,10 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "models/exact_sequences.py": [
         (" * scored(x)[..., None]", "", "the filling is counted", PROFILE),
         (".sum(0) + 0.5", ".sum(0) + 1.0", "what is added to counts", PROFILE),
+        ("states[:, :-1][kept]", "states[:, 1:][kept]", "a position sees itself", READS),
+        (" / weight.sum(1)", "", "the mean of states", READS),
+        ("(wide(states) * weight)", "wide(states)", "the filling is read", READS),
+        ("self.head.weight * error", "error", "the head's weight", READS),
         ("0.5 * (self.logits(x)", "(self.logits(x)", "pairs are counted twice", ENERGY),
         ("return -(rows", "return (rows", "the energy's sign", ENERGY),
         ("total - self.couplings", "total + self.couplings", "the sign of pairs in Z", ENERGY),
@@ -77,7 +82,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "models/token_diffusion.py": [
         ("self.length / count * sum_dims", "sum_dims", "the weight L / k", BOUND),
-        (".masked_scatter(hidden, each)", ".masked_scatter(hidden, each.flip(0))", "nats of others", BOUND),
+        ("states[hidden]), q, hidden)", "states[hidden]), q.flip(0), hidden)", "nats of others", BOUND),
         ("place < count[:, None]", "place <= count[:, None]", "one more is hidden", HIDDEN),
         ("left * (k + 1) // steps", "left", "all at once", JOINT),
         ("torch.where(free, x, given.long())", "given.long()", "nothing is drawn anew", KEPT),

@@ -14,7 +14,7 @@ from test_sequences import awake, by_hand, every_sequence
 from tiny import small
 from torch import Tensor, nn
 
-from diled.api import NoBound
+from diled.api import NoBound, total
 from diled.config import DataSpec
 from diled.draws import BlockNoise
 from diled.errors import ConfigError
@@ -22,8 +22,9 @@ from diled.family import FAMILY, model_config
 from diled.model import Model
 from diled.models import exact_sequences
 from diled.models.critic import Corrupted
-from diled.models.exact_sequences import LanguageModel, Potts, Profile
+from diled.models.exact_sequences import LanguageModel, Potts, Profile, ReadingLanguageModel
 from diled.models.io import load_model
+from diled.models.properties import PropertyHead
 from diled.models.sampling import described, sample_batches, sampled_with
 from diled.models.token_diffusion import Guidance, TokenDiffusion
 from diled.models.zoo import build
@@ -177,6 +178,27 @@ def test_pseudo_likelihood_recovers_a_known_potts_model():
     assert -(alone * np.log(alone + 1e-12)).sum() - TRUTH.entropy > 0.2, "independent positions are far from it"
 
 
+def test_a_head_reads_what_a_language_model_knows_of_the_whole_sequence():
+    """The mean of its hidden states before each symbol and after the last one, whatever fills the row after the end."""
+    head = PropertyHead(8, {"y": 0}, width=4, weight=3.0)
+    model = ReadingLanguageModel(
+        awake(CausalTransformer(3, 4, width=8, depth=1, heads=2, reads_last=True)), head
+    ).eval()
+    x, y = torch.tensor([[1, 2, 3], [2, 0, 0], [0, 0, 0]]), {"y": torch.tensor([0.5, -1.0, float("nan")])}
+    terms = model.terms(x, labels=y)
+    torch.testing.assert_close(terms["nll"], model.terms(x, exact=True)["nll"])
+    states = model.network.read(x)
+    assert states.shape == (3, 4, 8)
+    known = torch.stack([states[0].mean(0), states[1, :2].mean(0), states[2, 0]])
+    torch.testing.assert_close(model.features(x), known)
+    torch.testing.assert_close(terms["extra/property/y"], 3 * head.errors(known, y)["y"])
+    assert set(model.terms(x, exact=True)) == {"nll"}
+    last = torch.tensor([[1, 2, 1], [2, 0, 0], [0, 0, 0]])
+    assert (model.features(last)[0] - known[0]).norm() > 0.01, "the last symbol of a full row counts"
+    total(terms).sum().backward()
+    assert bool(model.network.embed.position.grad[3].any()), "and is learned from"
+
+
 # Diffusion over symbols -----------------------------------------------------------------------------------------------
 
 
@@ -328,10 +350,16 @@ def test_guidance_leads_to_larger_values_and_without_weight_changes_nothing():
 # Saving ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["diled", "relso", "profile", "potts", "lm", "token_diffusion", "nos"])
-def test_a_saved_model_is_the_same_to_the_last_bit(name, tmp_path):
+WITH_HEADS = ("diled", "relso", "lm", "token_diffusion", "nos")
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [(name, False) for name in ("profile", "potts", "lm", "token_diffusion")] + [(name, True) for name in WITH_HEADS],
+)
+def test_a_saved_model_is_the_same_to_the_last_bit(name, head, tmp_path):
     spec = DataSpec(kind="protein", shape=(4,), levels=4, symbols=("", "A", "C", "D"), labels={"y": []})
-    values = small(name) | ({"properties": {"columns": ("y",)}} if name in ("diled", "relso", "nos") else {})
+    values = small(name) | ({"properties": {"columns": ("y",)}} if head else {})
     config = model_config(name, values | ({"width": 8} if "heads" in FAMILY[name].model_fields else {})).resolved(spec)
     model = build(name, config, spec).model
     for tensor in model.state_dict().values():

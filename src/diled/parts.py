@@ -184,7 +184,7 @@ TABLES = ("ddpm", "constant_beta")
 
 
 class PropertyConfig(Config):
-    """A head that reads properties of an example from its code, trained together with the model."""
+    """A head that reads properties of an example from its code, or hidden states, trained together with the model."""
 
     columns: tuple[str, ...] = ()
     """Label columns that it predicts; none: there is no head."""

@@ -52,12 +52,19 @@ class TransformerConfig(SymbolsConfig):
     """Attention heads, a divisor of the width."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of the hidden values that are dropped while training."""
+    properties: PropertyConfig = PropertyConfig()
+    """A head that predicts label columns from the mean of the hidden states."""
 
     @model_validator(mode="after")
     def _divisible(self) -> TransformerConfig:
         if self.width % self.heads:
             raise ValueError(f"width = {self.width}: it must be a multiple of heads = {self.heads}")
         return self
+
+    def choices(self, data: DataSpec) -> dict[str, Any]:
+        """None of its own; the label columns must be there."""
+        self.properties.check(data.labels)
+        return super().choices(data)
 
 
 class LMConfig(TransformerConfig):
@@ -87,8 +94,6 @@ class NOSConfig(TokenDiffusionConfig):
         "NOS", "none", "none", "masked diffusion over symbols", "the bound; a property head on hidden states", "yes",
         "Gruver et al. 2023",
     )  # fmt: skip
-    properties: PropertyConfig = PropertyConfig()
-    """The properties that the head predicts."""
 
     @model_validator(mode="after")
     def _has_a_property(self) -> NOSConfig:
@@ -97,8 +102,3 @@ class NOSConfig(TokenDiffusionConfig):
                 "properties.columns: NOS leads to a property: name a label column, or use 'token_diffusion'"
             )
         return self
-
-    def choices(self, data: DataSpec) -> dict[str, Any]:
-        """None of its own; the label columns must be there."""
-        self.properties.check(data.labels)
-        return super().choices(data)

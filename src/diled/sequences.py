@@ -25,6 +25,7 @@ __all__ = [
     "TokenSequence",
     "check_rows",
     "cut",
+    "kept_nll",
     "lengths",
     "pick",
     "scored",
@@ -90,6 +91,18 @@ def token_nll(logits: Tensor, x: Tensor) -> Tensor:
     """
     each = F.cross_entropy(wide(logits).transpose(1, 2), x.long(), reduction="none")
     return torch.where(scored(x), each, torch.zeros_like(each))
+
+
+def kept_nll(logits: Tensor, x: Tensor, kept: Tensor) -> Tensor:
+    """-log p(x_i) at the positions that are kept, (B, L), 0 at the others.
+
+    Args:
+        logits: (N, V), only of the N positions that are kept, row by row.
+        x: (B, L), whole numbers.
+        kept: (B, L) bool.
+    """
+    each = F.cross_entropy(wide(logits), x[kept].long(), reduction="none")
+    return each.new_zeros(x.shape).masked_scatter(kept, each)
 
 
 @dataclass(frozen=True)

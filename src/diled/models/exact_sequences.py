@@ -14,15 +14,20 @@ References: Ekeberg et al. 2013 (arXiv 1211.1281), pseudo-likelihood for Potts m
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims
+from diled.models.properties import PropertyHead
 from diled.nn.causal import CausalTransformer, Decoding
 from diled.nn.sequence import one_hot
-from diled.sequences import TokenSequence, cut, pick, scored
+from diled.sequences import END, TokenSequence, cut, kept_nll, pick, scored, trimmed, wide
 
-__all__ = ["COUNTABLE", "LanguageModel", "Potts", "Profile"]
+__all__ = ["COUNTABLE", "LanguageModel", "Potts", "Profile", "ReadingLanguageModel"]
 
 COUNTABLE = 2**20
 """Most rows over which a Potts model's partition function is summed."""
@@ -87,6 +92,55 @@ class LanguageModel(Density):
         """Draws, (n, L)."""
         e = (noise or normal_noise(self.network.embed.position))((n, self.network.length))
         return self.network.draw(n, lambda logits, i, rows: self.decoding.draw(logits, e[rows, i]))
+
+
+class ReadingLanguageModel(LanguageModel):
+    """A language model with a head that reads properties from what it knows of a sequence.
+
+    That is the mean of its hidden states before each symbol and after the last one.
+
+    Args:
+        network: with `reads_last`.
+        head: of the network's width.
+    """
+
+    def __init__(self, network: CausalTransformer, head: PropertyHead) -> None:
+        super().__init__(network)
+        self.head = head
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The label columns that the head learns from."""
+        return self.head.columns
+
+    def terms(
+        self,
+        q: Tensor | Posterior,
+        *,
+        exact: bool = False,
+        progress: Tensor | float = 1.0,
+        labels: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Terms:
+        """`nll`, which is exact, and in training the head's errors as `extra/property/...`."""
+        if exact or not isinstance(q, Tensor):
+            return super().terms(q, exact=exact, progress=progress)
+        short = trimmed(q)
+        states, kept = self.network.read(short), scored(short)
+        errors = self.head.errors(_mean_state(states, short), labels)
+        found = {"nll": sum_dims(kept_nll(self.network.logits(states[:, :-1][kept]), short, kept))}
+        return found | {f"extra/property/{column}": self.head.weight * error for column, error in errors.items()}
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Mean hidden states of rows (B, L), (B, width): what the head reads a property from."""
+        return _mean_state(self.network.read(x), x)
+
+
+def _mean_state(states: Tensor, x: Tensor) -> Tensor:
+    """The mean of states (B, L + 1, width) over the start and the symbols of rows (B, L) before their end, (B, width)."""
+    symbols = (x != END).long().cumprod(1)
+    weight = F.pad(symbols, (1, 0), value=1)[..., None].float()
+    return (wide(states) * weight).sum(1) / weight.sum(1)
 
 
 class Potts(Density):

@@ -3,7 +3,8 @@
     real column     w/2 ((y - mean) / std - f(z))^2           y standardised by the training examples
     classes         -w log softmax(f(z))_y
 
-Both are terms of the training only. The head sees a draw z of the posterior, and predicts from its mean.
+Both are terms of the training only. The head sees a draw z of the posterior, and predicts from its mean. A model without a
+code gives it the mean of its hidden states in place of z.
 
 Reference: Castro et al. 2022 (arXiv 2201.09948), the joint head of ReLSO; Liu et al. 2024, section 4.3.
 """

@@ -22,7 +22,7 @@ from diled.models.autoencoder import Autoencoder, DiracEncoder, Rate, RateWeight
 from diled.models.parts import latent_dim
 from diled.models.priors import GaussianMixture, Standardized
 from diled.models.properties import PropertyHead, head_of
-from diled.sequence_family import NOSConfig
+from diled.sequence_family import TransformerConfig
 
 __all__ = [
     "Recipe",
@@ -99,8 +99,8 @@ def ramp(config: DiledConfig | DiledDiffusionDecoderConfig | TwoStageVAEConfig |
     return warmup(config.rate_weight, config.rate_warmup)
 
 
-def property_head(config: CodeConfig | NOSConfig, data: DataSpec, dim: int) -> PropertyHead:
-    """A head that reads the wanted label columns from codes (B, dim)."""
+def property_head(config: CodeConfig | TransformerConfig, data: DataSpec, dim: int) -> PropertyHead:
+    """A head that reads the wanted label columns from codes, or means of hidden states, (B, dim)."""
     wanted = config.properties
     classes = {column: len(data.labels[column]) for column in wanted.columns}
     return PropertyHead(dim, classes, width=wanted.width, weight=wanted.weight)

@@ -17,9 +17,10 @@ from diled.api import Stage
 from diled.config import DataSpec
 from diled.family import ReLSOConfig
 from diled.models.autoencoder import Autoencoder, DiracEncoder
-from diled.models.exact_sequences import LanguageModel, Potts, Profile
+from diled.models.exact_sequences import LanguageModel, Potts, Profile, ReadingLanguageModel
 from diled.models.parts import decoder, encoder_network, latent_dim
 from diled.models.priors import NoPrior
+from diled.models.properties import PropertyHead
 from diled.models.recipe import Recipe, jointly, property_head, then_a_mixture
 from diled.models.relso import ReLSORegularizer
 from diled.models.token_diffusion import TokenDiffusion
@@ -71,21 +72,27 @@ def potts(config: PottsConfig, data: DataSpec) -> Recipe:
 
 def lm(config: LMConfig, data: DataSpec) -> Recipe:
     """An autoregressive transformer. Reference: Vaswani et al. 2017 (arXiv 1706.03762)."""
-    tied = data.kind == "text"
-    return jointly(LanguageModel(CausalTransformer(data.numel, len(data.symbols), tied=tied, **_dials(config))))
+    head = _head(config, data)
+    network = CausalTransformer(
+        data.numel, len(data.symbols), tied=data.kind == "text", reads_last=head is not None, **_dials(config)
+    )
+    return jointly(LanguageModel(network) if head is None else ReadingLanguageModel(network, head))
 
 
 def token_diffusion(config: TokenDiffusionConfig, data: DataSpec) -> Recipe:
     """Masked diffusion over symbols. References: Hoogeboom et al. 2022; Sahoo et al. 2024; Shi et al. 2024."""
     network = MaskedTransformer(data.numel, len(data.symbols), **_dials(config))
-    return jointly(TokenDiffusion(network, data.numel, steps=config.steps))
+    return jointly(TokenDiffusion(network, data.numel, steps=config.steps, head=_head(config, data)))
 
 
 def nos(config: NOSConfig, data: DataSpec) -> Recipe:
     """Masked diffusion with a property head on its hidden states. Reference: Gruver et al. 2023 (arXiv 2305.20009)."""
-    network = MaskedTransformer(data.numel, len(data.symbols), **_dials(config))
-    head = property_head(config, data, config.width)
-    return jointly(TokenDiffusion(network, data.numel, steps=config.steps, head=head))
+    return token_diffusion(config, data)
+
+
+def _head(config: TransformerConfig, data: DataSpec) -> PropertyHead | None:
+    """A head on means of hidden states, where label columns are named."""
+    return property_head(config, data, config.width) if config.properties.columns else None
 
 
 def _dials(config: TransformerConfig) -> dict[str, Any]:

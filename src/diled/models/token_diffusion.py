@@ -25,14 +25,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
 from diled.errors import ConfigError
 from diled.models.properties import PropertyHead
 from diled.nn.sequence import MaskedTransformer
-from diled.sequences import END, cut, pick
+from diled.sequences import END, cut, kept_nll, pick
 
 __all__ = ["Guidance", "TokenDiffusion"]
 
@@ -94,8 +93,8 @@ class TokenDiffusion(Density):
             return self.terms_of_sample(q, exact=exact, progress=progress)
         hidden, count = self.hide(q.shape[0], q.device)
         states = self.network.hidden(torch.where(hidden, self.network.mask, q.long()))
-        each = F.cross_entropy(self.network.out(states[hidden]).float(), q[hidden].long(), reduction="none")
-        found = {"diffusion": self.length / count * sum_dims(each.new_zeros(q.shape).masked_scatter(hidden, each))}
+        nll = kept_nll(self.network.out(states[hidden]), q, hidden)
+        found = {"diffusion": self.length / count * sum_dims(nll)}
         if self.head is not None and not exact:
             errors = self.head.errors(states.mean(1), labels)
             found |= {f"extra/property/{column}": self.head.weight * error for column, error in errors.items()}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from diled.errors import ConfigError
 from diled.nn.sequence import Block, Embedding
-from diled.sequences import END, pick, scored, trimmed, wide
+from diled.sequences import END, kept_nll, pick, scored, trimmed, wide
 
 __all__ = ["CausalTransformer", "Decoding", "Writer", "Writing"]
 
@@ -115,8 +115,7 @@ class Writer(nn.Module):
         """
         short = trimmed(x)
         kept = scored(short)
-        each = F.cross_entropy(wide(self.logits_at(kept, short, code)), short[kept].long(), reduction="none")
-        found = each.new_zeros(short.shape).masked_scatter(kept, each)
+        found = kept_nll(self.logits_at(kept, short, code), short, kept)
         return F.pad(found, (0, x.shape[1] - short.shape[1]))
 
     # Writing ----------------------------------------------------------------------------------------------------------
@@ -192,6 +191,7 @@ class CausalTransformer(Writer):
         inject: where the code enters.
         tied: the table of symbols is that of the logits too.
         word_dropout: share of the symbols that is hidden from the network in training.
+        reads_last: there is a position after the last one, whose hidden state has seen all symbols (`read`).
     """
 
     def __init__(
@@ -207,10 +207,11 @@ class CausalTransformer(Writer):
         inject: Inject = "both",
         tied: bool = False,
         word_dropout: float = 0.0,
+        reads_last: bool = False,
     ) -> None:
         super().__init__(length, symbols, word_dropout)
         self.heads, self.width = heads, width
-        self.embed = Embedding(length, symbols + 1 + (word_dropout > 0), width)
+        self.embed = Embedding(length + reads_last, symbols + 1 + (word_dropout > 0), width)
         self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
         self.out = nn.Sequential(nn.LayerNorm(width), *([] if tied else [nn.Linear(width, symbols)]))
         self.bias = nn.Parameter(torch.zeros(symbols)) if tied else None
@@ -226,7 +227,15 @@ class CausalTransformer(Writer):
 
     def states(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """The last hidden states at each position, (B, L, width): of the symbols before it."""
-        h = self.embed(self.before(x))
+        return self._through(self.before(x), code)
+
+    def read(self, x: Tensor) -> Tensor:
+        """With `reads_last`, the last hidden states of rows (B, L) before each symbol and after them all, (B, L + 1, width)."""
+        return self._through(F.pad(x.long(), (1, 0), value=self.start))
+
+    def _through(self, before: Tensor, code: Tensor | None = None) -> Tensor:
+        """Symbols (B, M), the first of which is the start, as hidden states (B, M, width)."""
+        h = self.embed(before)
         if self.offset is not None:
             h = h + self.offset(code)[:, None]
         memory = self.memories(code)
