@@ -32,7 +32,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
          "keys and values of the memory change places", WITH_CODE),
         ("h if self.offset is None else h + self.offset)", "h)", "draws know no offset", WITH_CODE),
         ("self.width**-0.5", "self.width**0.5", "the scale of tied logits", TIED),
-        ("self.symbols].T + self.bias", "self.symbols].T", "tied logits without their bias", TIED),
+        ("self.symbols], self.bias)", "self.symbols])", "tied logits without their bias", TIED),
         ("F.pad(x.long(), (1, 0), value=self.start))", "F.pad(x.long(), (0, 1), value=self.start))",
          "the start is read last", READS),
         ("gone & (before != self.start)", "gone", "the start is hidden too", HIDDEN),

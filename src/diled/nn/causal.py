@@ -254,7 +254,7 @@ class CausalTransformer(Writer):
         h = self.out(h)
         if self.bias is None:
             return h
-        return h * self.width**-0.5 @ self.embed.symbol[: self.symbols].T + self.bias
+        return F.linear(h * self.width**-0.5, self.embed.symbol[: self.symbols], self.bias)
 
     def logits_at(self, kept: Tensor, x: Tensor, code: Tensor | None = None) -> Tensor:
         """(N, V): only where they count."""
