@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from closed_forms import assert_mean
 from torch import Tensor
 
+from diled import sequences
 from diled.api import NoBound
 from diled.nn.causal import CausalTransformer
 from diled.nn.image import MLPDecoder
@@ -22,7 +23,7 @@ from diled.nn.sequence import (
     one_hot,
     present,
 )
-from diled.sequences import TokenSequence, cut, lengths, pick, scored, token_nll
+from diled.sequences import TokenSequence, cut, kept_nll, lengths, pick, scored, token_nll
 
 L, V = 3, 3
 
@@ -239,6 +240,20 @@ def test_attention_on_a_processor_is_in_single_precision():
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, single)
     assert not torch.equal(F.scaled_dot_product_attention(q, k, v, is_causal=True), single)
+
+
+@pytest.mark.parametrize("at_once", [1, 12, 2**20])
+def test_nats_do_not_depend_on_how_many_logits_are_taken_at_a_time(at_once, monkeypatch):
+    monkeypatch.setattr(sequences, "IN_CACHE", at_once)
+    logits, x = torch.randn(6, 5, requires_grad=True), torch.tensor([[1, 2, 0], [4, 3, 3]])
+    kept = torch.tensor([[True, True, True], [True, True, False]])
+    (found,) = torch.autograd.grad(kept_nll(logits[:5], x, kept).sum(), logits)
+    want = logits.softmax(1).detach() - F.one_hot(torch.tensor([1, 2, 0, 4, 3, 0]), 5)
+    torch.testing.assert_close(found[:5], want[:5])
+    nats = -logits.log_softmax(1)[torch.arange(5), [1, 2, 0, 4, 3]]
+    torch.testing.assert_close(kept_nll(logits[:5], x, kept), torch.stack([nats[:3], F.pad(nats[3:], (0, 1))]))
+    nothing = kept_nll(logits[:0], x, torch.zeros_like(kept))
+    assert torch.equal(nothing, torch.zeros(2, 3))
 
 
 def test_drawing_with_kept_keys_is_teacher_forcing_step_by_step():

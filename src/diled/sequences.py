@@ -36,6 +36,8 @@ __all__ = [
 
 END = 0
 """The number that ends a sequence and fills its row."""
+IN_CACHE = 2**20
+"""Logits that a processor takes at a time."""
 
 
 def lengths(x: Tensor) -> Tensor:
@@ -96,12 +98,18 @@ def token_nll(logits: Tensor, x: Tensor) -> Tensor:
 def kept_nll(logits: Tensor, x: Tensor, kept: Tensor) -> Tensor:
     """-log p(x_i) at the positions that are kept, (B, L), 0 at the others.
 
+    A processor takes some rows of logits at a time, which then stay in its cache from one operation to the next: of some
+    thousand symbols, two thirds of the time.
+
     Args:
         logits: (N, V), only of the N positions that are kept, row by row.
         x: (B, L), whole numbers.
         kept: (B, L) bool.
     """
-    each = F.cross_entropy(wide(logits), x[kept].long(), reduction="none")
+    whole = logits.device.type != "cpu" or torch.compiler.is_compiling()
+    rows = max(1, len(logits) if whole else IN_CACHE // logits.shape[1])
+    parts = zip(logits.split(rows), x[kept].long().split(rows), strict=True)
+    each = torch.cat([F.cross_entropy(wide(part), symbols, reduction="none") for part, symbols in parts])
     return each.new_zeros(x.shape).masked_scatter(kept, each)
 
 
