@@ -21,6 +21,7 @@ PROFILE = f"{MODELS}::test_a_profile_has_the_frequencies_among_the_positions_tha
 ENERGY = f"{MODELS}::test_energies_are_those_of_fields_and_pairs"
 COUNTED = f"{MODELS}::test_log_z_entropy_and_the_best_rows_are_counted"
 CONDITIONALS = f"{MODELS}::test_logits_are_the_exact_conditionals"
+BEGINS = f"{MODELS}::test_a_potts_model_begins_as_a_profile_and_decays_towards_it"
 PSEUDO = f"{MODELS}::test_pseudo_likelihood_and_decay_by_hand"
 EXACT = f"{MODELS}::test_exact_draws_have_their_probabilities"
 GIBBS = f"{MODELS}::test_gibbs_draws_have_the_marginals_of_singles_and_pairs"
@@ -63,7 +64,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "models/exact_sequences.py": [
         (" * scored(x)[..., None]", "", "the filling is counted", PROFILE),
-        (".sum(0) + 0.5", ".sum(0) + 1.0", "what is added to counts", PROFILE),
+        ("None]).sum(0) + 0.5", "None]).sum(0) + 1.0", "what is added to counts", PROFILE),
         ("states[:, :-1][kept]", "states[:, 1:][kept]", "a position sees itself", READS),
         (" / weight.sum(1)", "", "the mean of states", READS),
         ("(wide(states) * weight)", "wide(states)", "the filling is read", READS),
@@ -76,7 +77,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("return -(log_p.exp() * log_p)", "return (log_p.exp() * log_p)", "the entropy's sign", COUNTED),
         ("topk(k, largest=False)", "topk(k)", "the best are the worst", COUNTED),
         ("-sum_dims(log_p)", "sum_dims(log_p)", "the pseudo-likelihood's sign", PSEUDO),
-        ("size = 0.5 * self.fields", "size = self.fields", "decay of the fields", PSEUDO),
+        ("size = 0.5 * (self", "size = (self", "decay of the fields", PSEUDO),
+        ("(self.fields - self.profile)", "self.fields", "the decay's centre", BEGINS),
+        ("one_hot(x, self.symbols).sum(0) + 0.5", "one_hot(x, self.symbols).sum(0) + 1.0", "the counts", BEGINS),
         ("(-self.energies().double()).softmax(0)", "self.energies().double().softmax(0)", "sign of draws", EXACT),
         (" - matrix[at + x[:, i]]", "", "a Gibbs step leaves the old symbol's pull", GIBBS),
     ],

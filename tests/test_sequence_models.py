@@ -178,6 +178,20 @@ def test_pseudo_likelihood_recovers_a_known_potts_model():
     assert -(alone * np.log(alone + 1e-12)).sum() - TRUTH.entropy > 0.2, "independent positions are far from it"
 
 
+def test_a_potts_model_begins_as_a_profile_and_decays_towards_it():
+    """The filling is a symbol here, and one that never occurs is as rare as half a row in a hundred makes it."""
+    model, x = Potts(2, 4), torch.tensor([[1, 2]] * 60 + [[2, 0]] * 38)
+    model.fit(x)
+    alone = torch.tensor([[0.5, 60.5, 38.5, 0.5], [38.5, 0.5, 60.5, 0.5]]).double() / 100
+    rows = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    nats = model.terms(rows, exact=True)["nll"].double()
+    torch.testing.assert_close(nats, -(alone[0, rows[:, 0]] * alone[1, rows[:, 1]]).log(), rtol=1e-5, atol=1e-5)
+    assert model.terms(x)["extra/decay"].sum() == 0
+    with torch.no_grad():
+        model.fields += torch.tensor([3.0, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(model.terms(x)["extra/decay"][0], torch.tensor(1e-3 * 0.5 * 2 * 9))
+
+
 def test_a_head_reads_what_a_language_model_knows_of_the_whole_sequence():
     """The mean of its hidden states before each symbol and after the last one, whatever fills the row after the end."""
     head = PropertyHead(8, {"y": 0}, width=4, weight=3.0)

@@ -9,7 +9,8 @@ be counted, log Z is exact, and with it the density, the entropy, the best row a
 and draws are those of a Gibbs sampler. Its rows are L symbols of V, the filling after the end included; one that goes on
 after its end has a little of the probability too, and is cut there where it is drawn.
 
-References: Ekeberg et al. 2013 (arXiv 1211.1281), pseudo-likelihood for Potts models of proteins; Morcos et al. 2011.
+References: Ekeberg et al. 2013 (arXiv 1211.1281), pseudo-likelihood for Potts models of proteins; Vorberg et al. 2018
+(PLoS Computational Biology 14, e1006526), decay towards a profile; Morcos et al. 2011.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ class Potts(Density):
     Args:
         length: L.
         symbols: V.
-        decay: weight of the couplings' squares (half of it for the fields) in the training, in nats per example.
+        decay: weight of the couplings' squares in the training, in nats per example; half of it for the squares of what fields
+            differ from those of a profile (`fit`).
         sweeps: of the Gibbs sampler, over all positions, where rows cannot be counted.
     """
 
@@ -157,12 +159,14 @@ class Potts(Density):
         super().__init__()
         self.length, self.symbols, self.decay, self.sweeps = length, symbols, decay, sweeps
         self.fields = nn.Parameter(torch.zeros(length, symbols))
+        self.register_buffer("profile", torch.zeros(length, symbols))
         pairs = length * (length - 1) // 2
         self.couplings = nn.Parameter(torch.zeros(pairs, symbols, symbols))
         first, second = torch.triu_indices(length, length, 1)
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("second", second, persistent=False)
 
+    profile: Tensor
     first: Tensor
     second: Tensor
 
@@ -170,6 +174,16 @@ class Potts(Density):
     def countable(self) -> bool:
         """Whether there are few enough rows to sum over."""
         return self.symbols**self.length <= COUNTABLE
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Begin with the logarithms of the frequencies at each position of rows (N, L), one half added to each count.
+
+        A symbol that never occurs needs a field of -10 or so, which decay would hold near 0, and small steps take long to.
+        """
+        counts = one_hot(x, self.symbols).sum(0) + 0.5
+        self.profile.copy_(counts.log() - counts.log().mean(1, keepdim=True))
+        self.fields.copy_(self.profile)
 
     def matrix(self) -> Tensor:
         """J with J_ij(a, b) = J_ji(b, a) and no J_ii, (L V, L V)."""
@@ -199,7 +213,7 @@ class Potts(Density):
         if exact:
             return {"nll": self.energy(q) + self.log_partition()}
         log_p = self.logits(q).log_softmax(2).gather(2, q.long()[..., None])
-        size = 0.5 * self.fields.square().sum() + self.couplings.square().sum()
+        size = 0.5 * (self.fields - self.profile).square().sum() + self.couplings.square().sum()
         return {"pseudo_likelihood": -sum_dims(log_p), "extra/decay": (self.decay * size).expand(len(q))}
 
     def energies(self) -> Tensor:

@@ -67,7 +67,8 @@ def profile(config: ProfileConfig, data: DataSpec) -> Recipe:
 
 def potts(config: PottsConfig, data: DataSpec) -> Recipe:
     """Fields and pairwise couplings, by pseudo-likelihood. Reference: Ekeberg et al. 2013 (arXiv 1211.1281)."""
-    return jointly(Potts(data.numel, len(data.symbols), decay=config.decay, sweeps=config.sweeps))
+    model = Potts(data.numel, len(data.symbols), decay=config.decay, sweeps=config.sweeps)
+    return Recipe(model, [Stage("joint", model, prepare=model.fit)])
 
 
 def lm(config: LMConfig, data: DataSpec) -> Recipe:
