@@ -27,6 +27,8 @@ from diled.evaluation.measure import Measured
 from diled.evaluation.shown import Shown
 from diled.evaluation.text_report import length_picture, text_blocks
 from diled.family import model_config
+from diled.model import Model
+from diled.models.autoregressive import described_writing
 from diled.models.zoo import build
 from diled.space import raw_tensor, to_space
 from diled.studies import render_texts
@@ -266,7 +268,6 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.Cap
 
 def test_beams_are_for_what_is_not_drawn(data: Data):
     from diled import verbs
-    from diled.model import Model
 
     model = Model(build("lm", model_config("lm", {"width": 8, "depth": 1, "heads": 2}), data.spec).model, data.spec)
     with pytest.raises(ConfigError, match="beams look for the likeliest"):
@@ -275,6 +276,13 @@ def test_beams_are_for_what_is_not_drawn(data: Data):
     with pytest.raises(ConfigError, match="beams look for the likeliest"):
         verbs.sample(vae, 2, beams=3, temperature=0.5)
     assert verbs.sample(vae, 2, beams=2).shape == (2, *data.spec.shape)
+    with pytest.raises(ConfigError, match="'beams' has no meaning for a model without codes"):
+        verbs.evaluate(model, beams=3)
+    assert described_writing(vae.density) == "greedily"
+    with vae.writing(beams=3):
+        assert texts.text_reconstruction(vae.density, data.test.subset(np.arange(8)), data)["bleu"].note == (
+            "corpus BLEU-4 of words, decoded by a search with 3 beams from mean codes"
+        )
 
 
 # The study ------------------------------------------------------------------------------------------------------------
@@ -328,6 +336,30 @@ def test_edits_are_measured_in_both_directions_together(data: Data):
 
 
 SIZES = study.Sizes(10, 6, 5, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "want"),
+    [
+        ("diled", "yelp", ("by a search with 4 beams", {"sampler": "ancestral", "steps": 100}, True)),
+        ("vae", "yelp", ("by a search with 4 beams", {}, True)),
+        ("lm", "yelp", ("greedily", {}, False)),
+        ("diled", "sentences", ("greedily", {}, False)),
+    ],
+)
+def test_how_a_study_writes(name: str, source: str, want: tuple, data: Data, monkeypatch: pytest.MonkeyPatch):
+    small = {"width": 8, "depth": 1, "heads": 2} if name == "lm" else {"latent_dim": 2, "network": SMALL}
+    model, seen = Model(build(name, model_config(name, small), data.spec).model, data.spec), []
+
+    def figures(model: Model, data: Data, *, samples: int, **how: object) -> dict:
+        seen.append((described_writing(model.density), how))
+        return {}
+
+    monkeypatch.setattr(study, "figures", figures)
+    monkeypatch.setattr(study, "edits", lambda model, *rest: {"edits": described_writing(model.density)})
+    found = study.measured(model, replace(data, name=source))
+    assert (*seen[0], "edits" in found) == want
+    assert found.get("edits", "greedily") == "greedily"
 
 
 def test_nothing_but_validation_sentences_is_edited_where_they_are_asked_for(

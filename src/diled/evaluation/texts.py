@@ -10,7 +10,8 @@ probe_accuracy                            of a label, by logistic regression on 
 active_units                              code dimensions that vary over texts
 samples and interpolations                see `text_figures.py`
 
-Texts are decoded greedily, samples from codes of the prior; a model without codes draws its samples.
+Texts are decoded as `Model.writing` has it, greedily if nothing else is said, samples from codes of the prior; a model without
+codes draws its samples.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from diled.evaluation.text_figures import interpolation_figures, sample_figures
 from diled.evaluation.text_judge import judge_of
 from diled.evaluation.text_metrics import bleu
 from diled.latent.interpolate import between
+from diled.models.autoregressive import described_writing
 from diled.models.sampling import BATCH, described, sample_batches, takes_mean
 from diled.sequences import lengths, scored
 from diled.space import raw_tensor, to_space
@@ -83,7 +85,7 @@ def text_evaluation(
         if paths:
             found |= interpolation_figures(paths, judge, texts["test"], seed=seed)
     drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed))).numpy()
-    how = ["decoded greedily"] if takes_mean(model) else ["drawn"]
+    how = [f"decoded {described_writing(model)}"] if takes_mean(model) else ["drawn"]
     how += [said for said in [described(model, steps=steps, sampler=sampler)] if said]
     of_samples = sample_figures(to_strings(drawn, data.spec), texts["train"], texts["test"], judge, seed=seed)
     for name, m in of_samples.items():
@@ -127,7 +129,7 @@ def unseen(test: Split, data: Data) -> np.ndarray:
 
 @torch.no_grad()
 def text_reconstruction(model: Any, test: Split, data: Data, *, seed: int = 0) -> dict[str, Measured]:
-    """What greedy decoding of mean codes gives back, also with the code of the next text instead of its own."""
+    """What decoding of mean codes gives back, also with the code of the next text instead of its own."""
     codes, own, others = [], [], []
     with seeded(seed, 2):
         for raw in raw_tensor(test.values).split(BATCH):
@@ -138,8 +140,9 @@ def text_reconstruction(model: Any, test: Split, data: Data, *, seed: int = 0) -
     shown, wrong = (to_strings(torch.cat(rows).numpy(), data.spec) for rows in (own, others))
     real = to_strings(test.values, data.spec)
     same = torch.cat(own).numpy().astype(np.int64) == test.values
+    note = f"corpus BLEU-4 of words, decoded {described_writing(model)} from mean codes"
     return {
-        "bleu": Measured(bleu(shown, real), n=len(real), note="corpus BLEU-4 of words, greedy, from mean codes"),
+        "bleu": Measured(bleu(shown, real), n=len(real), note=note),
         "exact_match": averaged(same.all(1)),
         "bleu_shuffled": Measured(bleu(wrong, real), n=len(real), note="with the code of another text"),
         "length_ratio": Measured(float(lengths(torch.cat(own)).sum()) / float((test.values != 0).sum()), n=len(real)),

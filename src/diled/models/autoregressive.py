@@ -19,7 +19,7 @@ from diled.errors import ConfigError
 from diled.nn.causal import Decoding
 from diled.sequences import check_rows
 
-__all__ = ["AutoregressiveDecoder", "AutoregressiveSequence", "written_with"]
+__all__ = ["AutoregressiveDecoder", "AutoregressiveSequence", "described_writing", "written_with"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,12 @@ class AutoregressiveDecoder(nn.Module):
         return AutoregressiveSequence(self.network, z.float(), self.decoding)
 
 
+def described_writing(model: nn.Module) -> str:
+    """How a model's likeliest sequences are found, in words."""
+    beams = max((part.decoding.beams for part in _writers(model)), default=1)
+    return "greedily" if beams == 1 else f"by a search with {beams} beams"
+
+
 @contextmanager
 def written_with(
     model: nn.Module, *, beams: int | None = None, temperature: float | None = None, top_p: float | None = None
@@ -98,14 +104,19 @@ def written_with(
     """
     options = {"beams": beams, "temperature": temperature, "top_p": top_p}
     asked = {name: value for name, value in options.items() if value is not None}
-    parts = [part for part in model.modules() if isinstance(getattr(part, "decoding", None), Decoding)]
+    parts = _writers(model)
     if asked and not parts:
         raise ConfigError(f"{' and '.join(asked)} have no meaning for a model that does not write symbol by symbol.")
     before = [part.decoding for part in parts]
     for part in parts:
-        part.decoding = replace(part.decoding, **asked)  # type: ignore[type-var]
+        part.decoding = replace(part.decoding, **asked)
     try:
         yield
     finally:
         for part, was in zip(parts, before, strict=True):
             part.decoding = was
+
+
+def _writers(model: nn.Module) -> list[Any]:
+    """The parts of a model that write symbol by symbol."""
+    return [part for part in model.modules() if isinstance(getattr(part, "decoding", None), Decoding)]

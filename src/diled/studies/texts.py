@@ -19,6 +19,9 @@ accuracy). Accuracy and content at every strength, .../s=S, are of these validat
 stands for the sentences as they were, and `people` for the rewrites. Attributes are learnt from training sentences alone, and
 judged by classifiers of words. With `--split validation` nothing but validation sentences is edited.
 
+On Yelp, codes of samples, reconstructions and interpolations are decoded by a search with 4 beams, and those of a prior that
+diffuses are sampled in 100 ancestral steps. Edits are decoded greedily.
+
 References: Shen et al. 2017, Li et al. 2018, Shen et al. 2020 and Socher et al. 2013, the data; Liu et al. 2022 (arXiv
 2208.00638), LatentOps; Liu et al. 2024 (arXiv 2402.19009), section 4.1.
 """
@@ -30,6 +33,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 
@@ -46,12 +50,17 @@ from diled.evaluation.measure import Measured
 from diled.evaluation.text_judge import judge_of
 from diled.latent.edit import Edit
 from diled.model import Model
+from diled.models.sampling import described
 from diled.reporting import figures
 from diled.studies.table import arguments, run_study
 
 __all__ = ["FULL", "METHODS", "TRIAL", "Sizes", "Task", "edits", "main", "measured", "tasks_of"]
 
 METHODS = ("vector", "ode")
+BEAMS = 4
+"""Of the search that decodes codes on Yelp."""
+SAMPLER: dict[str, Any] = {"sampler": "ancestral", "steps": 100}
+"""Of priors that diffuse, on Yelp."""
 ENOUGH = 0.85
 """Accuracy from which a strength is enough."""
 
@@ -86,10 +95,12 @@ def other(name: str, tokenizer: str, length: int) -> Data:
 
 def measured(model: Model, data: Data, sizes: Sizes = FULL) -> dict[str, Measured]:
     """All figures of a row; where the test split is the validation split, edits are of validation sentences too."""
-    found = figures(model, data, samples=sizes.samples)
-    if model.density.has_codes and data.name == "yelp":
-        found |= edits(model, data, sizes)
-    return found
+    if data.name != "yelp" or not model.density.has_codes:
+        return figures(model, data, samples=sizes.samples)
+    diffuses = described(model.density) != ""
+    with model.writing(beams=BEAMS):
+        found = figures(model, data, samples=sizes.samples, **(SAMPLER if diffuses else {}))
+    return found | edits(model, data, sizes)
 
 
 def edits(model: Model, data: Data, sizes: Sizes = FULL) -> dict[str, Measured]:

@@ -28,6 +28,7 @@ def evaluate(
     repeats: int = 8,
     steps: int | None = None,
     sampler: str | None = None,
+    beams: int | None = None,
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -47,6 +48,7 @@ def evaluate(
         repeats: Monte-Carlo passes for the bound.
         steps: of the samplers inside.
         sampler: ancestral, ddim, heun or dpm_solver.
+        beams: of text, a search of so many beams for the likeliest one of a code; default: 1, symbol by symbol.
         seed: of all draws.
         device: where to compute.
         out: a .json file for the figures.
@@ -64,23 +66,27 @@ def evaluate(
     if isinstance(run, (str, Path)) and Path(run).is_file():
         said = f"for {run}, a file of samples: it is for trained models"
         changed = repeats if repeats != 8 else None
-        _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, repeats=changed)
+        _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, beams=beams, repeats=changed)
         return _of_a_file(run, data, samples, seed, out)
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
+    if not model.density.has_codes:
+        _refuse("for a model without codes, whose texts are drawn", beams=beams)
     place = data_of(run, data, model)
     if edit is not None:
         _refuse("with 'edit', which measures edits alone", by=by, samples=samples, steps=steps, sampler=sampler)
-        return _of_edits(model, place, edit, method or "vector", out)
+        with model.writing(beams=beams):
+            return _of_edits(model, place, edit, method or "vector", out)
     _refuse("without 'edit', the label column to be edited", method=method)
     count = samples or min(10_000, max(2_000, len(place.test)))
-    if by is not None:
-        found = by_group(model, place, by, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
-        rows = found
-    else:
-        found = figures(model, place, samples=count, repeats=repeats, steps=steps, sampler=sampler, seed=seed)
-        rows = {model.name or "model": found}
+    how: dict[str, Any] = {"samples": count, "repeats": repeats, "steps": steps, "sampler": sampler, "seed": seed}
+    with model.writing(beams=beams):
+        if by is not None:
+            found = rows = by_group(model, place, by, **how)
+        else:
+            found = figures(model, place, **how)
+            rows = {model.name or "model": found}
     table, better = table_of(rows)
     print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
     if out is not None:
