@@ -90,7 +90,7 @@ def test_many_interruptions_change_nothing(tmp_path, whole, monkeypatch):
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, whole, monkeypatch, capsys):
-    run, twice = tmp_path / "run", []
+    run, twice, before = tmp_path / "run", [], signal.getsignal(signal.SIGINT)
 
     def press(module):
         for _ in range(2):
@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path, whole, monkeypatch, capsys):
     assert "Stopped at once. The state of step 21 is kept" in said
     assert diled("train", "--resume", run, "--report", "false") == 0
     same(run, whole("diled", []))
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_ctrl_c_before_the_first_step_can_be_resumed(tmp_path, whole, monkeypatch):
