@@ -71,7 +71,7 @@ def error_of_mean(density: Any, draws: int = 8) -> float:
 
 def learns(
     name: str, folder: Path, *, against: Literal["gaussian", "independent"] = "gaussian", **settings: Any
-) -> Any:
+) -> dict[str, float]:
     """Train a model of the family; its figures, each of which must beat the trivial one.
 
     Args:
