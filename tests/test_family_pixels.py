@@ -11,6 +11,7 @@ NARROW = UNET | {"channels": 8}
 RECIPE = {"training.batch_size": 64, "training.steps": 550, "training.learning_rate": 4e-3, "training.ema": 0.98}
 LONGER = {"training.steps": 700, "training.ema": 0.999}
 SHORTER = {"training.steps": 350}
+BOLDER = {"training.steps": 400, "training.learning_rate": 1e-2}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ SHORTER = {"training.steps": 350}
             "bm",
         ),
         ("edm", {"model.diffusion": UNET} | LONGER, "gaussian", "bm"),
-        ("ndm", {"model.diffusion": NARROW}, "independent", "b"),
+        ("ndm", {"model.diffusion": NARROW} | BOLDER, "independent", "b"),
         ("diled_diffusion_decoder", {"model.decoder": UNET}, "gaussian", "bm"),
         ("diffae", {"model.decoder": UNET}, "independent", "m"),
         ("consistency", {"model.diffusion": UNET} | SHORTER, "independent", ""),
