@@ -21,7 +21,7 @@ from diled.family import model_config
 from diled.model import Model
 from diled.models.io import write_json
 from diled.models.zoo import build
-from diled.studies import commands, latent_scale, records, render
+from diled.studies import commands, latent_scale, records, render, table
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
 from diled.studies.render_proteins import against, design_details, designs, smoothness
@@ -385,6 +385,29 @@ def test_every_command_refuses_to_record_what_uncommitted_code_measures(
             assert "committed code only" in said.err
             assert not said.out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_is_measured_on_one_split_whatever_its_figures_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def record(study: str, row: str, *rest: Any) -> list[Record]:
+        return [replace(RECORD, study=study, system=row, note="validation sentences; of a choice", command=rest[-1])]
+
+    monkeypatch.setattr(commands, "commit", lambda: "0123456789ab")
+    monkeypatch.setattr(table, "run_row", lambda *_: (None, open_data("digits")))
+    monkeypatch.setattr(table, "record_row", record)
+
+    def run(row: str, split: str) -> int:
+        words = ["digits-table", "--only", row, "--split", split, "--results", str(tmp_path)]
+        return table.run_study("table", table.arguments("table", "").parse_args(words), lambda *_: {})
+
+    assert [run("vae", "test"), run("diled", "test"), run("vae", "test"), run("ldm", "validation")] == [0, 0, 0, 2]
+    said = capsys.readouterr()
+    assert "vae, seed 0: recorded" in said.out
+    assert "the other split" in said.err
+    (tmp_path / "digits-table.json").unlink()
+    assert [run("vae", "validation"), run("diled", "validation"), run("ldm", "test")] == [0, 0, 2]
+    assert {table.split_of(r) for r in read(tmp_path / "digits-table.json")} == {"validation"}
 
 
 def test_the_scale_of_codes_is_recorded_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,10 +30,13 @@ from diled.runs import RunConfig, hardware, read_settings, resolve
 from diled.studies.commands import as_records, exit_code, refuse_uncommitted, speed_of, trained, training_of
 from diled.studies.records import Record, add, read
 
-__all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "studies"]
+__all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "split_of", "studies"]
 
 WHOLE = "study.yaml"
 """The file of a study that takes rows of another one."""
+
+OF_VALIDATION = "validation split"
+"""How the note of every record begins that was measured on it."""
 
 SAMPLERS = {"mnist-prior": (("ancestral", 100), ("ancestral", 300))}
 """Study -> samplers and steps whose samples are measured, too."""
@@ -138,6 +141,11 @@ def arguments(program: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def split_of(record: Record) -> str:
+    """What a record was measured on: `test` or `validation`. Only its note's beginning tells; figures may name either."""
+    return "validation" if record.note.startswith(OF_VALIDATION) else "test"
+
+
 def measured(model: Model, data: Data, study: str = "") -> dict[str, Measured]:
     """All figures of a row."""
     found = figures(model, data)
@@ -183,7 +191,7 @@ def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> 
             if recorded and any(r.command == command for r in read(path)):
                 print(f"{row}, seed {seed}: recorded")
                 continue
-            if recorded and any(r.note.startswith("validation") != (chosen.split == "validation") for r in read(path)):
+            if recorded and any(split_of(r) != chosen.split for r in read(path)):
                 raise ConfigError(f"{path} holds figures of the other split; a study is measured on one of them.")
             model, data = run_row(chosen.study, row, seed, chosen.runs / chosen.study, settings)
             place = data if chosen.split == "test" else replace(data, test=data.validation)
@@ -193,7 +201,7 @@ def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> 
             if recorded:
                 records = record_row(chosen.study, row, seed, model, data, found, command)
                 if chosen.split == "validation":
-                    records = [replace(r, note=f"validation split; {r.note}".rstrip("; ")) for r in records]
+                    records = [replace(r, note=f"{OF_VALIDATION}; {r.note}".rstrip("; ")) for r in records]
                 add(path, records)
 
 
