@@ -248,6 +248,12 @@ def test_tables_are_rendered_from_records_of_one_study_and_scale(tmp_path: Path)
         )
     shown = table(path, "dmaapx-mnist", "mini")
     assert "| normal | 2 | -90.00 ± 0.00 (-94.60) | 22.00 ± 2.83 (25.76) |" in shown
+    for arm in ("steps=1000", "steps=300", "k=10", "k=2"):
+        figures = {"test_elbo": Measured(-90.0)}
+        place = {"data": "mnist/threshold/dmaapx-mnist-mini", "system": f"vae@synthetic/{arm}", "seed": 0}
+        add(path, as_records(figures, **place, **shared))
+    rows = [line.split(" | ")[0] for line in table(path, "dmaapx-mnist", "mini").splitlines()[2:7]]
+    assert [row.rpartition(" ")[2] for row in rows] == ["normal", "2", "10", "300", "1000"], "by size, not by letters"
 
 
 def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: Path) -> None:

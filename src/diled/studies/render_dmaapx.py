@@ -8,6 +8,7 @@ Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
@@ -191,10 +192,11 @@ def _difference(metric: str, one: Sequence[float] | None) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _place(system: str) -> tuple[int, int, str]:
-    """Where a system stands in a table: in the order of `NAMES`, pools by size, others after them."""
+def _place(system: str) -> tuple[int, int, list[str | int]]:
+    """Where a system stands in a table: in the order of `NAMES`, pools by size, others after them, numbers by their size."""
     order, name = list(NAMES), "vae@synthetic/k=10" if _folds(system) else system
-    return order.index(name) if name in order else len(order), _folds(system), system
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", system)]
+    return order.index(name) if name in order else len(order), _folds(system), parts
 
 
 def named(system: str) -> str:
