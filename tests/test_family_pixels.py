@@ -12,6 +12,7 @@ RECIPE = {"training.batch_size": 64, "training.steps": 550, "training.learning_r
 LONGER = {"training.steps": 700, "training.ema": 0.999}
 SHORTER = {"training.steps": 350}
 BOLDER = {"training.steps": 400, "training.learning_rate": 1e-2}
+"""For NDM, whose step costs several of another model's."""
 
 
 @pytest.mark.parametrize(
