@@ -26,6 +26,7 @@ REPAIR = f"{DESIGNS}::test_repair_gives_allowed_sequences_and_leaves_them_alone"
 EVENLY = f"{DESIGNS}::test_symbols_are_drawn_evenly_among_the_allowed_ones"
 EVOLUTION = f"{DESIGNS}::test_evolution_finds_the_best_of_an_additive_landscape"
 COUNTED = f"{DESIGNS}::test_positions_are_counted_as_biologists_do"
+UNITS = f"{DESIGNS}::test_the_leash_counts_in_what_training_examples_differ_by"
 HELD = f"{DESIGNS}::test_models_without_codes_are_held_back_by_their_own_bound"
 PARENT = f"{DESIGNS}::test_starts_are_around_a_parent_and_changes_those_that_are_worth_most"
 CLIMB = f"{DESIGNS}::test_the_best_new_sequence_of_each_climb_counts"
@@ -75,6 +76,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "designing.py": [
         ("- self.settings.caution * std", "+ self.settings.caution * std", "the uncertain first", RANKED),
         ("found - self.settings.leash", "found + self.settings.leash", "a leash that pushes", HELD),
+        ("energy(x) / spread", "energy(x)", "the leash counts nats", UNITS),
         ("NEAR * self.codes.std(0) * noise", "self.codes.std(0) * noise", "starts far from the parent", PARENT),
         ("gain.max(1)", "gain.min(1)", "the changes that are worth least", PARENT),
         ("self.worth(tried) - now[row]", "now[row] - self.worth(tried)", "the sign of a gain", PARENT),

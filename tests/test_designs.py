@@ -731,13 +731,38 @@ def test_models_without_codes_are_held_back_by_their_own_bound():
     assert held < free - 0.5
 
 
+def test_the_leash_counts_in_what_training_examples_differ_by():
+    """A prior of a thousand nats holds like one of a hundredth, codes and rows; one that says nothing does not."""
+    data = additive()
+    rows = torch.from_numpy(data.train.values).long()
+    tilt = torch.linspace(-1, 1, 20)
+
+    def search(nats: float) -> Search:
+        prior = StandardNormal((20,))
+        prior.terms = lambda z, **_: {"nll": 3 + nats * z @ tilt}  # type: ignore[method-assign]
+        return Search(bijection(prior), data, Goal("fitness"), replace(FAST, method="ascent"), constraints_of(data))
+
+    big, little, nothing = search(1e3), search(0.01), search(0.0)
+    plain = one_hot(rows, 5).flatten(1) @ tilt
+    for found in (big, little):
+        assert found.energy is not None
+        energy = found.energy(rows)
+        assert float(energy.std()) == pytest.approx(1.0, rel=1e-3)
+        assert float(np.corrcoef(energy, plain)[0, 1]) == pytest.approx(1.0, abs=1e-4)
+    torch.testing.assert_close(big.worth(rows).diff(), little.worth(rows).diff(), atol=1e-3, rtol=1e-3)
+    z = torch.randn(4, 20)
+    torch.testing.assert_close(big.objective.slope(z), little.objective.slope(z), atol=1e-4, rtol=1e-3)
+    slope = big.objective.slope(z) - nothing.objective.slope(z)
+    torch.testing.assert_close(slope, (-0.2 / plain.std() * tilt).expand(4, 20), atol=1e-4, rtol=1e-3)
+
+
 def test_models_without_codes_breed():
     data = additive()
     profile = Profile(LENGTH, 5)
     profile.fit(torch.from_numpy(data.train.values).long())
     model = Model(profile, data.spec, name="profile")
     for start in ("train", "top", "prior"):
-        found = design(model, data, Goal("fitness"), 5, replace(FAST, method="evolution", start=start))
+        found = design(model, data, Goal("fitness"), 5, replace(FAST, method="evolution", start=start, leash=0.02))
         assert truth(found.values).min() > np.quantile(truth(EVERY), 0.9)
     nll = total(profile.terms(torch.from_numpy(found.values).long(), exact=True))
     assert found.columns["bound_nats"] == pytest.approx(nll.numpy(), rel=1e-5)

@@ -48,8 +48,13 @@ NEAR = 0.5
 """Standard deviations of codes by which starts around a parent differ."""
 FEW = 20
 """Validation examples that are not divided."""
+SPREAD = 1_000
+"""Training examples that say in which unit the leash counts."""
 RANKS = 0.2
 """Spearman correlation below which predictions rank nothing."""
+
+Energy = Callable[[Tensor], Tensor]
+"""Codes or rows -> (B,)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ class Settings:
             the best training examples).
         steps: of the climb; None: 200 for chains and gradients, 100 for the ODE, 50 generations, 5 for guidance.
         leash: weight of the prior's bound on codes, or of the model's own on sequences where it has none, in standard
-            deviations of the property per nat; `ode` and `guidance` draw from the prior instead.
+            deviations of the property for each by which the bounds of training examples differ; `ode` and `guidance` draw from
+            the prior instead.
         caution: weight of the ensemble's standard deviation.
         scale: of guidance (`ode`, `guidance`).
         candidates: climbs for each design that is wanted.
@@ -75,7 +81,7 @@ class Settings:
     method: str = "evolution"
     start: str = "train"
     steps: int | None = None
-    leash: float = 0.02
+    leash: float = 0.2
     caution: float = 1.0
     scale: float = 3.0
     candidates: int = 4
@@ -154,13 +160,15 @@ class Search:
         self.predictor.fit(of_sequences, self.y, (features[choosing], held[1][choosing]), seed=settings.seed)
         self.accuracy = _accuracy(self.predictor, features[scoring], held[1][scoring])
         self.sequences = Objective(goal, self.predictor, None, 0.0, settings.caution)
-        self.energy = self._energy() if settings.leash and settings.method not in ("guidance", "ode") else None
+        self.energy: Energy | None = None
+        self.energy_of_codes: Energy | None = None
+        if settings.leash and settings.method not in ("guidance", "ode"):
+            self._hold()
         if settings.method not in ("evolution", "guidance"):
             self.codes = self.encode(self.train)
             climber = Ensemble(self.codes.shape[1], members=settings.members).to(self.device)
             climber.fit(self.codes, self.y, (self.encode(held[0])[choosing], held[1][choosing]), seed=settings.seed)
-            energy = prior_energy(self.density.prior, seed=settings.seed) if self.energy is not None else None
-            self.objective = Objective(goal, climber, energy, settings.leash, settings.caution)
+            self.objective = Objective(goal, climber, self.energy_of_codes, settings.leash, settings.caution)
 
     def _check_method(self) -> None:
         """Refuse ways that the model does not have."""
@@ -179,18 +187,32 @@ class Search:
         if self.constraints.most is not None and self.constraints.parent is None:
             raise ConfigError("max_mutations counts changes from a parent: give the parent too.")
 
-    def _energy(self) -> Callable[[Tensor], Tensor] | None:
-        """Rows -> nats, (B,): the prior's bound on their codes; of models without codes a bound on -log p, or its energy."""
-        if self.density.has_codes:
-            of_codes = prior_energy(self.density.prior, seed=self.settings.seed)
-            return lambda x: of_codes(self.encode(x))
+    @torch.no_grad()
+    def _hold(self) -> None:
+        """Energies of rows and of codes, (B,), for the leash, in standard deviations of those of training examples.
+
+        A nat is no unit to compare models in: the bound of a prior that fits its codes tightly differs by many times more
+        nats from one training example to the next than that of a wide one.
+        """
+        some = self.train[torch.linspace(0, len(self.train) - 1, min(SPREAD, len(self.train))).long()]
+        if not self.density.has_codes:
+            of_rows = self._energy_of_rows(some[:2])
+            self.energy = None if of_rows is None else in_units(of_rows, of_rows(some))
+            return
+        of_codes = prior_energy(self.density.prior, seed=self.settings.seed)
+        z = self.encode(some)
+        units = in_units(of_codes, torch.cat([of_codes(part) for part in z.split(BATCH)]))
+        self.energy, self.energy_of_codes = lambda x: units(self.encode(x)), units
+
+    def _energy_of_rows(self, some: Tensor) -> Energy | None:
+        """Of models without codes: rows -> a bound on -log p, or the energy, (B,), in nats; None where they have neither."""
 
         def bound(x: Tensor) -> Tensor:
             with seeded(self.settings.seed, 22):
                 return torch.cat([total(self.density.terms(part, exact=True)) for part in x.split(BATCH)])
 
         try:
-            bound(self.train[:2])
+            bound(some)
         except NoBound:
             energy = getattr(self.density, "energy", None)
             return None if energy is None else lambda x: energy(x).float()
@@ -405,6 +427,12 @@ class Search:
             return np.array(found), ""
         except NoBound as refusal:
             return np.full(len(x), np.nan), f"No bound: {refusal}"
+
+
+def in_units(energy: Energy, of_training: Tensor) -> Energy:
+    """An energy in standard deviations of what it is of training examples, (B,); as it is where these do not differ."""
+    spread = float(of_training.std())
+    return (lambda x: energy(x) / spread) if spread > 1e-6 else energy
 
 
 def _accuracy(predictor: Ensemble, z: Tensor, y: Tensor) -> dict[str, float]:

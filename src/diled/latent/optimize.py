@@ -3,7 +3,7 @@
     U(z) = value(f(z)) - caution s(z) - leash E(z),        E(z) >= -log p(z), the prior's bound
 
 f is a prediction and s its uncertainty, both in standard deviations of the training examples; the leash, in standard
-deviations per nat, keeps the code where the prior knows codes. `value` is f (max), -f (min), or -(f - target)^2 / 2.
+deviations for each unit of E, keeps the code where the prior knows codes. `value` is f (max), -f (min), or -(f - target)^2 / 2.
 
     ascent      z <- z + rate grad U(z), by Adam's steps
     hill        from code to code: part of the way to the best of its k nearest training codes (Castro et al. 2022), or to a
@@ -91,7 +91,7 @@ class Objective:
         goal: what is wanted.
         predictor: f and s.
         energy: E(z), (B,), or None.
-        leash: weight of E, in standard deviations per nat.
+        leash: weight of E.
         caution: weight of s.
     """
 

@@ -28,7 +28,7 @@ def optimize(
     allowed: Sequence[str] = (),
     start: Literal["train", "top", "prior"] = "train",
     steps: int | None = None,
-    leash: float = 0.02,
+    leash: float = 0.2,
     caution: float = 1.0,
     scale: float = 3.0,
     candidates: int = 4,
@@ -58,8 +58,8 @@ def optimize(
         start: where climbs begin: train (random training examples; with a parent, around its code), top (of the best tenth)
             or prior; ode and guidance begin with noise.
         steps: of each climb; default: 200, of ode 100, of evolution 50 generations, of guidance 5.
-        leash: weight of the prior's bound against the property, in its standard deviations per nat, of models without codes of
-            their own bound; ode and guidance draw from the prior instead.
+        leash: weight of the prior's bound against the property, of models without codes of their own bound, both in standard
+            deviations over training examples; ode and guidance draw from the prior instead.
         caution: standard deviations of the ensemble that are taken off a prediction.
         scale: how strongly ode and guidance lead to the property.
         candidates: climbs for each design.
