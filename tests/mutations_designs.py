@@ -42,7 +42,19 @@ ONE = f"{FIGURES}::test_one_substitution_is_the_best_of_all"
 PREFERRED = f"{FIGURES}::test_candidates_are_those_that_the_gradient_prefers"
 GAP = f"{FIGURES}::test_the_gap_is_nothing_without_substitutions_and_the_divergence_grows"
 
+PAIRED = "test_paired.py"
+SAME = f"{PAIRED}::test_within_a_pass_all_rows_meet_the_same_noise_and_times_of_one_cell"
+OPPOSITE = f"{PAIRED}::test_two_passes_of_a_cell_have_opposite_noise_and_the_next_cell_other"
+EVERY_TIME = f"{PAIRED}::test_every_time_is_as_likely_over_passes_and_seeds"
+
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
+    "draws.py": [
+        ("return -e if now.opposite else e", "return e", "the same noise twice", OPPOSITE),
+        ("return 1 - u if now.opposite else u", "return -u if now.opposite else u", "noise outside [0, 1)", OPPOSITE),
+        ("passes // share, bool", "passes, bool", "late times never come", EVERY_TIME),
+        ("share = 1 if passes % 2 else 2", "share = 2", "a lone pass counts half", EVERY_TIME),
+        ("(now.cell + torch.rand((),", "(now.cell + torch.rand((shape[0], 1),", "a time for each row", SAME),
+    ],
     "latent/predict.py": [
         ("self.center + self.unit *", "self.center + 2 * self.unit *", "the property's unit", UNIT),
         ("if e < b[0] else b", "if e < 1e9 else b", "the last weights, not the best", BEST_LOOK),

@@ -65,10 +65,14 @@ def test_an_exact_model_scores_minus_log_p():
 
 def test_scores_are_what_evaluate_averages(variants: Path):
     model, data = load(variants / "run", device="cpu"), open_data(variants / "variants.csv")
-    found = score_examples(model, data.test.values, data.test.ids, repeats=8, seed=3)
-    whole = bounds(model.density, data.test, data.spec, repeats=8, seed=3)
+    found = score_examples(model, data.test.values, data.test.ids, repeats=64, seed=3)
+    whole = bounds(model.density, data.test, data.spec, repeats=64, seed=3)
     for name in ("bound_nats", "rate_nats", "distortion_nats"):
-        assert found.columns[name].mean() == pytest.approx(whole[name].value, rel=1e-6)
+        assert found.columns[name].mean() == pytest.approx(whole[name].value, rel=0.03)
+    alone = score_examples(model, data.test.values[1:2], data.test.ids[1:2], repeats=64, seed=3).columns
+    for name, values in found.columns.items():
+        if values.dtype.kind == "f":
+            assert alone[name][0] == pytest.approx(values[1], rel=1e-4), name
     both = found.columns["rate_nats"] + found.columns["distortion_nats"]
     assert found.columns["bound_nats"] == pytest.approx(both, rel=1e-6)
 
@@ -132,10 +136,10 @@ def test_pictures_are_scored(tmp_path: Path):
     assert train_any(tmp_path / "run", "vae", steps=2) == 0
     data = open_data("digits")
     some = Split(data.test.values[:5], {}, list("abcde"))
-    found = package.score(tmp_path / "run", some.values, repeats=8)
+    found = package.score(tmp_path / "run", some.values)
     assert list(found.columns) == ["bound_nats", "rate_nats", "distortion_nats"]
-    whole = bounds(load(tmp_path / "run", device="cpu").density, some, data.spec, repeats=8)["bound_nats"]
-    assert found.columns["bound_nats"].mean() == pytest.approx(whole.value, rel=1e-6)
+    whole = bounds(load(tmp_path / "run", device="cpu").density, some, data.spec, repeats=64)["bound_nats"]
+    assert found.columns["bound_nats"].mean() == pytest.approx(whole.value, rel=0.02)
 
 
 # Ids

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK", "BlockNoise", "forked", "reseed", "seed_from", "seeded"]
+__all__ = [
+    "BLOCK",
+    "BlockNoise",
+    "drawn_normal",
+    "drawn_times",
+    "drawn_uniform",
+    "forked",
+    "paired_pass",
+    "reseed",
+    "seed_from",
+    "seeded",
+]
 
 BLOCK = 64
 """Rows of noise that share one generator."""
@@ -50,6 +63,63 @@ def forked() -> AbstractContextManager[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     context: AbstractContextManager[None] = torch.random.fork_rng(devices=devices)
     return context
+
+
+@dataclass(frozen=True)
+class _Pass:
+    cell: int
+    cells: int
+    opposite: bool
+
+
+_PASS: ContextVar[_Pass | None] = ContextVar("_PASS", default=None)
+
+
+@contextmanager
+def paired_pass(index: int, passes: int, *seed: int) -> Iterator[None]:
+    """One of several Monte-Carlo passes over a batch within which all its rows meet the same random numbers.
+
+    What is estimated of a row then depends on the row and the seed alone, and most of the noise cancels in differences
+    between rows; it does not cancel in their mean. Of an even number, two passes each share one point of one of passes / 2
+    equal cells of time, with opposite noise; of an odd number, each has a cell of its own (common random numbers, stratified
+    and antithetic; Owen 2013, chapter 8).
+
+    It reaches whoever draws by `drawn_normal`, `drawn_uniform` and `drawn_times`.
+    """
+    share = 1 if passes % 2 else 2
+    cell, opposite = divmod(index, share)
+    with seeded(*seed, cell):
+        token = _PASS.set(_Pass(cell, passes // share, bool(opposite)))
+        try:
+            yield
+        finally:
+            _PASS.reset(token)
+
+
+def drawn_normal(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Standard normal noise on the device and in the type of `like`; within `paired_pass` the same for each row."""
+    now = _PASS.get()
+    if now is None:
+        return torch.randn(shape, device=like.device, dtype=like.dtype)
+    e = torch.randn((1, *shape[1:]), device=like.device, dtype=like.dtype).expand(shape)
+    return -e if now.opposite else e
+
+
+def drawn_uniform(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Uniform noise on [0, 1), as `drawn_normal`."""
+    now = _PASS.get()
+    if now is None:
+        return torch.rand(shape, device=like.device, dtype=like.dtype)
+    u = torch.rand((1, *shape[1:]), device=like.device, dtype=like.dtype).expand(shape)
+    return 1 - u if now.opposite else u
+
+
+def drawn_times(shape: tuple[int, ...], like: Tensor) -> Tensor | None:
+    """Within `paired_pass` one time of its cell of [0, 1) for all; None elsewhere."""
+    now = _PASS.get()
+    if now is None:
+        return None
+    return ((now.cell + torch.rand((), device=like.device, dtype=like.dtype)) / now.cells).expand(shape)
 
 
 class BlockNoise:

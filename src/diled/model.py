@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Density, total
+from diled.api import Density
 from diled.config import DataSpec
 from diled.data import from_model, read_examples, to_strings
 from diled.draws import BlockNoise, seed_from, seeded
@@ -178,10 +178,20 @@ class Model:
         return decoded[0] if len(z_a) == 1 else decoded
 
     @torch.no_grad()
-    def bound(self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0) -> np.ndarray:
+    def bound(
+        self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0, paired: bool = False
+    ) -> np.ndarray:
         """An upper bound on -log p(x) in nats, (n,): the mean of `repeats` Monte-Carlo estimates. Lower is better.
 
         On grids of grey values it refers to counting measure; on continuous data to a density per unit of the raw data.
+
+        Args:
+            inputs: examples.
+            repeats: how many estimates; to compare single examples, 64 paired ones.
+            convert: bring inputs of another size or kind to what the model wants.
+            seed: of the noise.
+            paired: all examples meet the same noise, so most of it cancels where they are compared or ranked, and what is said
+                of one does not depend on the others; the mean over many is noisier.
 
         Raises:
             NoBound: the model has none.
@@ -191,14 +201,17 @@ class Model:
         out = []
         with seeded(seed):
             for _, x in self._examples("bound", inputs, convert, seed):
-                out.append(
-                    torch.stack([total(self.density.terms(x, exact=True)) for _ in range(repeats)]).mean(0).cpu()
-                )
+                if paired:
+                    out.append(self.density.paired_bound(x, passes=repeats, seed=(seed, 4)).cpu())
+                    continue
+                out.append(torch.stack([self.density.bound(x) for _ in range(repeats)]).mean(0).cpu())
         return torch.cat(out).numpy() + log_unit(self.spec)
 
-    def score_samples(self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0) -> np.ndarray:
+    def score_samples(
+        self, inputs: Any, *, repeats: int = 8, convert: bool = False, seed: int = 0, paired: bool = False
+    ) -> np.ndarray:
         """A lower bound on log p(x) in nats, (n,): minus `bound`, in scikit-learn's convention (higher is better)."""
-        return -self.bound(inputs, repeats=repeats, convert=convert, seed=seed)
+        return -self.bound(inputs, repeats=repeats, convert=convert, seed=seed, paired=paired)
 
     def strings(self, values: np.ndarray) -> list[str]:
         """Raw values (..., L) of a model of sequences as text, one for each row: whole sequences, also around sites."""

@@ -57,14 +57,14 @@ class Scores:
         return "\n".join([*aligned(rows), *(["..."] if len(self) > most else []), *self.notes])
 
 
-def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repeats: int = 16, seed: int = 0) -> Scores:
+def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repeats: int = 64, seed: int = 0) -> Scores:
     """Everything that the model says of raw values (n, *shape).
 
     Args:
         model: with a bound, an energy or a property head.
         values: the examples.
         ids: their names.
-        repeats: Monte-Carlo estimates of the bound that are averaged.
+        repeats: Monte-Carlo passes that are averaged, in each of which all examples meet the same noise, so that they compare.
         seed: of their noise.
 
     Raises:
@@ -76,7 +76,7 @@ def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repe
     columns: dict[str, np.ndarray] = {}
     notes, refusal, split = [], None, Split(values, {}, list(ids))
     try:
-        found = bounds_of_examples(model.density, split, model.spec, repeats=repeats, seed=seed)
+        found = bounds_of_examples(model.density, split, model.spec, repeats=repeats, seed=seed, paired=True)
         columns |= {name: each.numpy() for name, each in found.items() if not name.startswith("shuffled")}
         columns |= _by_length(columns["bound_nats"], values, model.spec)
     except NoBound as error:

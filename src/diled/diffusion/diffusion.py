@@ -28,6 +28,7 @@ from diled.diffusion.process import GaussianProcess, Process, bridge
 from diled.diffusion.samplers import SAMPLERS, Denoise, Sampler, invert, levels
 from diled.diffusion.schedule import Schedule, alpha, sigma
 from diled.distributions import Normal
+from diled.draws import drawn_normal, drawn_times
 from diled.errors import ConfigError
 
 __all__ = ["Diffusion", "Spacing", "stratified_times"]
@@ -138,7 +139,7 @@ class Diffusion(Density):
             gamma_t, slope = self.schedule.gamma(t), self.schedule.slope(t)
         weight, q = self._weights(q.repeat(k), gamma_t, slope, exact)
         at_t = self.process.marginal(q, gamma_0, gamma_t)
-        e = torch.randn_like(at_t.mean)
+        e = drawn_normal(tuple(at_t.mean.shape), at_t.mean)
         std = (0.5 * at_t.log_var).exp()
         z_t = at_t.mean + std * e
         c = None if condition is None else condition.repeat(k, *[1] * (condition.ndim - 1))
@@ -245,8 +246,11 @@ def stratified_times(batch: int, k: int, like: Tensor) -> Tensor:
     """k times for each of `batch` examples, (k * batch,) copy-major: one point in each of k * batch equal cells of [0, 1).
 
     All share one random offset (Kingma et al. 2021, appendix I), over all ranks of a distributed run, and the k times of
-    an example lie 1/k apart.
+    an example lie 1/k apart. Within `draws.paired_pass` all are the same.
     """
+    paired = drawn_times((batch * k,), like)
+    if paired is not None:
+        return paired
     ranks, rank, offset = 1, 0, torch.rand((), device=like.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         ranks, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from diled.api import Density, NoBound, device_of, total
 from diled.config import DataSpec
 from diled.data.splits import Data, Split
-from diled.draws import BlockNoise, seeded
+from diled.draws import BlockNoise, paired_pass, seeded
 from diled.evaluation.feature_nets import FeatureNet, available, extract, feature_net, random_features
 from diled.evaluation.images import frechet, kid, precision_recall
 from diled.latent.interpolate import at
@@ -117,11 +117,12 @@ def over_examples(each: dict[str, Tensor]) -> dict[str, Measured]:
 
 @torch.no_grad()
 def bounds_of_examples(
-    model: Any, split: Split, spec: DataSpec, *, repeats: int = 8, seed: int = 0
+    model: Any, split: Split, spec: DataSpec, *, repeats: int = 8, seed: int = 0, paired: bool = False
 ) -> dict[str, Tensor]:
     """Figures of `bounds` for each example, (N,) nats in double precision.
 
-    Binarised data are drawn once, with the seed, and then kept for all passes.
+    Binarised data are drawn once, with the seed, and then kept for all passes. `paired` passes are for comparing examples
+    (`Density.paired_bound`), the others for their mean.
 
     Raises:
         NoBound: the model has none.
@@ -131,8 +132,10 @@ def bounds_of_examples(
         for x in _batches(split, spec, device_of(model)):
             with _encoded_once(model, x):
                 terms: dict[str, Tensor] = {}
-                for _ in range(repeats):
-                    for name, term in model.terms(x, exact=True).items():
+                for i in range(repeats):
+                    with paired_pass(i, repeats, seed, 1) if paired else nullcontext():
+                        once = model.terms(x, exact=True)
+                    for name, term in once.items():
                         terms[name] = terms.get(name, torch.zeros_like(term)) + term / repeats
                 found = {"bound_nats": total(terms)}
                 rate = {name: term for name, term in terms.items() if name.startswith("rate")}

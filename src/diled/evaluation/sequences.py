@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Density, NoBound, device_of, total
+from diled.api import Density, NoBound, device_of
 from diled.config import DataSpec
 from diled.data.splits import Data, Split, seen
 from diled.draws import seeded
@@ -246,9 +246,9 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
         probe = f"ridge regression on {'codes' if model.has_codes else 'hidden states'}"
         found |= {f"{name}/{column}/probe": m for name, m in prediction_errors(said, y, seed, probe).items()}
     try:
-        with torch.no_grad(), seeded(seed, 3):
-            each = [total(model.terms(x, exact=True)).cpu() for _ in range(4) for x in batches(split, data.spec, model)]
-        score = -torch.cat(each).reshape(4, -1).mean(0).double().numpy()
+        with torch.no_grad():
+            each = [model.paired_bound(x, seed=(seed, 3)).cpu() for x in batches(split, data.spec, model)]
+        score = -torch.cat(each).double().numpy()
     except NoBound:
         if not hasattr(model, "energy"):
             return found

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from diled.api import Density, Noise, total
 from diled.diffusion.samplers import ddim, levels
-from diled.draws import seeded
 from diled.errors import ConfigError
 from diled.latent.constraints import chosen
 from diled.latent.guidance import guided, in_unit
@@ -119,8 +118,11 @@ class Objective:
             return torch.autograd.grad(self(z).sum(), z)[0]
 
 
-def prior_energy(prior: Density, *, draws: int = 8, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """E(z): the prior's bound on -log p(z), (B,), with the same noise at every call, so that it can be climbed.
+def prior_energy(prior: Density, *, draws: int = 32, seed: int = 0) -> Callable[[Tensor], Tensor]:
+    """E(z): the prior's bound on -log p(z), (B,), with the same noise for each code and at every call.
+
+    So it can be climbed, and codes compare: of a bound whose noise levels were drawn for each code by itself, the difference
+    between two codes would be noise first of all.
 
     Raises:
         NoBound: the prior has none.
@@ -128,12 +130,7 @@ def prior_energy(prior: Density, *, draws: int = 8, seed: int = 0) -> Callable[[
     if isinstance(prior, GaussianMixture | StandardNormal):
         return lambda z: total(prior.terms(z, exact=True))
 
-    def energy(z: Tensor) -> Tensor:
-        with seeded(seed, 22):
-            each = [total(prior.terms(z, exact=True)) for _ in range(draws)]
-        return torch.stack(each).mean(0)
-
-    return energy
+    return lambda z: prior.paired_bound(z, passes=draws, seed=(seed, 22))
 
 
 Look = tuple[int, Callable[[Tensor], object]]

@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 
 from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
+from diled.diffusion.diffusion import stratified_times
+from diled.draws import drawn_uniform
 from diled.errors import ConfigError
 from diled.models.properties import PropertyHead
 from diled.nn.sequence import MaskedTransformer
@@ -107,9 +109,9 @@ class TokenDiffusion(Density):
 
     def hide(self, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Which positions are hidden, (n, L), and how many, (n,): stratified over the batch."""
-        u = (torch.arange(n, device=device) + torch.rand((), device=device)) / n
-        count = (u[torch.randperm(n, device=device)] * self.length).long().clamp(max=self.length - 1) + 1
-        place = torch.rand(n, self.length, device=device).argsort(1).argsort(1)
+        like = torch.zeros((), device=device)
+        count = (stratified_times(n, 1, like) * self.length).long().clamp(max=self.length - 1) + 1
+        place = drawn_uniform((n, self.length), like).argsort(1).argsort(1)
         return place < count[:, None], count
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diled.api import Density, Noise, Posterior, Terms, normal_noise, sum_dims
 from diled.distributions import LOG_2PI, Normal, round_to_grid
+from diled.draws import drawn_uniform
 from diled.errors import ConfigError
 
 __all__ = ["PPCA", "Independent"]
@@ -106,7 +107,7 @@ class PPCA(Density):
     def _spread(self, x: Tensor) -> Tensor:
         """Flattened, and on a grid with uniform noise of one cell's width."""
         x = x.flatten(1)
-        return x if self.levels is None else x + (torch.rand_like(x) - 0.5) * (2 / (self.levels - 1))
+        return x if self.levels is None else x + (drawn_uniform(tuple(x.shape), x) - 0.5) * (2 / (self.levels - 1))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:

@@ -224,7 +224,7 @@ def score(
     run: Run,
     inputs: Any,
     *,
-    repeats: int = 16,
+    repeats: int = 64,
     convert: bool = False,
     seed: int = 0,
     device: Device = "auto",
@@ -238,7 +238,7 @@ def score(
         run: of a trained model.
         inputs: pictures, a folder, a .parquet, .npz or .npy file, sequences or texts, or files of them, or a known data set;
             in Python also arrays.
-        repeats: Monte-Carlo estimates of the bound that are averaged.
+        repeats: Monte-Carlo passes that are averaged, in each of which all examples meet the same noise, so that they compare.
         convert: bring inputs of another size or kind to what the model wants.
         seed: of their noise.
         device: where to compute.
