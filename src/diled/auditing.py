@@ -36,7 +36,7 @@ from diled.evaluation.tables import table_text
 from diled.model import Model, choose_device
 from diled.models.foreign import check_source, load_foreign
 from diled.models.io import write_json
-from diled.pools import texts_of
+from diled.pools import sequences_of
 from diled.runs import provenance, read_run
 from diled.session import duration
 from diled.space import raw_tensor, to_space
@@ -390,8 +390,8 @@ def _pool_of(subject: Subject, seed: int) -> torch.Tensor:
     """
     assert subject.pool is not None
     assert subject.pool.source is not None
-    if subject.data.spec.kind == "text":
-        return raw_tensor(_some(texts_of(subject.pool, subject.data).values, MOST)).long()
+    if subject.data.spec.sequential:
+        return raw_tensor(_some(sequences_of(subject.pool, subject.data).values, MOST)).long()
     values = open_pool(subject.pool.source, subject.data.spec).values
     count = None if subject.pool.folds is None else subject.pool.folds * len(subject.data.train)
     with seeded(seed, 8):
