@@ -49,7 +49,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "auditing.py": [
         ("[data.spec.model_dump_json()]", '[""]', "the measure is not in the key", DATA),
         ("{values.dtype.str} {values.shape};", "", "type and shape are not in the key", DATA),
-        ("{name: _hashed(column) for name, column in split.labels.items()}", "{}", "nor are labels", DATA),
+        ("{name: hashed(column) for name, column in split.labels.items()}", "{}", "nor are labels", DATA),
         ("    except NoBound as refusal:", "    except (NoBound, DataError) as refusal:", "what may pass is kept", KEPT),
         ("subject.pool.folds * len(", "1 * len(", "one fold", FOLDS),
         ("seeded(seed, 6, i)", "seeded(6, i)", "draws do not depend on the seed", ONCE),

@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -499,6 +501,41 @@ def test_a_run_on_a_table(tmp_path, capsys):
     assert data_of(run, other, model).spec.shape == model.spec.shape
     assert diled("data", path, "--preprocess.sequence.column", "heavy") == 0
     assert "24 symbols" in capsys.readouterr().out
+
+
+def test_data_are_divided_as_in_training_under_any_name(tmp_path, monkeypatch, capsys):
+    """By a column: a relative path, a copy, and a loaded model or one saved elsewhere in place of its run."""
+    texts = drawn(40, 5, 9)
+    parts = ["test", "validation", *["train"] * 6] * 5
+    path = table(tmp_path / "variants.csv", {"heavy": texts, "light": texts[::-1], "part": parts})
+    columns = ["--preprocess.sequence.column", "heavy", "--preprocess.sequence.split_column", "part"]
+    small = ["--model.network.width", 8, "--model.network.depth", 1, "--model.latent_dim", 2, "--training.steps", 2]
+    small += ["--training.batch_size", 8, "--report", "false", "--device", "cpu"]
+    assert diled("train", path, "--model", "vae", "--out", tmp_path / "run", *columns, *small) == 0
+    held_out = texts[::8]
+    model = package.load(tmp_path / "run", device="cpu")
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(Path(path).read_bytes())
+    model.save(tmp_path / "saved")
+    saved = package.load(tmp_path / "saved", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    for run in (tmp_path / "run", model, saved):
+        for data in (None, path, "variants.csv", copy):
+            assert model.strings(data_of(run, data, run if run is saved else model).test.values) == held_out, (
+                run,
+                data,
+            )
+    assert not capsys.readouterr().err
+    older = tmp_path / "run" / "provenance.json"  # which said nothing of it
+    older.write_text(json.dumps({k: v for k, v in json.loads(older.read_text()).items() if k in ("data", "seed")}))
+    old = package.load(tmp_path / "run", device="cpu")
+    assert old.strings(data_of(old, "copy.csv", old).test.values) == held_out
+    table(copy, {"heavy": texts, "light": texts, "part": parts[::-1]})
+    assert model.strings(data_of(model, copy, model).test.values) != held_out
+    assert (
+        "test split of copy.csv is not the one that was held out when the model was trained" in capsys.readouterr().err
+    )
 
 
 def test_sequences_of_a_synthetic_set_keep_their_meaning(tmp_path):

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from diled.arguments import data_of, is_run, model_of
+from diled.arguments import data_of, is_run, model_of, trained_on
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data, Split
+from diled.data.splits import hashed
 from diled.data.synthesis import open_pool, read_manifest
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError, ModelError, NoBound
@@ -326,7 +327,7 @@ def is_ours(model: Any) -> bool:
 def _subject(run: Any, data: str | Path | None, device: str, opened: dict[str, Data]) -> Subject:
     model = model_of(run, device)
     config = read_run(run) if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists() else None
-    key = f"{data} {None if config is None else (config.data, config.preprocess)}"
+    key = f"{data} {trained_on(run, model)}"
     if key not in opened:
         opened[key] = data_of(run, data, model)
     title = model.config.row.title if model.config is not None else type(model.density).__name__
@@ -416,23 +417,16 @@ def _some(values: np.ndarray, most: int) -> np.ndarray:
     return values if len(values) <= most else values[np.sort(np.random.default_rng(0).permutation(len(values))[:most])]
 
 
-def _hashed(values: np.ndarray) -> str:
-    """SHA-256 of an array's type, shape and values."""
-    digest = hashlib.sha256(f"{values.dtype.str} {values.shape};".encode())
-    digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
-
-
 def _fingerprint(split: Split) -> str:
     """Which examples these are, in which order."""
-    return _hashed(split.values)
+    return hashed(split.values)
 
 
 def _data_hash(data: Data) -> str:
     """All of the data that figures depend on: examples, labels, and the measure of bounds."""
     facts: list[Any] = [data.spec.model_dump_json()]
     for split in (data.train, data.test):
-        facts += [_fingerprint(split), {name: _hashed(column) for name, column in split.labels.items()}]
+        facts += [_fingerprint(split), {name: hashed(column) for name, column in split.labels.items()}]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -7,6 +7,7 @@ training seed: training again with another seed must not move examples from test
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +18,7 @@ from diled.config import DataSpec, PreprocessConfig
 from diled.data.images import ImageItem
 from diled.errors import DataError
 
-__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "limited", "some"]
+__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "hashed", "limited", "some"]
 
 SPLITS = ("train", "validation", "test")
 MIN_EXAMPLES = 10
@@ -46,6 +47,13 @@ class Split:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         labels = {name: column[rows] for name, column in self.labels.items()}
         return Split(self.values[rows], labels, [self.ids[i] for i in rows])
+
+
+def hashed(values: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values."""
+    digest = hashlib.sha256(f"{values.dtype.str} {values.shape};".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def seen(rows: np.ndarray, among: np.ndarray) -> np.ndarray:

@@ -172,7 +172,7 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, data_of, is_run, model_of
+    from diled.arguments import at_least_one, data_of, is_run, model_of, tell_other_test
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
@@ -194,6 +194,8 @@ def compare(
         place = data_of(sources[0], data, loaded[0][0])
         for model, run in loaded:
             check_same_data(place, model.spec, str(run))
+            if run is not sources[0]:
+                tell_other_test(place, model, str(run))
             title = model.config.row.title if model.config is not None else str(run)
             title = title if title not in trained else f"{title} ({run})"
             trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)
