@@ -172,6 +172,26 @@ def test_it_is_said_how_whole_numbers_are_read(tmp_path):
     assert not said(data, "'binds'")
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_missing_value_leaves_whole_numbers_numbers(tmp_path, ending):
+    texts, path = drawn(60, 5, 9), tmp_path / f"a.{ending}"
+    columns = {"sequence": texts, "count": [None, *range(1, 60)], "binds": [None, *[i % 2 for i in range(1, 60)]]}
+    if ending == "csv":
+        table(path, columns)
+    elif ending == "jsonl":
+        path.write_text(
+            "\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+        )
+    else:
+        pq.write_table(pa.table(columns), path)
+    data = open_data(path)
+    assert data.spec.labels == {"count": [], "binds": ["0", "1"]}
+    splits = (data.train, data.validation, data.test)
+    count = {int(i): float(v) for s in splits for i, v in zip(s.ids, s.labels["count"], strict=True)}
+    assert np.isnan(count.pop(0))
+    assert count == {i: i for i in range(1, 60)}
+
+
 def test_lengths_and_gaps(tmp_path):
     texts = drawn(12, 4, 8)
     assert opened(texts, max_length=10).spec.shape == (10,)
