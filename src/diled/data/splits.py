@@ -48,6 +48,12 @@ class Split:
         labels = {name: column[rows] for name, column in self.labels.items()}
         return Split(self.values[rows], labels, [self.ids[i] for i in rows])
 
+    def at_most(self, limit: int, seed: int = 0) -> Split:
+        """All examples, or so many random ones where there are more, in the order of the file, which may be sorted."""
+        if len(self) <= limit:
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+
 
 def hashed(values: np.ndarray) -> str:
     """SHA-256 of an array's type, shape and values."""
