@@ -21,7 +21,7 @@ from diled.api import NoBound, total
 from diled.config import DataSpec
 from diled.data.proteins import encode, protein_spec, to_strings
 from diled.data.splits import Data, Split
-from diled.designing import Search
+from diled.designing import Search, some_with_values
 from diled.diffusion import Diffusion
 from diled.diffusion.schedule import LinearLogSNR
 from diled.distributions import Normal
@@ -956,3 +956,14 @@ def test_optimize_from_the_command_line(run: Path, capsys: pytest.CaptureFixture
 def test_optimize_refuses_in_words(run: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     assert diled("optimize", run, *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_ensembles_learn_from_the_examples_with_a_value():
+    """However few of a large set these are; of a set that is not too large, all are taken in the order of before."""
+    y = np.full(1000, np.nan)
+    y[::100] = 1.0
+    order = some_with_values(y, 0, most=50)
+    assert len(order) == len(set(order)) == 50
+    assert sorted(order[:10]) == list(range(0, 1000, 100))
+    assert np.array_equal(some_with_values(y, 0, most=1000), np.random.default_rng(0).permutation(1000))
+    assert np.array_equal(some_with_values(np.ones(1000), 0, most=50), np.random.default_rng(0).permutation(1000)[:50])
