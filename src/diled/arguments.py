@@ -11,6 +11,7 @@ import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
 from diled.data import Data, Split, known_sets, open_data, read_named_examples
+from diled.data.sequence_examples import measured_columns
 from diled.data.splits import hashed
 from diled.errors import ConfigError, DiledError
 from diled.latent.attributes import fit_ode
@@ -26,6 +27,7 @@ __all__ = [
     "data_of",
     "edit_of",
     "is_run",
+    "measured_of",
     "model_of",
     "named_examples_of",
     "named_split",
@@ -212,6 +214,14 @@ def named_examples_of(inputs: Any, model: Model, convert: bool) -> tuple[np.ndar
     if split is not None:
         return split.values, list(split.ids)
     return read_named_examples(inputs, model.spec, convert=convert)
+
+
+def measured_of(inputs: Any, model: Model) -> dict[str, np.ndarray]:
+    """The real numbers that stand beside examples in a known set or a table of sequences: column -> (N,), NaN where missing."""
+    split = named_split(inputs, model.spec)
+    if split is None:
+        return measured_columns(inputs, model.spec)
+    return {name: values for name, values in split.labels.items() if values.dtype.kind == "f"}
 
 
 def write_result(values: np.ndarray, model: Model, out: str | Path | None, ids: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ residues and the background holds the rest.
 from __future__ import annotations
 
 import string
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,11 +122,13 @@ class Cleaned:
         texts: (N,), those with a fault included.
         faults: record -> what is wrong with it, as a predicate.
         notes: sentences on what was changed.
+        rare: the one of these that says how many have residues which were read as X; empty where none has.
     """
 
     texts: list[str]
     faults: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rare: str = ""
 
 
 def clean(
@@ -160,12 +163,15 @@ def clean(
                 continue
             before = len(upper[i]) - len(upper[i].lstrip(blank)) + len(text) - len(text.lstrip(allowed))
             out.faults[i] = _fault(rest[0], before + 1, filling)
+    count = _changed(core, common)
+    which = f"have {', '.join(RARE[:-1])} or {RARE[-1]}, which were read as X (unknown)"
+    out.rare = f"{count:,} of {len(texts):,} sequences {which}." if count else ""
     said = (
         (_changed(bare, upper), "were read in upper case"),
         (_changed(upper, core), f"were filled up at their ends with {_some_of(filling, upper, core)}, which was taken away"),
-        (_changed(core, common), f"have {', '.join(RARE[:-1])} or {RARE[-1]}, which were read as X (unknown)"),
     )  # fmt: skip
     out.notes = [f"{count:,} of {len(texts):,} sequences {what}." for count, what in said if count]
+    out.notes += [out.rare] if out.rare else []
     return out
 
 
@@ -218,6 +224,8 @@ def from_strings(
         i, fault = next(iter(cleaned.faults.items()))
         more = "" if fault == "is empty" else ": convert it, or pass convert=True (--convert) to read it as X"
         raise DataError(f"{where[i]} {fault}{more}.")
+    if cleaned.rare:
+        warnings.warn(cleaned.rare, stacklevel=2)
     whole = len(spec.background or "")
     rows = []
     for text, place in zip(cleaned.texts, where, strict=True):
