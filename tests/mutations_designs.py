@@ -24,6 +24,7 @@ LED = f"{DESIGNS}::test_a_diffusion_is_led_like_the_gaussian_it_is_also_in_anoth
 DECODED = f"{DESIGNS}::test_decoding_finds_the_most_likely_allowed_sequence"
 REPAIR = f"{DESIGNS}::test_repair_gives_allowed_sequences_and_leaves_them_alone"
 EVENLY = f"{DESIGNS}::test_symbols_are_drawn_evenly_among_the_allowed_ones"
+FREE = f"{DESIGNS}::test_evolution_mutates_one_free_position_of_a_child"
 EVOLUTION = f"{DESIGNS}::test_evolution_finds_the_best_of_an_additive_landscape"
 COUNTED = f"{DESIGNS}::test_positions_are_counted_as_biologists_do"
 UNITS = f"{DESIGNS}::test_the_leash_counts_in_what_training_examples_differ_by"
@@ -56,6 +57,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("z + share * (target - z)", "z - share * (target - z)", "away from the neighbour", HILL),
         ("(after - now) / temperature", "(after - now) * temperature", "the temperature", CHAIN),
         ("scale * wanted(unit.back(z))", "scale * wanted(z)", "guided in another unit", LED),
+        ("< mutations / free", "< mutations / length", "fixed positions are mutated too", FREE),
         ("x, height = both[order]", "x, height = child[: len(order)]", "all children survive", EVOLUTION),
     ],
     "latent/guidance.py": [
