@@ -13,7 +13,7 @@ from tiny import diled
 
 import diled as package
 from diled.arguments import data_of
-from diled.config import PreprocessConfig
+from diled.config import DataSpec, PreprocessConfig
 from diled.data import from_strings, known_sets, open_data, read_examples, read_named_examples, to_strings
 from diled.data.known import GB1
 from diled.data.proteins import RESIDUES, SYMBOLS, clean, consensus, decode, encode, protein_spec, sites_of
@@ -170,6 +170,19 @@ def test_it_is_said_how_whole_numbers_are_read(tmp_path):
     assert [len(names) for names in data.spec.labels.values()] == [5, 2]
     assert said(data, "'dose' holds 5 different whole numbers: classes, unless written with a point.")
     assert not said(data, "'binds'")
+
+
+def test_gaps_are_read_alike_in_training_and_afterwards():
+    """Each text of the data reads later as it did in training, gaps in one as long as the longest included."""
+    aligned = [text[:2] + "-" + text[2:] for text in drawn(12, 4, 4)]
+    for texts in (aligned, [*aligned, *drawn(12, 5, 8), "AC---DEF"]):
+        data = open_data(texts)
+        splits = (data.train, data.validation, data.test)
+        read = {int(i): row.tolist() for s in splits for i, row in zip(s.ids, s.values, strict=True)}
+        assert from_strings(texts, data.spec).tolist() == [read[i] for i in range(len(texts))]
+        assert [from_strings([text], data.spec)[0].tolist() for text in texts] == [read[i] for i in range(len(texts))]
+        assert DataSpec(**data.spec.model_dump(mode="json")) == data.spec
+        assert ("aligned" in data.spec.model_dump()) == (texts is not aligned), "what was written before is as it was"
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

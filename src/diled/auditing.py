@@ -73,7 +73,7 @@ VERSION = 4
 """Raised when a section comes to measure something else, so that earlier cells are not taken for it."""
 MOST = 10_000
 """Examples of each real split, and of a synthetic set, that an audit looks at."""
-UNMEASURED = {"labels", "mode", "size_policy"}
+UNMEASURED = {"labels", "mode", "size_policy", "aligned"}
 """What of a `DataSpec` may differ between models that are compared: it changes neither examples nor the unit of bounds."""
 
 
@@ -424,7 +424,7 @@ def _fingerprint(split: Split) -> str:
 
 def _data_hash(data: Data) -> str:
     """All of the data that figures depend on: examples, labels, and the measure of bounds."""
-    facts: list[Any] = [data.spec.model_dump_json()]
+    facts: list[Any] = [data.spec.model_dump_json(exclude={"aligned"})]
     for split in (data.train, data.test):
         facts += [_fingerprint(split), {name: hashed(column) for name, column in split.labels.items()}]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -202,7 +202,8 @@ def from_strings(
 ) -> np.ndarray:
     """Texts as rows of numbers (N, L) uint8, as the model of `spec` reads them.
 
-    Gaps stay in a text of exactly L symbols, a row of an alignment, and are removed from others. Where only sites of a
+    Gaps stay in a text of exactly L symbols, a row of an alignment, and are removed from others, and from all where training
+    data were no alignment (`spec.aligned`). Where only sites of a
     background are modelled, a text is the whole sequence or the residues of its sites.
 
     Args:
@@ -229,7 +230,7 @@ def from_strings(
     whole = len(spec.background or "")
     rows = []
     for text, place in zip(cleaned.texts, where, strict=True):
-        text = text if len(text) in (spec.numel, whole) else text.replace("-", "")
+        text = text if len(text) in (spec.numel, whole) and spec.aligned else text.replace("-", "")
         rows.append(_at_sites(text, spec, place) if whole else _cut(text, spec, place, convert))
     return encode(rows, spec.numel, spec.symbols)
 
@@ -311,6 +312,7 @@ def prepare(
     cleaned = clean(texts, padding=config.padding)
     kept = Kept(cleaned.texts, places, preprocess.on_error == "skip")
     kept.drop(cleaned.faults | dict(faults or {}))
+    aligned = len(kept.lengths) == 1
     notes = cleaned.notes + _gaps(kept)
     kept.drop({i: "is empty" for i, text in enumerate(kept.texts) if not text})
     if not kept.texts:
@@ -326,7 +328,7 @@ def prepare(
             kept.drop({i: f"has {length:,} {said}" for i, length in over.items()})
             if not kept.texts:
                 raise DataError(f"Every sequence of {name} is longer than {most:,} symbols.")
-        spec = protein_spec(most or max(kept.lengths))
+        spec = protein_spec(most or max(kept.lengths)).model_copy(update={"aligned": aligned})
     notes += kept.notes()
     low, high = min(kept.lengths), max(kept.lengths)
     size = f"{high}" if low == high else f"{low} to {high}"
