@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diled.verbs.types import Device, Run
 
@@ -90,7 +90,7 @@ def optimize(
     at_least_one(n=n, max_mutations=max_mutations)
     if out is not None:
         check_designs(out)
-    given = {name: value for name, value in (("leash", leash), ("scale", scale)) if value is not None}
+    given: dict[str, Any] = {name: value for name, value in (("leash", leash), ("scale", scale)) if value is not None}
     check_used(method, given)
     settings = Settings(
         method,
