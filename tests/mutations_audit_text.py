@@ -17,6 +17,7 @@ SECTIONS = f"{TESTS}::test_all_sections_of_text"
 COME_IN = f"{TESTS}::test_tokens_that_come_in_occur_in_training"
 UNSEEN = f"{TESTS}::test_unseen_texts_have_figures_of_their_own"
 REFUSED = f"{TESTS}::test_what_cannot_be_attacked_or_compared_is_refused_in_words"
+PROTEINS = "test_training_data.py::test_of_proteins_test_sequences_are_left_out_and_counted"
 ALIKE = f"{TESTS}::test_shards_of_text_are_read_alike_by_datasets_and_by_us"
 TOKENS = f"{TESTS}::test_a_set_is_read_in_the_tokens_of_the_data"
 USED = f"{TESTS}::test_which_samples_are_used_by_hand"
@@ -67,6 +68,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("copied(some, train)", "copied(train, some)", "training texts that were copied", PROBE),
     ],
     "pools.py": [
-        ("found.numbers, wanted,", "found.numbers, wanted - 2,", "samples at the end", TOKENS),
+        ("numbers, wanted, data", "numbers, wanted - 2, data", "samples at the end", TOKENS),
+        ("> MOST_HELD * wanted", "> 2 * MOST_HELD * wanted", "most are test sequences", PROTEINS),
     ],
 }

@@ -46,10 +46,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/cells.py": [
         ("    record.unlink(missing_ok=True)\n", "", "an old record beside new arrays", KILLED),
     ],
-    "auditing.py": [
-        ("[data.spec.model_dump_json()]", '[""]', "the measure is not in the key", DATA),
+    "data/splits.py": [
         ("{values.dtype.str} {values.shape};", "", "type and shape are not in the key", DATA),
-        ("{name: _hashed(column) for name, column in split.labels.items()}", "{}", "nor are labels", DATA),
+    ],
+    "auditing.py": [
+        ('[data.spec.model_dump_json(exclude={"aligned"})]', '[""]', "the measure is not in the key", DATA),
+        ("{name: hashed(column) for name, column in split.labels.items()}", "{}", "nor are labels", DATA),
         ("    except NoBound as refusal:", "    except (NoBound, DataError) as refusal:", "what may pass is kept", KEPT),
         ("subject.pool.folds * len(", "1 * len(", "one fold", FOLDS),
         ("seeded(seed, 6, i)", "seeded(6, i)", "draws do not depend on the seed", ONCE),

@@ -24,6 +24,7 @@ LED = f"{DESIGNS}::test_a_diffusion_is_led_like_the_gaussian_it_is_also_in_anoth
 DECODED = f"{DESIGNS}::test_decoding_finds_the_most_likely_allowed_sequence"
 REPAIR = f"{DESIGNS}::test_repair_gives_allowed_sequences_and_leaves_them_alone"
 EVENLY = f"{DESIGNS}::test_symbols_are_drawn_evenly_among_the_allowed_ones"
+FREE = f"{DESIGNS}::test_evolution_mutates_one_free_position_of_a_child"
 EVOLUTION = f"{DESIGNS}::test_evolution_finds_the_best_of_an_additive_landscape"
 COUNTED = f"{DESIGNS}::test_positions_are_counted_as_biologists_do"
 UNITS = f"{DESIGNS}::test_the_leash_counts_in_what_training_examples_differ_by"
@@ -53,7 +54,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("return 1 - u if now.opposite else u", "return -u if now.opposite else u", "noise outside [0, 1)", OPPOSITE),
         ("passes // share, bool", "passes, bool", "late times never come", EVERY_TIME),
         ("share = 1 if passes % 2 else 2", "share = 2", "a lone pass counts half", EVERY_TIME),
-        ("(now.cell + torch.rand((),", "(now.cell + torch.rand((shape[0], 1),", "a time for each row", SAME),
+        ("e = torch.randn((1, *shape[1:])", "e = torch.randn(shape", "noise of its own for each row", SAME),
     ],
     "latent/predict.py": [
         ("self.center + self.unit *", "self.center + 2 * self.unit *", "the property's unit", UNIT),
@@ -68,6 +69,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("z + share * (target - z)", "z - share * (target - z)", "away from the neighbour", HILL),
         ("(after - now) / temperature", "(after - now) * temperature", "the temperature", CHAIN),
         ("scale * wanted(unit.back(z))", "scale * wanted(z)", "guided in another unit", LED),
+        ("< mutations / free", "< mutations / length", "fixed positions are mutated too", FREE),
         ("x, height = both[order]", "x, height = child[: len(order)]", "all children survive", EVOLUTION),
     ],
     "latent/guidance.py": [

@@ -19,6 +19,7 @@ MUTANTS = f"{TESTS}::test_training_has_few_mutations"
 TWICE = f"{TESTS}::test_sequences_that_training_has_too"
 COLUMN = f"{TESTS}::test_splits_by_files_and_by_columns"
 LENGTHS = f"{TESTS}::test_lengths_and_gaps"
+ALIKE = f"{TESTS}::test_gaps_are_read_alike_in_training_and_afterwards"
 
 MUTATIONS = {
     "data/proteins.py": [
@@ -28,7 +29,8 @@ MUTATIONS = {
         ("before + 1, filling", "before, filling", "positions count from 0", CLEANING),
         ("text[s] for s in sites", "text[s - 1] for s in sites", "sites are shifted", SITES),
         ("np.bincount(column).argmax()", "np.bincount(column).argmin()", "the rarest is the consensus", SITES),
-        ("len(kept.lengths) == 1", "len(kept.lengths) > 1", "gaps of an alignment are removed", LENGTHS),
+        ("if len(kept.lengths) == 1", "if len(kept.lengths) > 1", "gaps of an alignment are removed", LENGTHS),
+        ("whole) and spec.aligned else", "whole) else", "gaps that training had not", ALIKE),
     ],
     "data/sequence_splits.py": [
         ("(before + after[:, -1:] - after)", "(before + after[:, -1:])", "what precedes the gap counts twice", GAP),

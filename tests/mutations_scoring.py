@@ -10,6 +10,7 @@ SCORING = "test_scoring.py"
 EXACT = f"{SCORING}::test_an_exact_model_scores_minus_log_p"
 AVERAGE = f"{SCORING}::test_scores_are_what_evaluate_averages"
 HEADS = f"{SCORING}::test_heads_say_values_and_names_of_classes"
+BESIDE = f"{SCORING}::test_scores_are_set_beside_what_was_measured"
 TABLE = f"{SCORING}::test_search_writes_a_table"
 SHIFT = "test_sequence_figures.py::test_the_shift_of_frequencies_is_unbiased_and_known"
 ALIKE = "test_sequence_figures.py::test_samples_are_compared_with_what_is_drawn_as_training"
@@ -28,6 +29,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             "one estimate",
             AVERAGE,
         ),
+        ("spearman(sign * scores", "spearman(scores", "a low bound ranks high", BESIDE),
         ("names[said.argmax(1).numpy()]", "names[said.argmin(1).numpy()]", "the least likely class", HEADS),
     ],
     "evaluation/sequences.py": [

@@ -82,7 +82,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "training/stages.py": [('if schedule == "constant":', "if False:", "a constant learning rate falls", CONSTANT)],
     "nn/blocks.py": [("nn.Dropout(share)", "nn.Dropout(1 - share)", "what is dropped is what stays", DROPOUT)],
     "pools.py": [
-        ("return found.values[:wanted]", "return found.values[-wanted:]", "which folds", POOLS),
+        ("return samples.values[:wanted]", "return samples.values[-wanted:]", "which folds", POOLS),
         ("pool.folds * len(data.train)", "pool.folds * len(data.test)", "the size of a fold", POOLS),
     ],
 }  # fmt: skip

@@ -45,7 +45,7 @@ from diled.models.zoo import build
 from diled.nn.causal import CausalTransformer
 from diled.nn.pretrained import PretrainedEncoder, PretrainedStates
 from diled.nn.sequence import TransformerEncoder
-from diled.pools import source_for, texts_of
+from diled.pools import sequences_of, source_for
 from diled.runs import resolve
 from diled.synthesizing import fresh, synthesize
 
@@ -259,7 +259,7 @@ def test_all_sections_of_text(data: Data, quick_judge: None, tmp_path: Path, mon
             assert gap.value == pytest.approx(before.value - after.value)
             assert gap.value == pytest.approx(one.arrays[f"robustness/gaps/words/substitutions={r}"].mean())
             assert before.value < 1
-    assert found["vae"].figures["pool/unique"].n == len(texts_of(pool, data).values)
+    assert found["vae"].figures["pool/unique"].n == len(sequences_of(pool, data).values)
     report_audit(found, subjects, tmp_path / "audit")
     page = (tmp_path / "audit" / "audit.html").read_text()
     for said in ("Attacks on vae", "BLEU, codes of others", "MAUVE, real data", "the same, of words"):
@@ -380,7 +380,7 @@ def test_a_set_is_read_in_the_tokens_of_the_data(data: Data, tmp_path: Path):
     assert manifest["settings"]["n"] == manifest["shards"][-1]["stop"]
     for vocabulary in (300, 280):
         there = open_data("sentences", PreprocessConfig(limit=600, text=TextConfig(vocabulary=vocabulary)))
-        found = texts_of(PoolConfig(source=str(tmp_path / "some")), there)
+        found = sequences_of(PoolConfig(source=str(tmp_path / "some")), there)
         assert to_strings(found.values, there.spec) == [train[0], "the food was good .", train[1], "new and fine ."]
         assert (found.held, found.copies) == (2, 2)
     said: list[str] = []
@@ -391,7 +391,7 @@ def test_a_set_is_read_in_the_tokens_of_the_data(data: Data, tmp_path: Path):
     assert "2 are copies of training texts" in said[0]
     assert "are no texts that the model reads, 2 are test texts" in said[0]
     with pytest.raises(DataError, match=r"--pool.folds 2 needs 1,200"):
-        texts_of(PoolConfig(source=str(tmp_path / "some"), folds=2), data)
+        sequences_of(PoolConfig(source=str(tmp_path / "some"), folds=2), data)
 
 
 def test_which_samples_are_used_by_hand():

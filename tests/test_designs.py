@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from diled import optimizing
 from diled.api import NoBound, total
 from diled.config import DataSpec
+from diled.data import open_data
 from diled.data.proteins import encode, protein_spec, to_strings
 from diled.data.splits import Data, Split
-from diled.designing import Search
+from diled.designing import Search, some_with_values
 from diled.diffusion import Diffusion
 from diled.diffusion.schedule import LinearLogSNR
 from diled.distributions import Normal
 from diled.draws import BlockNoise, seeded
-from diled.errors import ConfigError, DataError
+from diled.errors import ConfigError, DataError, ModelError
 from diled.evaluation.sequences import fit_oracle, regression
 from diled.family import model_config
 from diled.latent import guidance
@@ -42,6 +43,7 @@ from diled.nn.sequence import one_hot
 from diled.optimizing import Settings, beside_oracle, constraints_of, design, positions, write_designs
 from diled.scoring import score_examples
 from diled.sequences import TokenSequence
+from diled.verbs import optimize
 
 LENGTH, LETTERS = 4, "ACDE"
 SYMBOLS = ("", *LETTERS)
@@ -956,3 +958,58 @@ def test_optimize_from_the_command_line(run: Path, capsys: pytest.CaptureFixture
 def test_optimize_refuses_in_words(run: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     assert diled("optimize", run, *words) == 2
     assert said in capsys.readouterr().err
+
+
+def test_ensembles_learn_from_the_examples_with_a_value():
+    """However few of a large set these are; of a set that is not too large, all are taken in the order of before."""
+    y = np.full(1000, np.nan)
+    y[::100] = 1.0
+    order = some_with_values(y, 0, most=50)
+    assert len(order) == len(set(order)) == 50
+    assert sorted(order[:10]) == list(range(0, 1000, 100))
+    assert np.array_equal(some_with_values(y, 0, most=1000), np.random.default_rng(0).permutation(1000))
+    assert np.array_equal(some_with_values(np.ones(1000), 0, most=50), np.random.default_rng(0).permutation(1000)[:50])
+
+
+def test_evolution_mutates_one_free_position_of_a_child():
+    """Two of twenty positions have a choice, one in two draws keeps the symbol: half a change each, not a twentieth."""
+    allowed = torch.zeros(20, 3).bool()
+    allowed[:, 1], allowed[:2, 2] = True, True
+    asked = []
+
+    def fitness(x: torch.Tensor) -> torch.Tensor:
+        asked.append(x)
+        return torch.zeros(len(x))
+
+    uniform = torch.Generator().manual_seed(0)
+    drawn: list[torch.Tensor] = []
+
+    def rand(shape):
+        drawn.append(torch.rand(shape, generator=uniform))
+        return drawn[-1]
+
+    evolution(torch.ones(12, 20).long(), fitness, rand, steps=1, allowed=allowed)
+    changed = (drawn[4] < 1 / 2)[:, :2] & (drawn[3][:, :2] >= 0.5)
+    expected = {(int(a) + 1, int(b) + 1) for a, b in changed}
+    assert len(expected) > 2
+    assert {tuple(row[:2].tolist()) for row in asked[1]} == expected | {(1, 1)}
+
+
+def test_an_alignment_has_gaps_in_designs_where_it_has_them():
+    """With a parent too: at the positions of the alignment alone."""
+    texts = [f"A{c}{d}{e}" for c in "CDEFG" for d in "-HKLM" for e in "PQRS"]
+    data = open_data(texts)
+    gap = data.spec.symbols.index("-")
+    for parent in (None, "ACHP", "AC-P"):
+        assert constraints_of(data, parent=parent).allowed[:, gap].tolist() == [False, False, True, False]
+
+
+def test_options_that_a_method_does_not_use_are_refused():
+    for method in ("ode", "guidance"):
+        with pytest.raises(ConfigError, match=f"leash has no effect on method '{method}'"):
+            optimize("nowhere", method=method, leash=0.2)
+    with pytest.raises(ConfigError, match="scale has no effect on method 'evolution': it is for ode and guidance"):
+        optimize("nowhere", scale=3.0)
+    for used in ({"method": "ode", "scale": 1.0}, {"leash": 0.2}):
+        with pytest.raises(ModelError, match="nowhere"):
+            optimize("nowhere", **used)

@@ -57,3 +57,15 @@ def test_another_sampler_is_measured_against_the_same_examples_as_the_models_own
     assert (seen.value, seen.note) == (own.value, own.note)
     assert "against train; ancestral, 4 steps" in seen.note
     assert samples_distance(model, data, **{**chosen, "sampler": "ddim"}).value != seen.value
+
+
+def test_of_a_large_sorted_split_random_examples_are_measured():
+    """The cap keeps the order of the file; without more examples than that nothing changes."""
+    split = Split(np.arange(1000)[:, None], {"label": np.arange(1000)}, [str(i) for i in range(1000)])
+    assert split.at_most(1000, 3) is split
+    some = split.at_most(100, 3)
+    assert len(some) == 100
+    assert np.array_equal(some.values[:, 0], some.labels["label"])
+    assert (np.diff(some.values[:, 0]) > 0).all()
+    assert abs(some.values.mean() - 499.5) < 4 * 288.7 / 10, "the first hundred have 49.5"
+    assert some.ids == split.at_most(100, 3).ids != split.at_most(100, 4).ids

@@ -42,6 +42,24 @@ def faulty(path, texts, **more):
 # Records
 
 
+@pytest.mark.parametrize("cell", ["nan", "NaN", "None", "N/A", "null", "NULL", None])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_missing_sequence_is_no_peptide(tmp_path, cell, ending):
+    """NA is one: Asn-Ala."""
+    columns = {"sequence": [*GOOD[:5], cell, "NA", *GOOD[5:]]}
+    path = tmp_path / f"a.{ending}"
+    if ending == "csv":
+        table(path, columns)
+    else:
+        pq.write_table(pa.table(columns), path)
+    where, fault = "line 7" if ending == "csv" else "row 5", f"holds '{cell}', which stands for a missing value"
+    refused(path, where, fault if cell else "is empty", "--preprocess.on_error skip")
+    data = opened(path, on_error="skip")
+    assert set(everything(data).values()) == {*GOOD, "NA"}
+    with pytest.raises(DataError, match="missing value" if cell else "is empty"):
+        read_examples(path, data.spec)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,7 @@ from tiny import diled
 
 import diled as package
 from diled.arguments import data_of
-from diled.config import PreprocessConfig
+from diled.config import DataSpec, PreprocessConfig
 from diled.data import from_strings, known_sets, open_data, read_examples, read_named_examples, to_strings
 from diled.data.known import GB1
 from diled.data.proteins import RESIDUES, SYMBOLS, clean, consensus, decode, encode, protein_spec, sites_of
@@ -168,6 +170,39 @@ def test_it_is_said_how_whole_numbers_are_read(tmp_path):
     assert [len(names) for names in data.spec.labels.values()] == [5, 2]
     assert said(data, "'dose' holds 5 different whole numbers: classes, unless written with a point.")
     assert not said(data, "'binds'")
+
+
+def test_gaps_are_read_alike_in_training_and_afterwards():
+    """Each text of the data reads later as it did in training, gaps in one as long as the longest included."""
+    aligned = [text[:2] + "-" + text[2:] for text in drawn(12, 4, 4)]
+    for texts in (aligned, [*aligned, *drawn(12, 5, 8), "AC---DEF"]):
+        data = open_data(texts)
+        splits = (data.train, data.validation, data.test)
+        read = {int(i): row.tolist() for s in splits for i, row in zip(s.ids, s.values, strict=True)}
+        assert from_strings(texts, data.spec).tolist() == [read[i] for i in range(len(texts))]
+        assert [from_strings([text], data.spec)[0].tolist() for text in texts] == [read[i] for i in range(len(texts))]
+        assert DataSpec(**data.spec.model_dump(mode="json")) == data.spec
+        assert ("aligned" in data.spec.model_dump()) == (texts is not aligned), "what was written before is as it was"
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_missing_value_leaves_whole_numbers_numbers(tmp_path, ending):
+    texts, path = drawn(60, 5, 9), tmp_path / f"a.{ending}"
+    columns = {"sequence": texts, "count": [None, *range(1, 60)], "binds": [None, *[i % 2 for i in range(1, 60)]]}
+    if ending == "csv":
+        table(path, columns)
+    elif ending == "jsonl":
+        path.write_text(
+            "\n".join(json.dumps(dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True))
+        )
+    else:
+        pq.write_table(pa.table(columns), path)
+    data = open_data(path)
+    assert data.spec.labels == {"count": [], "binds": ["0", "1"]}
+    splits = (data.train, data.validation, data.test)
+    count = {int(i): float(v) for s in splits for i, v in zip(s.ids, s.labels["count"], strict=True)}
+    assert np.isnan(count.pop(0))
+    assert count == {i: i for i in range(1, 60)}
 
 
 def test_lengths_and_gaps(tmp_path):
@@ -499,6 +534,41 @@ def test_a_run_on_a_table(tmp_path, capsys):
     assert data_of(run, other, model).spec.shape == model.spec.shape
     assert diled("data", path, "--preprocess.sequence.column", "heavy") == 0
     assert "24 symbols" in capsys.readouterr().out
+
+
+def test_data_are_divided_as_in_training_under_any_name(tmp_path, monkeypatch, capsys):
+    """By a column: a relative path, a copy, and a loaded model or one saved elsewhere in place of its run."""
+    texts = drawn(40, 5, 9)
+    parts = ["test", "validation", *["train"] * 6] * 5
+    path = table(tmp_path / "variants.csv", {"heavy": texts, "light": texts[::-1], "part": parts})
+    columns = ["--preprocess.sequence.column", "heavy", "--preprocess.sequence.split_column", "part"]
+    small = ["--model.network.width", 8, "--model.network.depth", 1, "--model.latent_dim", 2, "--training.steps", 2]
+    small += ["--training.batch_size", 8, "--report", "false", "--device", "cpu"]
+    assert diled("train", path, "--model", "vae", "--out", tmp_path / "run", *columns, *small) == 0
+    held_out = texts[::8]
+    model = package.load(tmp_path / "run", device="cpu")
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(Path(path).read_bytes())
+    model.save(tmp_path / "saved")
+    saved = package.load(tmp_path / "saved", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    for run in (tmp_path / "run", model, saved):
+        for data in (None, path, "variants.csv", copy):
+            assert model.strings(data_of(run, data, run if run is saved else model).test.values) == held_out, (
+                run,
+                data,
+            )
+    assert not capsys.readouterr().err
+    older = tmp_path / "run" / "provenance.json"  # which said nothing of it
+    older.write_text(json.dumps({k: v for k, v in json.loads(older.read_text()).items() if k in ("data", "seed")}))
+    old = package.load(tmp_path / "run", device="cpu")
+    assert old.strings(data_of(old, "copy.csv", old).test.values) == held_out
+    table(copy, {"heavy": texts, "light": texts, "part": parts[::-1]})
+    assert model.strings(data_of(model, copy, model).test.values) != held_out
+    assert (
+        "test split of copy.csv is not the one that was held out when the model was trained" in capsys.readouterr().err
+    )
 
 
 def test_sequences_of_a_synthetic_set_keep_their_meaning(tmp_path):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from potts_data import LETTERS, PottsData
+from scipy.stats import spearmanr
 from tiny import diled, train_any
 
 import diled as package
@@ -171,3 +172,33 @@ def test_search_writes_a_table(variants: Path, tmp_path: Path):
     package.search(run, tmp_path / "q.fasta", k=1, out=tmp_path / "n.fasta")
     names = (tmp_path / "n.fasta").read_text().splitlines()[::2]
     assert names == [">first", f">{found[0][0][0]}", ">second", f">{found[1][0][0]}"]
+
+
+def test_scores_are_set_beside_what_was_measured(variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    """By scipy; a row without a value counts in no correlation, and classes have none."""
+    rows = rows_of(variants / "variants.csv")
+    y = np.array([float(row["fitness"]) for row in rows])
+    found = package.score(variants / "run", variants / "variants.csv", repeats=2)
+    for column, sign in (("bound_nats", -1), ("predicted_fitness", 1)):
+        rank = found.spearman[f"{column}/fitness"]
+        assert (rank.value, rank.n) == (pytest.approx(spearmanr(sign * found.columns[column], y).statistic), 200)
+    assert set(found.spearman) == {"bound_nats/fitness", "predicted_fitness/fitness"}
+    rank = found.spearman["bound_nats/fitness"].value
+    assert f"Spearman correlation of minus bound_nats with 'fitness': {rank:.3f} (n = 200)." in found.text()
+    with (tmp_path / "some.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerows([["sequence", "fitness"], *([row["sequence"], row["fitness"]] for row in rows[:20])])
+        writer.writerows([row["sequence"], ""] for row in rows[20:40])
+    some = package.score(variants / "run", tmp_path / "some.csv", repeats=2).spearman["bound_nats/fitness"]
+    assert some.n == 20
+    assert not package.score(variants / "run", [rows[0]["sequence"]]).spearman
+    assert diled("score", variants / "run", variants / "variants.csv") == 0
+    assert "Spearman correlation of minus bound_nats with 'fitness'" in capsys.readouterr().out
+
+
+def test_rare_residues_are_said_once_with_their_number(variants: Path):
+    model = load(variants / "run", device="cpu")
+    text = rows_of(variants / "variants.csv")[0]["sequence"]
+    with pytest.warns(UserWarning, match="2 of 3 sequences have U, O, B or Z, which were read as X") as said:
+        package.score(model, [text, "U" + text[1:], "ZB" + text[2:]])
+    assert len(said) == 1

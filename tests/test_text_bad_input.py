@@ -16,8 +16,8 @@ from test_proteins_data import everything, fasta, said, table
 from test_text_data import BPE, TEXTS, known_files, opened, word_pieces, written
 from tokenizers import Tokenizer, models
 
-from diled.config import TextConfig
-from diled.data import from_strings, read_examples, to_strings
+from diled.config import PreprocessConfig, TextConfig
+from diled.data import from_strings, open_data, read_examples, to_strings
 from diled.data.text import encode_texts, load_tokenizer, text_spec, token_counts, tokenizer_of
 from diled.errors import ConfigError, DataError, ModelError
 from diled.models.io import load_model, save_model
@@ -301,3 +301,15 @@ def test_models_without_their_tokenizer(tmp_path):
 def test_seeds_of_the_division():
     assert opened(TEXTS, seed=1).test.ids != opened(TEXTS, seed=0).test.ids
     assert written(5) == TEXTS[:5]
+
+
+def test_a_missing_text_is_no_sentence(tmp_path):
+    lines = [f"the food was good {i} ." for i in range(30)]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(["text", *lines[:3], "nan", "NA", *lines[3:]]) + "\n")
+    with pytest.raises(DataError, match="line 5 holds 'nan', which stands for a missing value"):
+        open_data(path)
+    data = open_data(path, PreprocessConfig(on_error="skip"))
+    assert sorted(
+        t for s in (data.train, data.validation, data.test) for t in to_strings(s.values, data.spec)
+    ) == sorted([*lines, "NA"])

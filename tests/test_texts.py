@@ -247,7 +247,7 @@ def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.Cap
     empty = json.loads(out.read_text())["empty"]
     assert (empty["value"], empty["n"]) == (0.1, 30)
     assert "line 28" in empty["note"]
-    for words in (["--by", "topic"], ["--edit", "topic"], ["--steps", "3"], ["--sampler", "ddim"], ["--repeats", "2"]):
+    for words in (["--by", "topic"], ["--edit", "topic"], ["--steps", "3"], ["--sampler", "ddim"], ["--repeats", "8"]):
         assert cli.main(["evaluate", str(drawn), "--data", "sentences", *words]) == 2
         assert f"'{words[0][2:]}' has no meaning" in capsys.readouterr().err
     assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--samples", "0"]) == 2

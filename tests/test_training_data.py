@@ -5,6 +5,7 @@ import math
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from types import SimpleNamespace
 
@@ -15,8 +16,9 @@ from closed_forms import assert_mean
 from tiny import at_step, diled, kill, log, train, train_any, weights
 
 from diled.api import Density, Stage, total
-from diled.config import DataSpec, TrainingConfig
+from diled.config import DataSpec, PoolConfig, TrainingConfig
 from diled.data import open_data
+from diled.data.synthesis import Pool
 from diled.distributions import Normal
 from diled.errors import ConfigError, DataError
 from diled.models.autoencoder import Autoencoder
@@ -123,6 +125,32 @@ def test_what_a_run_is_trained_on(pool):
     assert np.array_equal(source_for(chosen(), data).values.numpy(), pool.real)
     with pytest.raises(DataError, match=r"holds 3,000 examples, but --pool.folds 3 needs 3,879 .* at most 2 folds"):
         source_for(chosen(source="pool", folds=3), data)
+
+
+def test_of_proteins_test_sequences_are_left_out_and_counted(monkeypatch):
+    """By hand: three of seven samples are test sequences alone, and half of four; most of five are refused."""
+    residues = "ACDEFGHIKLMNPQRSTVWY"
+    data = open_data([a + b + "W" for a in residues for b in residues])
+    test, train = data.test.values, data.train.values.copy()
+    train[0] = test[0]
+    data = replace(data, train=replace(data.train, values=train))
+    new = np.zeros_like(test[:1]) + np.array([1, 1, 2], test.dtype)
+    samples = np.concatenate([test[:4], train[1:2], new, new])
+    said: list[str] = []
+
+    def trained_on(values):
+        pool = Pool(values, {"settings": {"n": len(values)}})
+        monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: pool)
+        config = SimpleNamespace(pool=PoolConfig(source="p"), training=SimpleNamespace(batch_size=2))
+        return source_for(config, data, said.append).values.numpy()
+
+    assert np.array_equal(trained_on(samples), samples[[0, 4, 5, 6]]), "training knows the first from elsewhere"
+    assert said == [
+        "4 synthetic sequences of p for 320 real ones; 2 are copies of training sequences; left out: 3 are test sequences."
+    ]
+    assert len(trained_on(samples[[1, 2, 5, 6]])) == 2
+    with pytest.raises(DataError, match=r"3 of 5 synthetic sequences of p are test sequences: .* Draw a pool from"):
+        trained_on(samples[[1, 2, 3, 5, 6]])
 
 
 @pytest.mark.parametrize(

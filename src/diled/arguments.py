@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig
+from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
 from diled.data import Data, Split, known_sets, open_data, read_named_examples
-from diled.errors import ConfigError
+from diled.data.sequence_examples import measured_columns
+from diled.data.splits import hashed
+from diled.errors import ConfigError, DiledError
 from diled.latent.attributes import fit_ode
 from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
 from diled.model import Model, load
@@ -25,9 +27,12 @@ __all__ = [
     "data_of",
     "edit_of",
     "is_run",
+    "measured_of",
     "model_of",
     "named_examples_of",
     "named_split",
+    "tell_other_test",
+    "trained_on",
     "write_pairs",
     "write_result",
 ]
@@ -64,36 +69,66 @@ def is_run(source: Any) -> bool:
     return isinstance(source, Model) or any((Path(source) / name).exists() for name in ("config.json", "run.json"))
 
 
+def trained_on(run: Any, model: Model) -> tuple[str | None, PreprocessConfig | None]:
+    """The data that a model was trained on and how they were prepared, as its run says or its provenance; None: not known."""
+    if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists():
+        config = read_run(run)
+        return config.data, config.preprocess
+    known = model.provenance.get("preprocess")
+    return model.provenance.get("data"), None if known is None else validated(PreprocessConfig, known, "preprocess")
+
+
 def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = False) -> Data:
-    """The data named, or what the run was trained on, prepared as for the model.
+    """The data named, or what the run was trained on, prepared and divided as for the model, under whatever name they go.
+
+    Sequences that cannot be read so, such as those of a table with other columns, are read by their length, or sites, alone.
+    Where the test split is then another than the model's own, that is said on stderr: some of it may have been trained on.
 
     Args:
         run: the model's.
         data: a source; None: that of the run.
         model: that reads them.
-        skip: leave out what the model cannot read, such as longer texts, and say how many on stderr.
+        skip: leave out what the model cannot read, such as longer texts, and say how many on stderr. The data may be others.
 
     Raises:
         ConfigError: neither is known.
         DiledError: the data are of another shape or measure than the model's.
     """
-    if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists():
-        config = read_run(run)
-        preprocess = config.preprocess.model_copy(update={"text": _tokens_for(model.spec)})
-        if model.spec.sequential and data is not None and str(data) != config.data:  # whose columns may be others
-            preprocess = preprocess.model_copy(update={"sequence": _sequences_for(model.spec)})
-        data = data if data is not None else config.data
-    elif data is not None:
-        size = model.spec.shape[1:] if model.spec.kind == "image" else None
-        preprocess = PreprocessConfig(size=size, binarize=model.spec.binarize, **_preprocess_for(model.spec))
-    else:
+    named, preprocess = trained_on(run, model)
+    source = named if data is None else data
+    if source is None or (data is None and preprocess is None):
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
-    place = open_data(data, preprocess.model_copy(update={"on_error": "skip"}) if skip else preprocess)
+    if preprocess is None:
+        size = model.spec.shape[1:] if model.spec.kind == "image" else None
+        ways = [PreprocessConfig(size=size, binarize=model.spec.binarize, **_preprocess_for(model.spec))]
+    else:
+        ways = [preprocess.model_copy(update={"text": _tokens_for(model.spec)})]
+        if model.spec.sequential and str(source) != named:  # they may be others
+            ways.append(ways[0].model_copy(update={"sequence": _sequences_for(model.spec)}))
+    for way in ways:
+        try:
+            place = open_data(source, way.model_copy(update={"on_error": "skip"}) if skip else way)
+            check_same_data(place, model.spec, "The model")
+            break
+        except DiledError:
+            if way is ways[-1]:
+                raise
     if skip:
         for note in (note for note in place.notes if "left out" in note):
             print(note, file=sys.stderr)
-    check_same_data(place, model.spec, "The model")
+    else:
+        tell_other_test(place, model, "the model")
     return place
+
+
+def tell_other_test(data: Data, model: Model, name: str) -> None:
+    """Say on stderr where a test split is not the one that was held out from a model, so that it may have seen some of it."""
+    if model.provenance.get("test_sha256", "") not in ("", hashed(data.test.values)):
+        print(
+            f"The test split of {data.name} is not the one that was held out when {name} was trained: if these are the same "
+            "data, divided anew or changed since, some of it was trained on.",
+            file=sys.stderr,
+        )
 
 
 def _preprocess_for(spec: DataSpec) -> dict[str, Any]:
@@ -179,6 +214,14 @@ def named_examples_of(inputs: Any, model: Model, convert: bool) -> tuple[np.ndar
     if split is not None:
         return split.values, list(split.ids)
     return read_named_examples(inputs, model.spec, convert=convert)
+
+
+def measured_of(inputs: Any, model: Model) -> dict[str, np.ndarray]:
+    """The real numbers that stand beside examples in a known set or a table of sequences: column -> (N,), NaN where missing."""
+    split = named_split(inputs, model.spec)
+    if split is None:
+        return measured_columns(inputs, model.spec)
+    return {name: values for name, values in split.labels.items() if values.dtype.kind == "f"}
 
 
 def write_result(values: np.ndarray, model: Model, out: str | Path | None, ids: Sequence[str] | None = None) -> None:

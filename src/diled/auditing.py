@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from diled.arguments import data_of, is_run, model_of
+from diled.arguments import data_of, is_run, model_of, trained_on
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data, Split
+from diled.data.splits import hashed
 from diled.data.synthesis import open_pool, read_manifest
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError, ModelError, NoBound
@@ -36,7 +37,7 @@ from diled.evaluation.tables import table_text
 from diled.model import Model, choose_device
 from diled.models.foreign import check_source, load_foreign
 from diled.models.io import write_json
-from diled.pools import texts_of
+from diled.pools import sequences_of
 from diled.runs import provenance, read_run
 from diled.session import duration
 from diled.space import raw_tensor, to_space
@@ -72,7 +73,7 @@ VERSION = 4
 """Raised when a section comes to measure something else, so that earlier cells are not taken for it."""
 MOST = 10_000
 """Examples of each real split, and of a synthetic set, that an audit looks at."""
-UNMEASURED = {"labels", "mode", "size_policy"}
+UNMEASURED = {"labels", "mode", "size_policy", "aligned"}
 """What of a `DataSpec` may differ between models that are compared: it changes neither examples nor the unit of bounds."""
 
 
@@ -326,7 +327,7 @@ def is_ours(model: Any) -> bool:
 def _subject(run: Any, data: str | Path | None, device: str, opened: dict[str, Data]) -> Subject:
     model = model_of(run, device)
     config = read_run(run) if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists() else None
-    key = f"{data} {None if config is None else (config.data, config.preprocess)}"
+    key = f"{data} {trained_on(run, model)}"
     if key not in opened:
         opened[key] = data_of(run, data, model)
     title = model.config.row.title if model.config is not None else type(model.density).__name__
@@ -390,8 +391,8 @@ def _pool_of(subject: Subject, seed: int) -> torch.Tensor:
     """
     assert subject.pool is not None
     assert subject.pool.source is not None
-    if subject.data.spec.kind == "text":
-        return raw_tensor(_some(texts_of(subject.pool, subject.data).values, MOST)).long()
+    if subject.data.spec.sequential:
+        return raw_tensor(_some(sequences_of(subject.pool, subject.data).values, MOST)).long()
     values = open_pool(subject.pool.source, subject.data.spec).values
     count = None if subject.pool.folds is None else subject.pool.folds * len(subject.data.train)
     with seeded(seed, 8):
@@ -416,23 +417,16 @@ def _some(values: np.ndarray, most: int) -> np.ndarray:
     return values if len(values) <= most else values[np.sort(np.random.default_rng(0).permutation(len(values))[:most])]
 
 
-def _hashed(values: np.ndarray) -> str:
-    """SHA-256 of an array's type, shape and values."""
-    digest = hashlib.sha256(f"{values.dtype.str} {values.shape};".encode())
-    digest.update(np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
-
-
 def _fingerprint(split: Split) -> str:
     """Which examples these are, in which order."""
-    return _hashed(split.values)
+    return hashed(split.values)
 
 
 def _data_hash(data: Data) -> str:
     """All of the data that figures depend on: examples, labels, and the measure of bounds."""
-    facts: list[Any] = [data.spec.model_dump_json()]
+    facts: list[Any] = [data.spec.model_dump_json(exclude={"aligned"})]
     for split in (data.train, data.test):
-        facts += [_fingerprint(split), {name: _hashed(column) for name, column in split.labels.items()}]
+        facts += [_fingerprint(split), {name: hashed(column) for name, column in split.labels.items()}]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from diled.errors import ConfigError, did_you_mean
 
@@ -79,9 +88,18 @@ class DataSpec(Config):
     """Of sequences of which only some sites are modelled: the whole sequence."""
     sites: tuple[int, ...] = ()
     """The sites of `background` that are modelled, counted from 0."""
+    aligned: bool = True
+    """Of proteins: whether gaps stay in a sequence of the full length; not where training data of several lengths had theirs
+    removed. Written only where it is false."""
     tokenizer: str | None = Field(None, repr=False)
     """Of text: the tokenizer, as JSON of the library `tokenizers`. Its token k is the whole number k + 1 here, so that 0 is
     free to be the end."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What all other data are said to be is as it was before there was `aligned`, and so are hashes of it."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key != "aligned" or not value}
 
     @property
     def sequential(self) -> bool:

@@ -151,7 +151,7 @@ class Search:
             parent=None if constraints.parent is None else constraints.parent.to(self.device),
         )
         self._check_method()
-        order = np.random.default_rng(settings.seed).permutation(len(data.train))[:MOST]
+        order = some_with_values(data.train.labels[goal.column], settings.seed)
         self.train = self._rows(data.train.values[order])
         self.y = torch.from_numpy(data.train.labels[goal.column][order]).float().to(self.device)
         held = self._rows(data.validation.values), self._labels(data.validation.labels[goal.column])
@@ -429,6 +429,12 @@ class Search:
             return np.array(found), ""
         except NoBound as refusal:
             return np.full(len(x), np.nan), f"No bound: {refusal}"
+
+
+def some_with_values(y: np.ndarray, seed: int, most: int = MOST) -> np.ndarray:
+    """Random training examples with labels y (N,), at most so many, those with a value before all others, (n,) int64."""
+    order = np.random.default_rng(seed).permutation(len(y))
+    return order if len(y) <= most else order[np.argsort(~np.isfinite(y[order]), kind="stable")][:most]
 
 
 def in_units(energy: Energy, of_training: Tensor) -> Energy:

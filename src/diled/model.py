@@ -28,7 +28,7 @@ from diled.space import log_unit, raw_tensor, to_space
 
 __all__ = ["Model", "choose_device", "load"]
 
-PRIVATE = ("command", "data")
+PRIVATE = ("command", "data", "preprocess")
 """What of the provenance stays at home when a model is published: it may name local folders."""
 
 
@@ -367,11 +367,21 @@ def load(path: str | Path, *, device: str = "auto", model: Density | None = None
     """
     folder = Path(path)
     density, spec, name, config = load_model(folder, model)
-    try:
-        provenance = json.loads((folder / "provenance.json").read_text())
-    except (OSError, ValueError):
-        provenance = {}
+    provenance = _read_record(folder / "provenance.json")
+    run = _read_record(folder / "run.json")  # of a run whose provenance does not say how its data were prepared
+    for key in ("data", "preprocess"):
+        if key in run:
+            provenance.setdefault(key, run[key])
     return Model(density, spec, name=name, config=config, device=device, provenance=provenance)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """The keys and values in a JSON file; none where it is missing or damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _hub(why: str) -> Any:

@@ -7,7 +7,7 @@ distance to the nearest training sequence. `designing.py` says how designs are l
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +35,7 @@ __all__ = [
     "Settings",
     "beside_oracle",
     "check_designs",
+    "check_used",
     "constraints_of",
     "design",
     "designed",
@@ -140,7 +141,8 @@ def constraints_of(
         if len(values) != 1:
             raise ConfigError(f"A parent is one sequence, and {parent} holds {len(values)}.")
         row, size = torch.from_numpy(values[0].astype(np.int64)), int(lengths_of(values)[0])
-        table[:size] = table[0]  # it may be longer than those that were seen
+        table[:size] = table[0] & ~_gaps(data)[0]  # it may be longer than those that were seen
+        table |= _gaps(data)
         table[torch.arange(size), row[:size]] = True  # or have a gap
     elif fixed or most is not None:
         raise ConfigError(f"{'fixed' if fixed else 'max_mutations'} speaks of a parent: give it with --parent.")
@@ -197,6 +199,21 @@ def check_designs(out: str | Path) -> None:
     check_place(Path(out))
 
 
+def check_used(method: str, given: Collection[str]) -> None:
+    """Refuse options that a method does not use: `leash` of those that draw from the prior, `scale` of all others.
+
+    Raises:
+        ConfigError: with the first of them.
+    """
+    drawn = method in ("ode", "guidance")
+    if drawn and "leash" in given:
+        raise ConfigError(
+            f"leash has no effect on method '{method}', which draws from the prior: use scale, or leave it out."
+        )
+    if not drawn and method in ALL_METHODS and "scale" in given:
+        raise ConfigError(f"scale has no effect on method '{method}': it is for ode and guidance. Leave it out.")
+
+
 def write_designs(found: Designs, spec: DataSpec, out: str | Path) -> None:
     """The list as a .csv, and as a .fasta file of the same name."""
     out, sites = Path(out), sites_of(found.values, spec) if spec.sites else None
@@ -235,13 +252,25 @@ def the_property(data: Data) -> str:
     return numbers[0]
 
 
+def _gaps(data: Data) -> Tensor:
+    """The gaps that an alignment has, (L, V) bool: only its own positions may have one."""
+    found = torch.zeros(data.spec.numel, len(data.spec.symbols), dtype=torch.bool)
+    if "-" in data.spec.symbols:
+        gap = data.spec.symbols.index("-")
+        known = np.concatenate([data.train.values, data.validation.values])
+        found[:, gap] = torch.from_numpy((known == gap).any(0))
+    return found
+
+
 def _any_sequence(data: Data) -> Constraints:
-    """Amino acids that occur, anywhere, and an end wherever training sequences are of different lengths."""
+    """Amino acids that occur, anywhere, gaps where an alignment has them, and an end wherever training sequences are of
+    different lengths."""
     known = np.concatenate([data.train.values, data.validation.values])
     most, ends = int((known != 0).sum(1).max()), bool((known == 0).any())
     residues = [i for i in residues_of(data.spec) if (known == i).any()]
     allowed = Constraints.of_residues(data.spec.numel, len(data.spec.symbols), residues=residues, ends=ends).allowed
     allowed[: int((known != 0).sum(1).min()), END] = False  # no shorter than what was seen
+    allowed |= _gaps(data)
     allowed[most:] = False
     allowed[most:, END] = True
     return Constraints(allowed)

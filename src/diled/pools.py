@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from diled.config import DataSpec, PoolConfig
@@ -28,7 +29,10 @@ from diled.runs import RunConfig
 from diled.space import raw_tensor
 from diled.training.data import Fresh, Mixed, Shuffled, Source
 
-__all__ = ["source_for", "texts_of"]
+__all__ = ["sequences_of", "source_for"]
+
+MOST_HELD = 0.5
+"""Share of test sequences from which a pool is refused: a model drew it that knows the test split by heart."""
 
 
 def source_for(
@@ -44,7 +48,8 @@ def source_for(
 
     Raises:
         ConfigError: labels are wanted of a pool, which has none.
-        DataError: the pool is damaged, too small, of other data, or holds test examples.
+        DataError: the pool is damaged, too small, of other data, or holds test examples (of sequences more than
+            half; fewer are left out and counted).
     """
     pool = config.pool
     if columns and (pool.source is not None or pool.fresh is not None):
@@ -94,45 +99,51 @@ def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
     from diled.data.synthesis import check_disjoint, open_pool
 
     assert pool.source is not None
-    if data.spec.kind == "text":
-        texts = texts_of(pool, data)
-        say(
-            f"{len(texts.values):,} synthetic texts of {pool.source} for {len(data.train):,} real ones{_left_out(texts)}."
-        )
-        return texts.values
-    found = open_pool(pool.source, data.spec)
-    copies = check_disjoint(found, data.test.values, data.train.values, spec=data.spec)
-    there = len(found.values)
+    if data.spec.sequential:
+        found = sequences_of(pool, data)
+        what = "texts" if data.spec.kind == "text" else "sequences"
+        of = f"{len(found.values):,} synthetic {what} of {pool.source} for {len(data.train):,} real ones"
+        say(f"{of}{_left_out(found, what)}.")
+        return found.values
+    samples = open_pool(pool.source, data.spec)
+    copies = check_disjoint(samples, data.test.values, data.train.values, spec=data.spec)
+    there = len(samples.values)
     wanted = _wanted(pool, data, there)
     said = f"; {copies:,} of {there:,} in the pool are copies of training examples" if copies else ""
     say(f"{wanted:,} synthetic examples of {pool.source} for {len(data.train):,} real ones{said}.")
-    return found.values[:wanted]
+    return samples.values[:wanted]
 
 
-def texts_of(pool: PoolConfig, data: Data) -> Usable:
-    """The texts of a pool that a run is trained on.
+def sequences_of(pool: PoolConfig, data: Data) -> Usable:
+    """The texts, or proteins, of a pool that a run is trained on.
 
     Args:
         pool: with a source; its folds count what is left out as well.
-        data: the real data, in whose tokens the texts are read.
+        data: the real data, in whose tokens texts are read.
 
     Raises:
-        DataError: the pool is damaged, too small, or of other data.
+        DataError: the pool is damaged, too small, of other data, or most of it are test sequences.
     """
     from diled.data.synthesis import open_pool
 
     assert pool.source is not None
     found = open_pool(pool.source, data.spec)
-    assert found.numbers is not None
     wanted = _wanted(pool, data, found.manifest["settings"]["n"])
-    return usable(found.values, found.numbers, wanted, data.test.values, data.train.values)
+    numbers = np.arange(len(found.values)) if found.numbers is None else found.numbers
+    kept = usable(found.values, numbers, wanted, data.test.values, data.train.values)
+    if kept.held > MOST_HELD * wanted:
+        raise DataError(
+            f"{kept.held:,} of {wanted:,} synthetic sequences of {pool.source} are test sequences: what is measured on the "
+            "test set afterwards would mean nothing. Draw a pool from a model that has not seen them."
+        )
+    return kept
 
 
-def _left_out(texts: Usable) -> str:
+def _left_out(found: Usable, what: str) -> str:
     """What is not trained on, and what is known already, in words."""
-    left = {"are no texts that the model reads": texts.unread, "are test texts": texts.held}
-    said = [f"{n:,} {what}" for what, n in left.items() if n]
-    copies = f"; {texts.copies:,} are copies of training texts" if texts.copies else ""
+    left = {f"are no {what} that the model reads": found.unread, f"are test {what}": found.held}
+    said = [f"{n:,} {why}" for why, n in left.items() if n]
+    copies = f"; {found.copies:,} are copies of training {what}" if found.copies else ""
     return f"{copies}; left out: {', '.join(said)}" if said else copies
 
 

@@ -212,7 +212,7 @@ def compare_models(
         better={c: sense for c, sense in better.items() if c not in BESIDE},
         reading=fitting(reading, table, data),
         usage=program or usage(run or folder, data, found[first], codes=best.density.has_codes),
-        provenance={k: str(v) for k, v in best.provenance.items() if k != "warnings"},
+        provenance={k: str(v) for k, v in best.provenance.items() if k not in ("warnings", "preprocess")},
     )
     write_figures(folder / "evaluation.json", found)
     kept = OF_TEXT if data.spec.kind == "text" else OF_SEQUENCES if data.spec.sequential else SHORT

@@ -12,7 +12,7 @@ Reference: Riesselman et al. 2018 (Nature Methods 15, 816), where the bound of a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +22,17 @@ import torch
 from diled.config import DataSpec
 from diled.data import Split, to_strings
 from diled.errors import ConfigError, NoBound
-from diled.evaluation.measure import bounds_of_examples
+from diled.evaluation.measure import Measured, bounds_of_examples
 from diled.evaluation.sequence_distances import lengths_of
-from diled.evaluation.sequences import batches, codes_of
+from diled.evaluation.sequences import batches, codes_of, spearman
 from diled.model import Model
 from diled.models.properties import head_of
 from diled.output import aligned, write_columns
 
 __all__ = ["Scores", "score_examples", "write_scores"]
+
+FEWEST = 3
+"""Values of a property of which a rank correlation is said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +42,14 @@ class Scores:
     Attributes:
         ids: of the examples.
         columns: name -> (n,) numbers, or names of classes.
-        notes: what is not there, and why.
+        notes: what is not there, and why; and how scores agree with what was measured.
+        spearman: `column/property` -> rank correlation of a score with a measured property, of minus the bound or the energy.
     """
 
     ids: list[str]
     columns: dict[str, np.ndarray]
     notes: list[str] = field(default_factory=list)
+    spearman: dict[str, Measured] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +62,15 @@ class Scores:
         return "\n".join([*aligned(rows), *(["..."] if len(self) > most else []), *self.notes])
 
 
-def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repeats: int = 64, seed: int = 0) -> Scores:
+def score_examples(
+    model: Model,
+    values: np.ndarray,
+    ids: Sequence[str],
+    *,
+    repeats: int = 64,
+    seed: int = 0,
+    measured: Mapping[str, np.ndarray] | None = None,
+) -> Scores:
     """Everything that the model says of raw values (n, *shape).
 
     Args:
@@ -66,6 +79,7 @@ def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repe
         ids: their names.
         repeats: Monte-Carlo passes that are averaged, in each of which all examples meet the same noise, so that they compare.
         seed: of their noise.
+        measured: property -> (n,) values to compare the scores with, NaN where missing.
 
     Raises:
         NoBound: the model says nothing of examples.
@@ -87,7 +101,28 @@ def score_examples(model: Model, values: np.ndarray, ids: Sequence[str], *, repe
     columns |= _predictions(model, split)
     if not columns and refusal is not None:
         raise refusal
-    return Scores(list(ids), columns, notes)
+    ranks = _ranks(columns, measured or {})
+    notes += [_said(name, one) for name, one in ranks.items()]
+    return Scores(list(ids), columns, notes, ranks)
+
+
+def _ranks(columns: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]) -> dict[str, Measured]:
+    """How scores rank measured properties, those of which at least `FEWEST` values are known: minus a bound, or an energy."""
+    found = {}
+    for name, y in measured.items():
+        known = np.isfinite(y)
+        for column, sign in (("bound_nats", -1), ("energy", -1), (f"predicted_{name}", 1)):
+            scores = columns.get(column)
+            if scores is not None and scores.dtype.kind == "f" and known.sum() >= FEWEST:
+                rank = spearman(sign * scores[known], y[known])
+                found[f"{column}/{name}"] = Measured(rank, n=int(known.sum()))
+    return found
+
+
+def _said(name: str, rank: Measured) -> str:
+    column, _, of = name.partition("/")
+    score = column if column.startswith("predicted_") else f"minus {column}"
+    return f"Spearman correlation of {score} with '{of}': {rank.value:.3f} (n = {rank.n:,})."
 
 
 def write_scores(scores: Scores, values: np.ndarray, spec: DataSpec, out: str | Path) -> None:

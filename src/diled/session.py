@@ -13,6 +13,7 @@ import torch
 from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
 from diled.data import Data, open_data
+from diled.data.splits import hashed
 from diled.errors import ConfigError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
@@ -142,6 +143,8 @@ class Session:
         record = provenance(
             seed=self.config.training.seed,
             data=self.config.data,
+            preprocess=self.config.preprocess.model_dump(mode="json", exclude_defaults=True),
+            test_sha256=hashed(self.data.test.values),
             steps=done["steps"],
             train_seconds=round(done["seconds"], 2),
             cpu_seconds=round(done["cpu_seconds"], 2),

@@ -301,7 +301,8 @@ def _training_data(source: str | Path | Model, data: str | Path | None, spec: Da
     Raises:
         DiledError: data that are named cannot be opened, or are of another shape or measure.
     """
-    described_only: Any = SimpleNamespace(spec=spec)  # all that is wanted of a model there
+    made = source.provenance if isinstance(source, Model) else {}
+    described_only: Any = SimpleNamespace(spec=spec, provenance=made)  # all that is wanted of a model there
     try:
         return data_of(source, data, described_only)
     except DiledError:

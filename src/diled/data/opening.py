@@ -288,7 +288,7 @@ def _spec(
         labels=classes,
         **{}
         if found.stated is None
-        else {k: getattr(found.stated, k) for k in ("symbols", "background", "sites", "tokenizer")},
+        else {k: getattr(found.stated, k) for k in ("symbols", "background", "sites", "aligned", "tokenizer")},
     )
 
 

@@ -10,6 +10,7 @@ residues and the background holds the rest.
 from __future__ import annotations
 
 import string
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,11 +122,13 @@ class Cleaned:
         texts: (N,), those with a fault included.
         faults: record -> what is wrong with it, as a predicate.
         notes: sentences on what was changed.
+        rare: the one of these that says how many have residues which were read as X; empty where none has.
     """
 
     texts: list[str]
     faults: dict[int, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    rare: str = ""
 
 
 def clean(
@@ -160,12 +163,15 @@ def clean(
                 continue
             before = len(upper[i]) - len(upper[i].lstrip(blank)) + len(text) - len(text.lstrip(allowed))
             out.faults[i] = _fault(rest[0], before + 1, filling)
+    count = _changed(core, common)
+    which = f"have {', '.join(RARE[:-1])} or {RARE[-1]}, which were read as X (unknown)"
+    out.rare = f"{count:,} of {len(texts):,} sequences {which}." if count else ""
     said = (
         (_changed(bare, upper), "were read in upper case"),
         (_changed(upper, core), f"were filled up at their ends with {_some_of(filling, upper, core)}, which was taken away"),
-        (_changed(core, common), f"have {', '.join(RARE[:-1])} or {RARE[-1]}, which were read as X (unknown)"),
     )  # fmt: skip
     out.notes = [f"{count:,} of {len(texts):,} sequences {what}." for count, what in said if count]
+    out.notes += [out.rare] if out.rare else []
     return out
 
 
@@ -196,7 +202,8 @@ def from_strings(
 ) -> np.ndarray:
     """Texts as rows of numbers (N, L) uint8, as the model of `spec` reads them.
 
-    Gaps stay in a text of exactly L symbols, a row of an alignment, and are removed from others. Where only sites of a
+    Gaps stay in a text of exactly L symbols, a row of an alignment, and are removed from others, and from all where training
+    data were no alignment (`spec.aligned`). Where only sites of a
     background are modelled, a text is the whole sequence or the residues of its sites.
 
     Args:
@@ -218,10 +225,12 @@ def from_strings(
         i, fault = next(iter(cleaned.faults.items()))
         more = "" if fault == "is empty" else ": convert it, or pass convert=True (--convert) to read it as X"
         raise DataError(f"{where[i]} {fault}{more}.")
+    if cleaned.rare:
+        warnings.warn(cleaned.rare, stacklevel=2)
     whole = len(spec.background or "")
     rows = []
     for text, place in zip(cleaned.texts, where, strict=True):
-        text = text if len(text) in (spec.numel, whole) else text.replace("-", "")
+        text = text if len(text) in (spec.numel, whole) and spec.aligned else text.replace("-", "")
         rows.append(_at_sites(text, spec, place) if whole else _cut(text, spec, place, convert))
     return encode(rows, spec.numel, spec.symbols)
 
@@ -303,6 +312,7 @@ def prepare(
     cleaned = clean(texts, padding=config.padding)
     kept = Kept(cleaned.texts, places, preprocess.on_error == "skip")
     kept.drop(cleaned.faults | dict(faults or {}))
+    aligned = len(kept.lengths) == 1
     notes = cleaned.notes + _gaps(kept)
     kept.drop({i: "is empty" for i, text in enumerate(kept.texts) if not text})
     if not kept.texts:
@@ -318,7 +328,7 @@ def prepare(
             kept.drop({i: f"has {length:,} {said}" for i, length in over.items()})
             if not kept.texts:
                 raise DataError(f"Every sequence of {name} is longer than {most:,} symbols.")
-        spec = protein_spec(most or max(kept.lengths))
+        spec = protein_spec(most or max(kept.lengths)).model_copy(update={"aligned": aligned})
     notes += kept.notes()
     low, high = min(kept.lengths), max(kept.lengths)
     size = f"{high}" if low == high else f"{low} to {high}"

@@ -40,6 +40,8 @@ SAMPLE = 1000
 """Texts of a column that are looked at to tell what it holds."""
 CLASSES = 20
 """Whole numbers with more different values than this are counts or measurements, not classes."""
+_NONE = frozenset(MISSING) - {"", "NA"}
+"""What no sequence and no text is read from; an empty cell is said to be empty, and NA is the peptide Asn-Ala."""
 
 
 @dataclass(eq=False)
@@ -103,10 +105,10 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
     for name, values in list(columns.items()):
         if values.dtype == object:
             values = np.array([None if value in MISSING else value for value in values], object)
-        elif values.dtype.kind in "iu":
-            different = len(np.unique(values))
+        if values.dtype.kind in "iu" or _whole(values):
+            different = len({value for value in values.tolist() if value is not None})
             if different > CLASSES:
-                values = values.astype(np.float64)
+                values = values.astype(np.float64)  # None becomes NaN
             elif different > 2:
                 notes.append(
                     f"'{name}' holds {different} different whole numbers: classes, unless written with a point."
@@ -117,7 +119,13 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
     places = [f"{path.name}, {place}{tail}" for place, tail in zip(table.places, tails, strict=True)]
     notes.insert(0, f"{what} are in the column '{column}' of {path.name}.")
     texts = [text or "" for text in text_columns(rows.select([column]))[column]]
-    return Records(texts, ids, places, columns, notes, dict(table.faults))
+    faults = {i: f"holds '{text}', which stands for a missing value" for i, text in enumerate(texts) if text in _NONE}
+    return Records(texts, ids, places, columns, notes, faults | table.faults)
+
+
+def _whole(values: np.ndarray) -> bool:
+    """Whether objects (N,) are whole numbers, but for what is missing."""
+    return values.dtype == object and {type(value) for value in values} <= {int, type(None)}
 
 
 def named_column(texts: Mapping[str, object], table: Table, config: SequenceConfig, what: str) -> str | None:

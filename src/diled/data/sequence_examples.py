@@ -8,6 +8,7 @@ that is wrong; words are a text, unless they end like a file that is read and ha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 from diled.config import DataSpec, SequenceConfig
 from diled.data.arrays import examples_in, numeric
 from diled.data.images import EXTENSIONS
+from diled.data.records import Records
 from diled.data.scale import raw_dtype
 from diled.data.sequence_sources import (
     PATHS,
@@ -30,7 +32,7 @@ from diled.data.sequence_sources import (
 from diled.data.strings import from_strings
 from diled.errors import DataError
 
-__all__ = ["read_named_sequences"]
+__all__ = ["measured_columns", "read_named_sequences"]
 
 ARRAYS = (".npy", ".npz")
 
@@ -107,11 +109,37 @@ def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) ->
         if not is_sequence_file(path):
             check_file(path)
         files = [path]
-    kind: Kind = "text" if spec.kind == "text" else "protein"
-    records, _ = read_records(files, SequenceConfig(kind=kind, column=column), kind)
+    records = _records(files, spec, column)
     for i, fault in records.faults.items():
         raise DataError(f"{records.places[i]} {fault}.")
     return from_strings(records.texts, spec, places=records.places, convert=convert), records.ids
+
+
+def _records(files: Sequence[Path], spec: DataSpec, column: str | None = None) -> Records:
+    """What files hold, read as what the model of `spec` was trained on."""
+    kind: Kind = "text" if spec.kind == "text" else "protein"
+    return read_records(files, SequenceConfig(kind=kind, column=column), kind)[0]
+
+
+def measured_columns(inputs: Any, spec: DataSpec) -> dict[str, np.ndarray]:
+    """The columns of real numbers of a file that `read_named_sequences` reads, or of a folder: name -> (N,), NaN where missing.
+
+    Args:
+        inputs: what was read; all but paths have none.
+        spec: what the model was trained on.
+    """
+    if not isinstance(inputs, (str, Path)) or not spec.sequential or not _is_path(inputs, spec):
+        return {}
+    path = Path(inputs).expanduser()
+    files = sequences_below(path) if path.is_dir() else [path]
+    if path.suffix.lower() in ARRAYS:
+        return {}
+    found = {}
+    for name, values in _records(files, spec).columns.items():
+        present = [v for v in values.tolist() if v is not None]
+        if present and {type(v) for v in present} <= {int, float} and any(type(v) is float for v in present):
+            found[name] = np.array([np.nan if v is None else v for v in values], np.float64)
+    return found
 
 
 def _rows(values: np.ndarray, spec: DataSpec, name: str) -> np.ndarray:

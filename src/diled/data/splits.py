@@ -7,6 +7,7 @@ training seed: training again with another seed must not move examples from test
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +18,7 @@ from diled.config import DataSpec, PreprocessConfig
 from diled.data.images import ImageItem
 from diled.errors import DataError
 
-__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "limited", "some"]
+__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "hashed", "limited", "some"]
 
 SPLITS = ("train", "validation", "test")
 MIN_EXAMPLES = 10
@@ -46,6 +47,19 @@ class Split:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
         labels = {name: column[rows] for name, column in self.labels.items()}
         return Split(self.values[rows], labels, [self.ids[i] for i in rows])
+
+    def at_most(self, limit: int, seed: int = 0) -> Split:
+        """All examples, or so many random ones where there are more, in the order of the file, which may be sorted."""
+        if len(self) <= limit:
+            return self
+        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+
+
+def hashed(values: np.ndarray) -> str:
+    """SHA-256 of an array's type, shape and values."""
+    digest = hashlib.sha256(f"{values.dtype.str} {values.shape};".encode())
+    digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
 
 
 def seen(rows: np.ndarray, among: np.ndarray) -> np.ndarray:

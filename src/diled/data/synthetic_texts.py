@@ -4,7 +4,8 @@
                                                           left out: t_i is a test text and no training text
 
 Of short sentences some are the same by chance ("great food ."), so a set that holds test texts is not refused, as one of
-images is. Those that occur in training as well stay, since a model may know them from there.
+images is. Those that occur in training as well stay, since a model may know them from there. `usable` serves proteins too:
+of a short stretch, or of a few sites, a good model writes some that are in the test split.
 """
 
 from __future__ import annotations

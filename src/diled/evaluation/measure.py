@@ -76,7 +76,7 @@ def measure(
         repeats: Monte-Carlo passes over the test split for the bound.
         steps, sampler: of a diffusion prior.
         seed: of binarisation, noise and pairs.
-        limit: test examples at most.
+        limit: test examples at most, random ones where there are more.
         label: column for the probe; None: the first with classes.
 
     Raises:
@@ -93,7 +93,7 @@ def measure(
 
         bound = partial(bounds, model, spec=data.spec, repeats=repeats, seed=seed)
         return sequence_figures(model, data, bounds=bound, **how)
-    test = data.test.subset(np.arange(min(limit, len(data.test))))
+    test = data.test.at_most(limit, seed)
     found = bounds(model, test, data.spec, repeats=repeats, seed=seed)
     if model.has_codes:
         found |= reconstruction(model, test, data.spec, seed=seed)

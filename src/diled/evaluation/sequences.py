@@ -156,10 +156,10 @@ def sequence_figures(
         samples: how many are drawn.
         steps, sampler: of a diffusion inside.
         seed: of noise and oracle.
-        limit: test examples at most.
+        limit: test examples at most, random ones where there are more.
         bounds: of a split, the figures of the bound.
     """
-    test = data.test.subset(np.arange(min(limit, len(data.test))))
+    test = data.test.at_most(limit, seed)
     found = bounds(test)
     if found.get("bound_nats", Measured(None)).value is not None:
         mean = float(lengths_of(test.values).mean())

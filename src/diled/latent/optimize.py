@@ -285,8 +285,8 @@ def evolution(
     """A population of rows (B, L) after so many generations, the best first.
 
     Each child takes every position from one of two parents among the best `keep`, the second with the chance `crossing`,
-    and then changes each position with the chance `mutations` / L to an allowed symbol; the best B of parents and
-    children survive, each once.
+    and then draws an allowed symbol anew at each of the F positions that have a choice with the chance `mutations` / F; the
+    best B of parents and children survive, each once.
 
     Args:
         x: the first generation.
@@ -294,17 +294,18 @@ def evolution(
         uniform: shape -> numbers in [0, 1).
         steps: generations.
         allowed: (L, V) bool.
-        mutations: changed positions of a child, on average.
+        mutations: positions of a child that are drawn anew, on average.
         crossing, keep: see above.
     """
     n, length = x.shape
+    free = max(1, int((allowed.sum(1) > 1).sum()))
     height = fitness(x)
     for _ in range(steps):
         elite = height.topk(min(len(x), max(2, int(keep * n)))).indices
         parents = [x[elite[(uniform((n,)) * len(elite)).long()]] for _ in range(2)]
         child = torch.where(uniform((n, length)) < crossing, parents[1], parents[0])
         fresh = chosen(allowed, uniform((n, length)))
-        child = cut(torch.where(uniform((n, length)) < mutations / length, fresh, child))
+        child = cut(torch.where(uniform((n, length)) < mutations / free, fresh, child))
         both = torch.unique(torch.cat([x, child]), dim=0)
         score = fitness(both)
         order = score.topk(min(n, len(both))).indices

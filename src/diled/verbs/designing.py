@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from diled.verbs.types import Device, Run
 
@@ -28,9 +28,9 @@ def optimize(
     allowed: Sequence[str] = (),
     start: Literal["train", "top", "prior"] = "train",
     steps: int | None = None,
-    leash: float = 0.2,
+    leash: float | None = None,
     caution: float = 1.0,
-    scale: float = 3.0,
+    scale: float | None = None,
     candidates: int = 4,
     members: int = 8,
     keep_known: bool = False,
@@ -59,9 +59,9 @@ def optimize(
             or prior; ode and guidance begin with noise.
         steps: of each climb; default: 200, of ode 100, of evolution 50 generations, of guidance 5.
         leash: weight of the prior's bound against the property, of models without codes of their own bound, both in standard
-            deviations over training examples; ode and guidance draw from the prior instead.
+            deviations over training examples; default: 0.2. ode and guidance draw from the prior instead, and refuse it.
         caution: standard deviations of the ensemble that are taken off a prediction.
-        scale: how strongly ode and guidance lead to the property.
+        scale: how strongly ode and guidance lead to the property; default: 3. All others refuse it.
         candidates: climbs for each design.
         members: networks of the ensemble.
         keep_known: also propose sequences of the training split.
@@ -77,12 +77,32 @@ def optimize(
     """
     from diled.arguments import at_least_one, data_of, model_of
     from diled.latent.optimize import Goal
-    from diled.optimizing import Settings, check_designs, constraints_of, designed, the_property, write_designs
+    from diled.optimizing import (
+        Settings,
+        check_designs,
+        check_used,
+        constraints_of,
+        designed,
+        the_property,
+        write_designs,
+    )
 
     at_least_one(n=n, max_mutations=max_mutations)
     if out is not None:
         check_designs(out)
-    settings = Settings(method, start, steps, leash, caution, scale, candidates, members, keep_known, seed)
+    given: dict[str, Any] = {name: value for name, value in (("leash", leash), ("scale", scale)) if value is not None}
+    check_used(method, given)
+    settings = Settings(
+        method,
+        start,
+        steps,
+        caution=caution,
+        candidates=candidates,
+        members=members,
+        keep_known=keep_known,
+        seed=seed,
+        **given,
+    )
     model = model_of(run, device)
     place = data_of(run, data, model)
     limits = constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)

@@ -25,7 +25,7 @@ def evaluate(
     edit: str | None = None,
     method: str | None = None,
     samples: int | None = None,
-    repeats: int = 8,
+    repeats: int | None = None,
     steps: int | None = None,
     sampler: str | None = None,
     beams: int | None = None,
@@ -45,7 +45,7 @@ def evaluate(
             model tell that are trained apart; with `out`, the curve is drawn beside the figures (.png).
         method: of these edits: vector (the default), classifier or ode.
         samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
-        repeats: Monte-Carlo passes for the bound.
+        repeats: Monte-Carlo passes for the bound; default: 8.
         steps: of the samplers inside.
         sampler: ancestral, ddim, heun or dpm_solver.
         beams: of text, a search of so many beams for the likeliest one of a code; default: 1, symbol by symbol.
@@ -65,8 +65,7 @@ def evaluate(
     found: dict[str, Any]
     if isinstance(run, (str, Path)) and Path(run).is_file():
         said = f"for {run}, a file of samples: it is for trained models"
-        changed = repeats if repeats != 8 else None
-        _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, beams=beams, repeats=changed)
+        _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, beams=beams, repeats=repeats)
         return _of_a_file(run, data, samples, seed, out)
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
@@ -80,7 +79,7 @@ def evaluate(
             return _of_edits(model, place, edit, method or "vector", out)
     _refuse("without 'edit', the label column to be edited", method=method)
     count = samples or min(10_000, max(2_000, len(place.test)))
-    how: dict[str, Any] = {"samples": count, "repeats": repeats, "steps": steps, "sampler": sampler, "seed": seed}
+    how: dict[str, Any] = {"samples": count, "repeats": repeats or 8, "steps": steps, "sampler": sampler, "seed": seed}
     with model.writing(beams=beams):
         if by is not None:
             found = rows = by_group(model, place, by, **how)
@@ -172,7 +171,7 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, data_of, is_run, model_of
+    from diled.arguments import at_least_one, data_of, is_run, model_of, tell_other_test
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
@@ -194,6 +193,8 @@ def compare(
         place = data_of(sources[0], data, loaded[0][0])
         for model, run in loaded:
             check_same_data(place, model.spec, str(run))
+            if run is not sources[0]:
+                tell_other_test(place, model, str(run))
             title = model.config.row.title if model.config is not None else str(run)
             title = title if title not in trained else f"{title} ({run})"
             trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)

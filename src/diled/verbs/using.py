@@ -232,7 +232,9 @@ def score(
 ) -> Scores:
     """Score examples one by one: the bound on -log p, its rate and distortion, and the properties that the model predicts.
 
-    The lower the bound, the likelier is an example to the model; protein variants are ranked by it without a measurement.
+    The lower the bound, the likelier is an example to the model; protein variants are ranked by it without a measurement. Where
+    a table of sequences has columns of real numbers, their Spearman correlation with minus the bound, and with what the model
+    predicts of them, is said.
 
     Args:
         run: of a trained model.
@@ -250,14 +252,15 @@ def score(
     Raises:
         NoBound: the model has no bound, no energy and no head that predicts a property.
     """
-    from diled.arguments import model_of, named_examples_of
+    from diled.arguments import measured_of, model_of, named_examples_of
     from diled.output import check_table
     from diled.scoring import score_examples, write_scores
 
     model = model_of(run, device)
     check_table(out)
     values, ids = named_examples_of(inputs, model, convert)
-    found = score_examples(model, values, ids, repeats=repeats, seed=seed)
+    measured = measured_of(inputs, model)
+    found = score_examples(model, values, ids, repeats=repeats, seed=seed, measured=measured)
     if out is not None:
         write_scores(found, values, model.spec, out)
     return found
