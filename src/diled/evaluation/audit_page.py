@@ -64,6 +64,8 @@ POOL = {
     "copies": ("exact copies", "lower"),
     "c2st_accuracy": ("two-sample accuracy", "lower"),
     "c2st_floor": ("two-sample, real data", ""),
+    "c2st_accuracy/images": ("two-sample, by a network", "lower"),
+    "c2st_floor/images": ("by a network, real data", ""),
     "frechet_pool": ("Frechet", "lower"),
     "frechet_floor": ("Frechet, real data", ""),
     "precision_pool": ("precision", "higher"),
