@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig
+from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
 from diled.data import Data, Split, known_sets, open_data, read_named_examples
 from diled.errors import ConfigError
 from diled.latent.attributes import fit_ode
@@ -17,7 +18,7 @@ from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_att
 from diled.model import Model, load
 from diled.models.sampling import described
 from diled.output import is_sheet, write_examples
-from diled.runs import read_run
+from diled.runs import merged, read_run
 from diled.session import check_same_data
 
 __all__ = [
@@ -64,7 +65,14 @@ def is_run(source: Any) -> bool:
     return isinstance(source, Model) or any((Path(source) / name).exists() for name in ("config.json", "run.json"))
 
 
-def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = False) -> Data:
+def data_of(
+    run: Any,
+    data: str | Path | None,
+    model: Model,
+    *,
+    skip: bool = False,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Data:
     """The data named, or what the run was trained on, prepared as for the model.
 
     Args:
@@ -72,6 +80,7 @@ def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = Fal
         data: a source; None: that of the run.
         model: that reads them.
         skip: leave out what the model cannot read, such as longer texts, and say how many on stderr.
+        changes: values of the preprocessing, nested, in place of the run's.
 
     Raises:
         ConfigError: neither is known.
@@ -88,6 +97,8 @@ def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = Fal
         preprocess = PreprocessConfig(size=size, binarize=model.spec.binarize, **_preprocess_for(model.spec))
     else:
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
+    if changes:
+        preprocess = validated(PreprocessConfig, merged(preprocess.model_dump(), dict(changes)), "preprocess")
     place = open_data(data, preprocess.model_copy(update={"on_error": "skip"}) if skip else preprocess)
     if skip:
         for note in (note for note in place.notes if "left out" in note):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
 from diled.arguments import data_of, is_run, model_of
-from diled.config import PoolConfig
+from diled.config import PoolConfig, PreprocessConfig, validated
 from diled.data import Data
 from diled.draws import seeded
 from diled.errors import ConfigError
@@ -46,13 +47,19 @@ class Subject:
     notes: tuple[str, ...] = ()
 
 
-def subjects_of(models: Sequence[Any], data: str | Path | None, device: str = "auto") -> list[Subject]:
+def subjects_of(
+    models: Sequence[Any],
+    data: str | Path | None,
+    device: str = "auto",
+    preprocess: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Subject]:
     """The models to be audited, each with its real data.
 
     Args:
         models: runs' folders or loaded models; diffusers folders; `module:function`.
         data: of all of them; None: what each run was trained on, and foreign models take the first run's.
         device: where to compute.
+        preprocess: values of the preprocessing, nested, in place of those of a run.
 
     Raises:
         DiledError: a model cannot be loaded, or the data of a foreign one are not known.
@@ -69,10 +76,10 @@ def subjects_of(models: Sequence[Any], data: str | Path | None, device: str = "a
     found: dict[int, Subject] = {}
     for i in sorted(range(len(models)), key=lambda i: not ours[i]):  # runs first: they know their data
         if ours[i]:
-            found[i] = _subject(models[i], data, device, opened)
+            found[i] = _subject(models[i], data, device, opened, preprocess)
         else:
             first = next(iter(found.values()), None)
-            known = first.data if first is not None else _named(models[i], data)
+            known = first.data if first is not None else _named(models[i], data, preprocess)
             found[i] = _foreign(str(models[i]), known, device)
     titles = [found[i].name for i in range(len(models))]
     return [replace(found[i], name=_name(i, titles, places)) for i in range(len(models))]
@@ -119,12 +126,14 @@ def is_ours(model: Any) -> bool:
         return True  # the loader says what is wrong with it
 
 
-def _subject(run: Any, data: str | Path | None, device: str, opened: dict[str, Data]) -> Subject:
+def _subject(
+    run: Any, data: str | Path | None, device: str, opened: dict[str, Data], preprocess: Mapping[str, Any]
+) -> Subject:
     model = model_of(run, device)
     config = read_run(run) if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists() else None
     key = f"{data} {None if config is None else (config.data, config.preprocess)}"
     if key not in opened:
-        opened[key] = data_of(run, data, model)
+        opened[key] = data_of(run, data, model, changes=preprocess)
     title = model.config.row.title if model.config is not None else type(model.density).__name__
     if isinstance(run, (str, Path)):
         title = Path(run).resolve().name
@@ -132,14 +141,14 @@ def _subject(run: Any, data: str | Path | None, device: str, opened: dict[str, D
     return Subject(title, model.density, identity_of(model.density), opened[key], pool)
 
 
-def _named(source: Any, data: str | Path | None) -> Data:
+def _named(source: Any, data: str | Path | None, preprocess: Mapping[str, Any]) -> Data:
     from diled.data import open_data
 
     if data is None:
         raise ConfigError(
             f"Say on which data {source} is to be audited (--data): it does not know what it was trained on."
         )
-    return open_data(data)
+    return open_data(data, validated(PreprocessConfig, dict(preprocess), "preprocess"))
 
 
 def _foreign(source: str, data: Data, device: str) -> Subject:
