@@ -27,7 +27,8 @@ from diled.data.synthesis import open_pool, read_manifest
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.evaluation.audit import BRIEF, SECTIONS, THOROUGH, Effort, Examples, Section, audit_section
-from diled.evaluation.audit_page import COMPETING, audit_tables, write_audit
+from diled.evaluation.audit_columns import competing
+from diled.evaluation.audit_page import audit_tables, write_audit
 from diled.evaluation.audited import Audited, combined, differences, refusals, undecided, verdict
 from diled.evaluation.cells import keep_section, kept_section
 from diled.evaluation.measure import Measured
@@ -70,7 +71,7 @@ VERSION = {"bounds": 5, "pool": 5}
 """Section -> a number that is raised when it comes to measure something else, so that earlier cells are not taken for it; of
 the others 4."""
 MOST = 10_000
-"""Examples of each real split, and of a synthetic set, that an audit looks at; copies are sought among all of a training set."""
+"""Examples of each real split, and of a synthetic set, that an audit looks at; copies are sought in all training examples."""
 PART = 5000
 """Training examples beyond these that are in model space at once."""
 UNMEASURED = {"labels", "mode", "size_policy"}
@@ -324,7 +325,7 @@ def report_audit(
 ) -> dict[str, dict[str, Measured]]:
     """Print what was found, write audit.json and audit.html, and return the figures."""
     figures = {name: one.figures for name, one in found.items()}
-    between, close, said = differences(found, seed), undecided(found, COMPETING, seed), verdict(found, seed)
+    between, close, said = differences(found, seed), undecided(found, competing(figures), seed), verdict(found, seed)
     record = {
         name: {
             "figures": {metric: asdict(m) for metric, m in one.figures.items()},
