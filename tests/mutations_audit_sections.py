@@ -24,10 +24,18 @@ BEFORE = f"{TESTS}::test_pictures_are_compared_with_the_images_before_binarisati
 ACTIVE = f"{TESTS}::test_slope_active_units_and_psnr_of_a_deterministic_model_by_hand"
 UNITS = f"{TESTS}::test_of_codes_with_noise_the_section_has_all_and_reads_them_once"
 LOWEST = f"{TESTS}::test_the_lowest_of_the_curve_is_between_two_images"
+OWN = "test_audit_units.py::test_bounds_of_continuous_data_are_in_the_datas_own_units"
+COPIES = "test_audit_units.py::test_copies_of_training_examples_beyond_the_first_are_seen"
+TERMS = "test_audit_units.py::test_a_diffusion_prior_has_a_gap_of_its_path_and_of_its_last_kl"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/audit.py": [
-        ('"bound": -each.value', '"bound": each.value', "the sign of a bound", BOUNDS),
+        ('"bound": unit - each.value', '"bound": unit + each.value', "the sign of a bound", BOUNDS),
+        ('"bound": unit - each.value', '"bound": -each.value', "the unit of a bound", OWN),
+        ("averaged(log_p.cpu() - examples.unit)", "averaged(log_p.cpu() + examples.unit)", "the sign of a unit", OWN),
+        ("cpu().numpy() + examples.unit", "cpu().numpy() - examples.unit", "the sign of the best bound's unit", OWN),
+        ("chain([examples.train], examples.rest())", "[examples.train]", "later examples are left out", COPIES),
+        ("| own[name] for", "for", "terms of the rate are left out", TERMS),
         ('terms["train"]["bound"], terms["test"]["bound"]', 'terms["test"]["bound"], terms["train"]["bound"]',
          "the sign of the generalization gap", BOUNDS),
         ("amortization(before, after)", "amortization(after, before)", "the sign of the amortization gap", KL),

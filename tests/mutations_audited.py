@@ -20,6 +20,7 @@ KILLED = f"{CELLS}::test_a_process_killed_between_arrays_and_record_leaves_no_ce
 FOLDS = f"{CELLS}::test_the_section_gets_as_many_folds_as_were_trained_on"
 ONCE = f"{CELLS}::test_binarised_test_examples_are_drawn_once_and_are_the_same_beside_any_training_set"
 MEASURES = f"{CELLS}::test_models_of_data_in_different_measures_are_not_compared"
+PARTS = "test_audit_units.py::test_training_examples_beyond_the_first_come_in_parts"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/audited.py": [
@@ -56,5 +57,6 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("subject.pool.folds * len(", "1 * len(", "one fold", FOLDS),
         ("seeded(seed, 6, i)", "seeded(6, i)", "draws do not depend on the seed", ONCE),
         ("if mine != theirs:", "if False:", "measures are not compared", MEASURES),
+        ("_order(data.train)[MOST:]", "_order(data.train)[:0]", "copies of later examples are missed", PARTS),
     ],
 }  # fmt: skip

@@ -13,9 +13,10 @@ import pytest
 from tiny import diled, train_any
 
 from diled import auditing
-from diled.auditing import audit_models, report_audit, subjects_of
+from diled.auditing import Subject, audit_models, report_audit, subjects_of
 from diled.errors import ConfigError
 from diled.evaluation.audit import Effort, Section
+from diled.evaluation.audit_columns import columns_of, competing
 from diled.evaluation.audited import combined, differences
 from diled.evaluation.measure import Measured
 
@@ -153,6 +154,27 @@ def test_the_page_says_of_how_many_examples_and_shows_what_was_annealed(audited)
     assert "AIS" not in (folder / "audit.html").read_text().split('id="provenance"')[0].split("How likely is x?")[-1]
 
 
+def test_the_page_shows_splits_terms_and_attacks_at_the_radii_that_were_run(audited, tmp_path):
+    """The strong attack's column is that of the radius next to 0.1, and it is bold only beyond chance."""
+    _, subjects, found = audited
+    one = found["diled"]
+    figures = {k.replace("/0.1", "/0.08").replace("/0.2", "/0.3"): m for k, m in one.figures.items()}
+    figures["encoder_gap"], figures["attack_skl/strong/0.3"] = Measured(325.0, 1.0), Measured(77.5, 0.1)
+    report_audit({"diled": replace(one, figures=figures)}, subjects[1:2], tmp_path)
+    page = (tmp_path / "audit.html").read_text()
+    results, rest = page.split('id="splits"')[0], page.split('id="splits"')[-1]
+    assert "the same, strong attack at 0.08" in results
+    splits, terms = rest.split('id="terms"')[0], rest.split('id="terms"')[-1].split('id="robustness"')[0]
+    for piece in ("decoder&#x27;s share", ">325", "approximation gap, train", "need not add up"):
+        assert piece in splits.replace("'", "&#x27;")
+    assert "rate/terminal" in terms
+    assert "rate/diffusion" in terms
+    for piece in ("attack SKL", "strong 0.08: gap", "strong 0.3: attack SKL", "77.5"):
+        assert piece in page.split('id="robustness"')[-1]
+    assert "robustness_gap/strong/0.08" in competing({"diled": figures})
+    assert "strong attack" not in str(columns_of({"a": {"robustness_gap": Measured(1.0)}}))
+
+
 def test_codes_alone_are_printed_as_a_table(runs, tmp_path, capsys):
     options = ["--examples", 12, "--device", "cpu", "--sections", "codes", "pool", "--out", tmp_path]
     assert diled("audit", runs["vae"], *options) == 0
@@ -192,6 +214,33 @@ def test_the_command_writes_a_page_that_needs_nothing(runs, tmp_path, capsys):
     assert set(record) == {"vae", "ae"}
     assert diled("audit", runs["vae"], "--out", tmp_path / "a", *options) == 0
     assert "already measured" in capsys.readouterr().out
+
+
+def test_the_preprocessing_is_that_of_the_options(runs, tmp_path, capsys):
+    """A run's own unless said otherwise; what its model cannot read is refused, and a misspelt value named."""
+    options = ["--device", "cpu", "--sections", "bounds", "--out"]
+    assert diled("audit", runs["vae"], "--preprocess.limit", 30, *options, tmp_path / "a") == 0
+    record = json.loads((tmp_path / "a" / "audit.json").read_text())["vae"]
+    assert record["figures"]["bound_nats/train"]["n"] == 30
+    assert diled("audit", runs["vae"], "--preprocess.size", 6, *options, tmp_path / "b") == 2
+    assert "(1, 6, 6)" in capsys.readouterr().err
+    assert diled("audit", runs["vae"], "--preprocess.binarize", "often", *options, tmp_path / "b") == 2
+    assert "preprocess.binarize" in capsys.readouterr().err
+
+
+def test_foreign_models_take_the_preprocessing_too(tmp_path, monkeypatch):
+    from PIL import Image
+
+    seen = []
+    monkeypatch.setattr(
+        "diled.subjects._foreign", lambda source, data, device: seen.append(data) or Subject("m", None, "", data)
+    )
+    monkeypatch.setattr("diled.subjects.check_source", lambda source: None)
+    for i, side in enumerate([8] * 10 + [10] * 2):
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.fromarray(np.full((side, side), 9 * i, np.uint8)).save(tmp_path / "p" / f"{i}.png")
+    subjects_of(["a:b"], tmp_path / "p", "cpu", {"size": 8, "size_policy": "crop"})
+    assert seen[0].spec.shape == (1, 8, 8)
 
 
 def test_a_foreign_model_is_audited_beside_ours(runs, tmp_path, monkeypatch, capsys):

@@ -21,7 +21,8 @@ from diled.data import Data, Split
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.evaluation import cells as cells_module
 from diled.evaluation.audit import Effort, Section
-from diled.evaluation.audit_page import COLUMNS, COMPETING, audit_table, audit_tables
+from diled.evaluation.audit_columns import competing
+from diled.evaluation.audit_page import COLUMNS, audit_table, audit_tables
 from diled.evaluation.audited import (
     Audited,
     combined,
@@ -439,7 +440,7 @@ def test_a_gap_that_is_the_smallest_by_chance_gets_no_star():
     found = {"low": one_of(2.0, noise=0.5, seed=2), "near": one_of(2.02, noise=0.5, seed=4)}
     found["low"].figures["amortization_gap_test"] = Measured(1.0, 0.1)
     found["near"].figures["amortization_gap_test"] = Measured(2.0, 0.1)
-    close = undecided(found, COMPETING)
+    close = undecided(found, competing({name: one.figures for name, one in found.items()}))
     assert close == ["generalization_gap"]
     table, better = audit_table({name: one.figures for name, one in found.items()}, COLUMNS, close)
     text = table_text(table, better)

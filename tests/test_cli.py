@@ -172,6 +172,64 @@ def test_words_become_values():
     assert config.model.std is None
 
 
+LISTS = {
+    "Sequence[int]": (["3,1", "2"], [3, 1, 2], "INT [INT ...]"),
+    "Sequence[float]": (["0.05,", "1e-1"], [0.05, 0.1], "NUMBER [NUMBER ...]"),
+    "Sequence[str]": (["x,y", "z"], ["x", "y", "z"], "NAME [NAME ...]"),
+    "Sequence[str | Path] | str | Path | None": (["x,y", "z"], ["x,y", "z"], "NAME [NAME ...]"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_list_is_parted_by_spaces_or_commas_as_its_help_shows(verb, capsys):
+    """Classes, paths and names of arms may hold a comma, so that only spaces part them."""
+    parser, said = cli._parser(verb, getattr(verbs, verb), "diled"), help_of(capsys, verb)
+    needed = [word for name in cli.POSITIONAL[verb] for word in ["a"]]
+    needed += ["b"] if verb == "interpolate" else []
+    needed += ["--attribute", "c=d,e"] if verb == "edit" else []
+    for name, parameter in inspect.signature(getattr(verbs, verb)).parameters.items():
+        if parameter.annotation not in LISTS or name in cli.POSITIONAL[verb]:
+            continue
+        words, members, shown = LISTS[parameter.annotation]
+        members = words if name in cli.WITH_COMMAS else members
+        option = "--" + name.replace("_", "-")
+        assert f"{option} {shown}" in said
+        assert vars(parser.parse_intermixed_args([*needed, option, *words]))[name] == members
+        if parameter.annotation in ("Sequence[int]", "Sequence[float]"):
+            for wrong in ("0.5x", "1,two", ","):
+                with pytest.raises(DiledError, match=rf"{option}: .*(is no (whole )?number|at least one value)"):
+                    parser.parse_intermixed_args([*needed, option, wrong])
+
+
+def test_a_list_that_is_no_list_of_numbers_is_said_in_one_sentence(capsys):
+    assert diled("audit", "runs/none", "--radii", "0.05;0.1") == 2
+    assert diled("reproduce", "dmaapx-mnist", "--seeds", "0,1.5") == 2
+    radii, seeds = capsys.readouterr().err.splitlines()
+    assert "--radii: '0.05;0.1' is no number" in radii
+    assert "--seeds: '1.5' is no whole number" in seeds
+
+
+def test_values_that_are_lists_are_written_as_their_help_shows_them(capsys):
+    """The default that the help prints is a spelling of that value."""
+    said = help_of(capsys, "train", "--model", "vae")
+    assert "--training.betas NUMBER,NUMBER" in said
+    assert "--preprocess.sequence.sites INT,..." in said
+    parser = cli._parser("train", verbs.train, "vae")
+    words = [
+        "--training.betas",
+        "(0.9, 0.999)",
+        "--preprocess.sequence.sites",
+        "()",
+        "--model.properties.columns",
+        "a, b",
+    ]
+    given = vars(parser.parse_intermixed_args(["digits", *words]))
+    config = resolve("digits", "vae", settings={key: value for key, value in given.items() if "." in key})
+    assert config.training.betas == (0.9, 0.999)
+    assert config.preprocess.sequence.sites == ()
+    assert config.model.properties.columns == ("a", "b")
+
+
 def test_options_may_stand_before_the_data(tmp_path):
     out = ["--out", tmp_path / "run", "--training.steps", 4, "--model.network.width", 16, "--report", "false"]
     assert diled("train", "--model", "vae", *out, "digits") == 0

@@ -560,6 +560,28 @@ def test_a_pipeline_takes_other_samplers(pipelines, tmp_path, sampler):
     assert open_pool(tmp_path / "pool", GREY).values.std() > 10
 
 
+def test_a_pipeline_of_other_images_is_refused_before_training(pipelines, tmp_path, capsys):
+    """Grey 8 x 8 of 256 levels: digits have 17, other images another shape; images like them train."""
+    from tiny import diled as command
+
+    def trained(data, name):
+        options = ["--model", "vae", "--training.steps", 2, "--report", "false", "--device", "cpu"]
+        return command("train", data, *options, "--pool.fresh", pipelines[0] / "DDPM", "--out", tmp_path / name)
+
+    folders = {side: tmp_path / f"images{side}" for side in (6, 8)}
+    for side, folder in folders.items():
+        folder.mkdir()
+        for i in range(12):
+            Image.fromarray(np.full((side, side), 20 * i, np.uint8)).save(folder / f"{i}.png")
+    assert trained("digits", "a") == 2
+    assert "draws other data: high is 255.0 there and 16.0 in digits" in capsys.readouterr().err
+    assert trained(folders[6], "b") == 2
+    assert "draws other data: shape is (1, 8, 8) there and (1, 6, 6) in images6" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+    assert trained(folders[8], "c") == 0
+
+
 def test_a_pipeline_that_cannot_be_drawn_from_is_refused(pipelines, tmp_path):
     import shutil
 

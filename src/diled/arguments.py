@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_att
 from diled.model import Model, load
 from diled.models.sampling import described
 from diled.output import is_sheet, write_examples
-from diled.runs import read_run
+from diled.runs import merged, read_run
 from diled.session import check_same_data
 
 __all__ = [
@@ -78,7 +79,14 @@ def trained_on(run: Any, model: Model) -> tuple[str | None, PreprocessConfig | N
     return model.provenance.get("data"), None if known is None else validated(PreprocessConfig, known, "preprocess")
 
 
-def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = False) -> Data:
+def data_of(
+    run: Any,
+    data: str | Path | None,
+    model: Model,
+    *,
+    skip: bool = False,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Data:
     """The data named, or what the run was trained on, prepared and divided as for the model, under whatever name they go.
 
     Sequences that cannot be read so, such as those of a table with other columns, are read by their length, or sites, alone.
@@ -89,6 +97,7 @@ def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = Fal
         data: a source; None: that of the run.
         model: that reads them.
         skip: leave out what the model cannot read, such as longer texts, and say how many on stderr. The data may be others.
+        changes: values of the preprocessing, nested, in place of the run's.
 
     Raises:
         ConfigError: neither is known.
@@ -105,6 +114,8 @@ def data_of(run: Any, data: str | Path | None, model: Model, *, skip: bool = Fal
         ways = [preprocess.model_copy(update={"text": _tokens_for(model.spec)})]
         if model.spec.sequential and str(source) != named:  # they may be others
             ways.append(ways[0].model_copy(update={"sequence": _sequences_for(model.spec)}))
+    if changes:
+        ways = [validated(PreprocessConfig, merged(way.model_dump(), dict(changes)), "preprocess") for way in ways]
     for way in ways:
         try:
             place = open_data(source, way.model_copy(update={"on_error": "skip"}) if skip else way)

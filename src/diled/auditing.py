@@ -1,4 +1,4 @@
-"""From models to an audit: what is audited on what, sections that are never measured twice, the table and the page.
+"""From models to an audit: sections that are never measured twice, the table and the page.
 
     OUT/cells/NAME-SECTION-KEY.json   figures and remarks of one section of one model; .npz beside it: numbers per example
     OUT/audit.json                    all figures, with intervals of differences from the first model
@@ -13,15 +13,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from diled.arguments import data_of, is_run, model_of, trained_on
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data, Split
 from diled.data.splits import hashed
@@ -29,18 +28,18 @@ from diled.data.synthesis import open_pool, read_manifest
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.evaluation.audit import BRIEF, SECTIONS, THOROUGH, Effort, Examples, Section, audit_section
-from diled.evaluation.audit_page import COMPETING, audit_tables, write_audit
+from diled.evaluation.audit_columns import competing
+from diled.evaluation.audit_page import audit_tables, write_audit
 from diled.evaluation.audited import Audited, combined, differences, refusals, undecided, verdict
 from diled.evaluation.cells import keep_section, kept_section
 from diled.evaluation.measure import Measured
 from diled.evaluation.tables import table_text
-from diled.model import Model, choose_device
-from diled.models.foreign import check_source, load_foreign
 from diled.models.io import write_json
 from diled.pools import sequences_of
-from diled.runs import provenance, read_run
+from diled.runs import provenance
 from diled.session import duration
 from diled.space import raw_tensor, to_space
+from diled.subjects import Subject, audit_folder, identity_of, is_ours, some_of, subjects_of
 
 __all__ = [
     "BRIEF",
@@ -66,36 +65,18 @@ USES: dict[str, tuple[str, ...]] = {
         "published_references", "published_radius", "published_iterations",
     ),
     "codes": ("examples", "references", "pairs"),
-    "pool": (),
+    "pool": ("network",),
 }  # fmt: skip
 """Section -> what of the effort its figures depend on."""
-VERSION = 4
-"""Raised when a section comes to measure something else, so that earlier cells are not taken for it."""
+VERSION = {"bounds": 5, "pool": 5}
+"""Section -> a number that is raised when it comes to measure something else, so that earlier cells are not taken for it; of
+the others 4."""
 MOST = 10_000
-"""Examples of each real split, and of a synthetic set, that an audit looks at."""
+"""Examples of each real split, and of a synthetic set, that an audit looks at; copies are sought in all training examples."""
+PART = 5000
+"""Training examples beyond these that are in model space at once."""
 UNMEASURED = {"labels", "mode", "size_policy", "aligned"}
 """What of a `DataSpec` may differ between models that are compared: it changes neither examples nor the unit of bounds."""
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A model to be audited.
-
-    Attributes:
-        name: in tables.
-        density: the autoencoder, on its device.
-        identity: hash of its weights.
-        data: real training and test examples.
-        pool: the synthetic set it was trained on, which is opened when it is looked at; None: not known.
-        notes: what was assumed of it.
-    """
-
-    name: str
-    density: Any
-    identity: str
-    data: Data
-    pool: PoolConfig | None = None
-    notes: tuple[str, ...] = ()
 
 
 def audit_models(
@@ -187,6 +168,11 @@ def _why_no_pool(pool: PoolConfig | None) -> str:
 
 
 def _notes_on(spec: DataSpec, seed: int) -> tuple[str, ...]:
+    if spec.levels is None:
+        return (
+            "units: bounds and log p(x) are of densities in the data's own units, as in evaluate; other units would move all "
+            "of them by the same number, and no gap.",
+        )
     if spec.binarize != "dynamic":
         return ()
     return (
@@ -244,120 +230,18 @@ def _key(subject: Subject, name: str, effort: Effort, seed: int, data: str, amor
     if name == "pool" and subject.pool is not None and subject.pool.source is not None:
         manifest = read_manifest(subject.pool.source)
         pool = [*(manifest[part] for part in ("settings", "source", "shards")), subject.pool.folds]
-    facts = [VERSION, subject.identity, name, used, seed, data, pool, amortized and name == "likelihood"]
+    facts = [VERSION.get(name, 4), subject.identity, name, used, seed, data, pool, amortized and name == "likelihood"]
+    if subject.data.spec.levels is None:
+        facts.append("nats in the data's own units")
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-# What is audited on what ---------------------------------------------------------------------------------------------
-
-
-def subjects_of(models: Sequence[Any], data: str | Path | None, device: str = "auto") -> list[Subject]:
-    """The models to be audited, each with its real data.
-
-    Args:
-        models: runs' folders or loaded models; diffusers folders; `module:function`.
-        data: of all of them; None: what each run was trained on, and foreign models take the first run's.
-        device: where to compute.
-
-    Raises:
-        DiledError: a model cannot be loaded, or the data of a foreign one are not known.
-    """
-    places = [_place(model) for model in models]
-    for i, place in enumerate(places):
-        if place in places[:i]:
-            raise ConfigError(f"{models[i]} is named twice: name each model once.")
-    ours = [is_ours(model) for model in models]
-    for model, own in zip(models, ours, strict=True):
-        if not own:
-            check_source(str(model))
-    opened: dict[str, Data] = {}
-    found: dict[int, Subject] = {}
-    for i in sorted(range(len(models)), key=lambda i: not ours[i]):  # runs first: they know their data
-        if ours[i]:
-            found[i] = _subject(models[i], data, device, opened)
-        else:
-            first = next(iter(found.values()), None)
-            known = first.data if first is not None else _named(models[i], data)
-            found[i] = _foreign(str(models[i]), known, device)
-    titles = [found[i].name for i in range(len(models))]
-    return [replace(found[i], name=_name(i, titles, places)) for i in range(len(models))]
-
-
-def audit_folder(models: Sequence[Any], out: str | Path | None) -> Path:
-    """Where an audit goes: `out`; else the folder `audit` of the only run, or runs/audit; never somebody else's folder."""
-    if out is not None:
-        return Path(out)
-    alone = len(models) == 1 and not isinstance(models[0], Model) and is_ours(models[0])
-    return Path(models[0]) / "audit" if alone else Path("runs") / "audit"
-
-
-def _place(model: Any) -> Path | str | int:
-    """What tells a model from others: its folder, the name of its function, or the object itself."""
-    if isinstance(model, Model):
-        return id(model)
-    return Path(model).resolve() if Path(model).exists() else str(model)
-
-
-def _name(i: int, titles: Sequence[str], places: Sequence[Path | str | int]) -> str:
-    """A title, and where others have the same: as much of its path as no other has, its function, or a number."""
-    title, place = titles[i], places[i]
-    namesakes = [j for j, other in enumerate(titles) if other == title]
-    if len(namesakes) == 1:
-        return title
-    if isinstance(place, Path):
-        others = [other.parts for j in namesakes if j != i and isinstance(other := places[j], Path)]
-        depth = next(n for n in range(1, len(place.parts) + 1) if all(o[-n:] != place.parts[-n:] for o in others))
-        return Path(*place.parts[-depth:]).as_posix()
-    return f"{title} ({place})" if isinstance(place, str) else f"{title} {namesakes.index(i) + 1}"
-
-
-def is_ours(model: Any) -> bool:
-    """Whether this is a run of ours; a diffusers folder has a config.json as well, of another form."""
-    if isinstance(model, Model):
-        return True
-    folder = Path(model)
-    if not is_run(model) or (folder / "model_index.json").exists():
-        return False
-    try:
-        return "_class_name" not in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return True  # the loader says what is wrong with it
-
-
-def _subject(run: Any, data: str | Path | None, device: str, opened: dict[str, Data]) -> Subject:
-    model = model_of(run, device)
-    config = read_run(run) if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists() else None
-    key = f"{data} {trained_on(run, model)}"
-    if key not in opened:
-        opened[key] = data_of(run, data, model)
-    title = model.config.row.title if model.config is not None else type(model.density).__name__
-    if isinstance(run, (str, Path)):
-        title = Path(run).resolve().name
-    pool = None if config is None else config.pool
-    return Subject(title, model.density, identity_of(model.density), opened[key], pool)
-
-
-def _named(source: Any, data: str | Path | None) -> Data:
-    from diled.data import open_data
-
-    if data is None:
-        raise ConfigError(
-            f"Say on which data {source} is to be audited (--data): it does not know what it was trained on."
-        )
-    return open_data(data)
-
-
-def _foreign(source: str, data: Data, device: str) -> Subject:
-    foreign = load_foreign(source, data.spec, str(choose_device(device)))
-    with seeded(0, 9):
-        train = to_space(raw_tensor(_some(data.train.values, 2000)), data.spec)
-    fitted = foreign.fit(train.to(choose_device(device)))
-    title = Path(source).resolve().name if Path(source).is_dir() else fitted.name
-    return Subject(title, fitted.density.eval(), f"{fitted.identity} {fitted.std}", data, None, fitted.notes)
+# Real and synthetic examples ------------------------------------------------------------------------------------------
 
 
 def examples_of(subject: Subject, seed: int) -> Examples:
-    """Real examples in model space, in a fixed random order, at most `MOST` of each split.
+    """Real examples in model space, in a fixed random order, at most `MOST` of each split, and the other training examples
+    where they are asked for.
 
     Binarised ones are drawn once, with the seed, and each split by itself: test examples are the same for models of
     training sets of different sizes.
@@ -370,6 +254,14 @@ def examples_of(subject: Subject, seed: int) -> Examples:
     for i, (name, values) in enumerate(raw.items()):
         with seeded(seed, 6, i):
             spaces[name] = to_space(values, spec)
+
+    def rest() -> Iterator[torch.Tensor]:
+        left = _order(data.train)[MOST:]
+        for start in range(0, len(left), PART):
+            with seeded(seed, 6, 2 + start):
+                part = to_space(raw_tensor(data.train.values[left[start : start + PART]]), spec)
+            yield part
+
     classes = [c for c, v in train.labels.items() if c in test.labels and v.dtype.kind == "i" and len(np.unique(v)) > 1]
     labels = classes[0] if classes else None
     return Examples(
@@ -380,6 +272,7 @@ def examples_of(subject: Subject, seed: int) -> Examples:
         test_labels=None if labels is None else test.labels[labels],
         data=data,
         columns={"train": train.labels, "test": test.labels},
+        rest=rest,
     )
 
 
@@ -392,29 +285,20 @@ def _pool_of(subject: Subject, seed: int) -> torch.Tensor:
     assert subject.pool is not None
     assert subject.pool.source is not None
     if subject.data.spec.sequential:
-        return raw_tensor(_some(sequences_of(subject.pool, subject.data).values, MOST)).long()
+        return raw_tensor(some_of(sequences_of(subject.pool, subject.data).values, MOST)).long()
     values = open_pool(subject.pool.source, subject.data.spec).values
     count = None if subject.pool.folds is None else subject.pool.folds * len(subject.data.train)
     with seeded(seed, 8):
-        return to_space(raw_tensor(_some(values[:count], MOST)), subject.data.spec)
-
-
-def identity_of(density: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights and buffers, with their names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(density.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        return to_space(raw_tensor(some_of(values[:count], MOST)), subject.data.spec)
 
 
 def _shuffled(split: Split, most: int) -> Split:
+    return split.subset(_order(split)[:most])
+
+
+def _order(split: Split) -> np.ndarray:
     """Folders come class by class."""
-    return split.subset(np.random.default_rng(0).permutation(len(split))[:most])
-
-
-def _some(values: np.ndarray, most: int) -> np.ndarray:
-    return values if len(values) <= most else values[np.sort(np.random.default_rng(0).permutation(len(values))[:most])]
+    return np.random.default_rng(0).permutation(len(split))
 
 
 def _fingerprint(split: Split) -> str:
@@ -435,7 +319,7 @@ def report_audit(
 ) -> dict[str, dict[str, Measured]]:
     """Print what was found, write audit.json and audit.html, and return the figures."""
     figures = {name: one.figures for name, one in found.items()}
-    between, close, said = differences(found, seed), undecided(found, COMPETING, seed), verdict(found, seed)
+    between, close, said = differences(found, seed), undecided(found, competing(figures), seed), verdict(found, seed)
     record = {
         name: {
             "figures": {metric: asdict(m) for metric, m in one.figures.items()},

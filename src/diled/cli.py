@@ -17,7 +17,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from diled._version import __version__
 
@@ -230,7 +230,7 @@ def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.Arg
         _add_group(parser, f"model {model}", "model", FAMILY[model])
     if verb in ("train", "compare"):
         _add_group(parser, "training", "training", TrainingConfig, skip={"seed", "device"})
-    if verb in ("train", "compare", "data"):
+    if verb in ("train", "compare", "data", "audit"):
         _add_group(parser, "preprocessing", "preprocess", PreprocessConfig)
     if verb in ("train", "compare"):
         _add_group(parser, "synthetic examples", "pool", PoolConfig)
@@ -260,6 +260,42 @@ TYPES: dict[str, Any] = {
 """What the annotations of the verbs mean on a command line, where it is not text."""
 
 
+NUMBERS: dict[str, type[int | float]] = {"Sequence[int]": int, "Sequence[float]": float}
+"""Lists of numbers, of all verbs."""
+WITH_COMMAS = {"attribute", "data", "only"}
+"""Lists whose members may hold commas themselves, so that only spaces part them: classes, paths, arms."""
+
+
+def _several(name: str, number: type[int | float] | None) -> Callable[[str], list[Any]]:
+    """One word of a list -> its members: `0.05,0.1` stands for `0.05 0.1`."""
+
+    def read(text: str) -> list[Any]:
+        parts = [text] if name in WITH_COMMAS else [part.strip() for part in text.split(",") if part.strip()]
+        if not parts:
+            raise argparse.ArgumentTypeError("at least one value is needed")
+        if number is None:
+            return parts
+        found = []
+        for part in parts:
+            try:
+                found.append(number(part))
+            except ValueError:
+                kind = "whole number" if number is int else "number"
+                raise argparse.ArgumentTypeError(
+                    f"'{part}' is no {kind}: part several by spaces or commas, such as 1 2 or 1,2"
+                ) from None
+        return found
+
+    return read
+
+
+class _Listed(argparse.Action):
+    """The members of all words of a list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: str | None = None) -> None:
+        setattr(namespace, self.dest, [member for part in values for member in part])
+
+
 def _add(parser: argparse.ArgumentParser, verb: str, parameter: inspect.Parameter, text: str) -> None:
     """One argument of a verb."""
     name, default = parameter.name, parameter.default
@@ -278,7 +314,9 @@ def _add(parser: argparse.ArgumentParser, verb: str, parameter: inspect.Paramete
         options |= {"action": "store_true"}
         del options["default"]
     elif annotation.startswith("Sequence"):
-        options |= {"nargs": "+", "metavar": "NAME"}
+        number = NUMBERS.get(annotation)
+        metavar = "NAME" if number is None else _metavar(number)
+        options |= {"nargs": "+", "metavar": metavar, "type": _several(name, number), "action": _Listed}
     elif get_origin(kind) is Literal:
         options |= {"choices": get_args(kind)}
     else:
@@ -320,7 +358,7 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
             return None
         tuples = [get_args(member) for member in members if get_origin(member) is tuple]
         if tuples and ("," in text or tuples[0][-1] is Ellipsis):
-            return [part.strip() for part in text.strip("[]() ").split(",")]
+            return [part.strip() for part in text.strip("[]() ").split(",") if part.strip()]
         return text
 
     return read
@@ -331,6 +369,9 @@ def _metavar(annotation: Any) -> str:
     members = [m for m in (get_args(annotation) or (annotation,)) if m is not type(None)]
     if get_origin(annotation) is Literal:
         return "{" + ",".join(map(str, members)) + "}"
+    if get_origin(annotation) is tuple:
+        kinds = [get_args(member)[0] if get_origin(member) is Annotated else member for member in members]
+        return ",".join("..." if kind is Ellipsis else _metavar(kind) for kind in kinds)
     first = members[0]
     return {int: "INT", float: "NUMBER", bool: "true|false", _boolean: "true|false"}.get(first, "TEXT")
 

@@ -14,6 +14,7 @@ Reference: Xiao et al. 2024 (arXiv 2310.19653), Algorithm 2 and section 4.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,11 @@ def source_for(
     if pool.fresh is not None:
         from diled.synthesizing import fresh
 
-        _check_scale(pool.fresh, data)
+        if (Path(pool.fresh) / "config.json").exists():
+            _check_scale(pool.fresh, DataSpec(**read_config(Path(pool.fresh))["data"]), data)
         batch, device = config.training.batch_size, config.training.device
-        synthetic = Fresh(fresh(pool.fresh, config.training.seed, batch, device=device), batch)
+        check = partial(_check_scale, pool.fresh, data=data)  # of a pipeline, whose network says what it draws
+        synthetic = Fresh(fresh(pool.fresh, config.training.seed, batch, device=device, check=check), batch)
         say(f"New examples are drawn from {pool.fresh} while training.")
     elif pool.source is not None:
         synthetic = Shuffled(raw_tensor(_stored(pool, data, say)), batch=bucket)
@@ -78,11 +81,8 @@ def source_for(
     return synthetic
 
 
-def _check_scale(run: str, data: Data) -> None:
-    """Refuse a run whose samples are of another shape or scale than the data's."""
-    if not (Path(run) / "config.json").exists():
-        return  # a pipeline of others; what is wrong with the folder is said where it is read
-    theirs = DataSpec(**read_config(Path(run))["data"])
+def _check_scale(run: str, theirs: DataSpec, data: Data) -> None:
+    """Refuse a run, or a pipeline, whose samples are of another shape or scale than the data's."""
     for key in ("shape", "low", "high", *(("levels", "binarize") if data.spec.binarize == "none" else ())):
         here, there = getattr(data.spec, key), getattr(theirs, key)
         if here != there:

@@ -34,6 +34,7 @@ from diled.keys import check_keys
 
 __all__ = [
     "RunConfig",
+    "merged",
     "model_named_in",
     "nested",
     "new_folder",
@@ -100,7 +101,7 @@ def resolve(
     name, chosen = _model_of(values)
     given = nested(settings or {})
     named, more = _model_of(given)
-    chosen, values = _merged(chosen, more), _merged(values, given)
+    chosen, values = merged(chosen, more), merged(values, given)
     values |= {key: value for key, value in (("data", data), ("init_from", init_from)) if value is not None}
     if freeze:
         values["freeze"] = freeze
@@ -288,16 +289,16 @@ def nested(settings: dict[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"'{key}' is set, and '{part}' as well, as {place!r}: leave one out.")
         if isinstance(value, dict):
             value = nested(value)
-            place[last] = _merged(place.get(last, {}), value)
+            place[last] = merged(place.get(last, {}), value)
         else:
             place[last] = value
     return out
 
 
-def _merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     """Nested dictionaries, with the second's values where both have one."""
     out = dict(base)
     for key, value in more.items():
         both = isinstance(value, dict) and isinstance(out.get(key), dict)
-        out[key] = _merged(out[key], value) if both else value
+        out[key] = merged(out[key], value) if both else value
     return out

@@ -143,6 +143,7 @@ def fresh(
     draw: bool = False,
     dtype: Dtype = "fp32",
     device: str = "auto",
+    check: Callable[[DataSpec], None] | None = None,
 ) -> Callable[..., np.ndarray]:
     """An endless source of new samples for a training: (step, rank, ranks) -> raw values (batch, *shape).
 
@@ -154,6 +155,7 @@ def fresh(
         seed: of the noise.
         batch: samples in each batch; multiples of 64 waste nothing.
         steps, sampler, draw, dtype, device: as for `synthesize`.
+        check: is called with what the source draws, before anything is drawn, and may raise.
 
     Raises:
         ConfigError: a batch below one, or settings that have no meaning for the source.
@@ -162,6 +164,8 @@ def fresh(
     if batch < 1:
         raise ConfigError(f"batch = {batch}: at least 1 is needed.")
     drawn_from = source_of(source, steps=steps, sampler=sampler, draw=draw, dtype=dtype, device=device)
+    if check is not None:
+        check(drawn_from.spec)
 
     def values(step: int, rank: int = 0, ranks: int = 1) -> np.ndarray:
         start = (step * ranks + rank) * batch

@@ -14,9 +14,10 @@ synthetic set are measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,11 @@ from diled.evaluation.effort import BRIEF, THOROUGH, Effort
 from diled.evaluation.gaps import amortization, generalization, generalization_by_term
 from diled.evaluation.likelihood import elbo, iwae
 from diled.evaluation.measure import FEW, Measured, features_for
-from diled.evaluation.pools import entropy_offset, pool_figures
+from diled.evaluation.pools import entropy_offset, pool_figures, two_sample_images
 from diled.evaluation.robustness import jacobian_norm, robustness
 from diled.evaluation.similarity import ms_ssim, ms_ssim_kuzina, psnr, to_unit
 from diled.models.sampling import BATCH
+from diled.space import log_unit
 
 __all__ = [
     "BRIEF",
@@ -85,6 +87,7 @@ class Examples:
         data: where they come from, for feature networks.
         pool: (m, *shape), examples of the synthetic set that the model was trained on, or None.
         columns: split -> label column -> values, in the order of the examples.
+        rest: gives the training examples that are not in `train`, in parts; a synthetic set is compared with these too.
     """
 
     train: Tensor
@@ -95,6 +98,7 @@ class Examples:
     data: Any
     pool: Tensor | None = None
     columns: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    rest: Callable[[], Iterable[Tensor]] = tuple
 
     @property
     def sequential(self) -> bool:
@@ -105,6 +109,11 @@ class Examples:
     def text(self) -> bool:
         """Whether the examples are texts."""
         return self.sequential and self.data is not None and bool(self.data.spec.kind == "text")
+
+    @property
+    def unit(self) -> float:
+        """What to add to a bound to refer it to the data's own units, in nats; 0 on a grid."""
+        return 0.0 if self.data is None else log_unit(self.data.spec)
 
     @property
     def chunk(self) -> int:
@@ -199,22 +208,34 @@ def audit_section(
 
 
 def bounds_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """`bound_nats/train`, `.../test`, rate and distortion likewise, and `generalization_gap` with its terms."""
+    """`bound_nats/train`, `.../test`, rate and distortion likewise, and `generalization_gap` with its terms.
+
+    Where the rate of a prior has several terms, as a diffusion's path and its last KL, or the bound of a model without codes
+    has, each of them has a gap of its own: `generalization_gap/rate/diffusion`, `generalization_gap/rate/terminal`.
+    """
     device = device_of(model)
-    found, terms = Section(), {}
+    found, terms, own = Section(), {}, {}
     for name, x in zip(("train", "test"), examples.first(effort.bounded, device), strict=True):
         each = elbo(model, x, effort.samples, chunk=examples.chunk, seed=seed)
-        nats = {"bound": -each.value, "rate": each.rate, "distortion": each.distortion}
+        unit = examples.unit
+        nats = {"bound": unit - each.value, "rate": each.rate, "distortion": each.distortion + unit}
         terms[name] = {key: value.double().cpu().numpy() for key, value in nats.items()}
+        own[name] = _of_several(each.terms)
         for key, value in terms[name].items():
             found.figures[f"{key}_nats/{name}"] = averaged(value)
             found.arrays[f"{name}_{key}"] = value
     found.figures["generalization_gap"] = generalization(terms["train"]["bound"], terms["test"]["bound"])
-    parts = {name: {key: nats[key] for key in ("rate", "distortion")} for name, nats in terms.items()}
+    parts = {name: {key: nats[key] for key in ("rate", "distortion")} | own[name] for name, nats in terms.items()}
     for key, gap in generalization_by_term(parts["train"], parts["test"]).items():
         found.figures[f"generalization_gap/{key}"] = gap
     found.notes.append(f"Bounds are means of {effort.samples} estimates of each example.")
     return found
+
+
+def _of_several(terms: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """The terms that the rate is made of, or the whole bound of a model without codes; none where there is only one."""
+    parts = {name: term.double().cpu().numpy() for name, term in terms.items() if name != "distortion"}
+    return parts if len(parts) > 1 else {}
 
 
 def amortization_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
@@ -224,7 +245,7 @@ def amortization_section(model: Any, examples: Examples, effort: Effort, seed: i
         batch = max(1, min(OPTIMISED, examples.chunk // effort.samples))
     for name, x in zip(("train", "test"), examples.first(effort.examples, device_of(model)), strict=True):
         best = optimal_bounds(model, x, steps=effort.steps, samples=effort.samples, batch=batch, seed=seed)
-        before, after = (v.double().cpu().numpy() for v in (best.bound, best.best_bound))
+        before, after = (v.double().cpu().numpy() + examples.unit for v in (best.bound, best.best_bound))
         found.figures[f"amortization_gap_{name}"] = amortization(before, after)
         found.figures[f"best_bound_nats/{name}"] = averaged(after)
         found.figures[f"still_improving/{name}"] = Measured(best.still_improving, n=len(x))
@@ -275,16 +296,17 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
     for name, x in zip(("train", "test"), examples.first(n, device_of(model)), strict=True):
         tried = {"the encoder's q": weights_of(x)}
         for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):
-            found.figures[f"iwae_nats/{name}/{k}"] = averaged(log_p.cpu())
+            found.figures[f"iwae_nats/{name}/{k}"] = averaged(log_p.cpu() - examples.unit)
         if amortized is not None:
             kept = (torch.from_numpy(amortized.arrays[f"{name}_{k}"][:n]) for k in ("mean", "log_var"))
             mean, log_var = (values.float().to(x.device) for values in kept)
             best = Normal(mean, log_var)
             tried["the best q"] = weights_of(x, proposal=best)
         how, weighted = max(tried.items(), key=lambda item: item[1].best.mean().item())
-        found.figures[f"log_p_nats/{name}"] = averaged(weighted.best.cpu())
+        log_p = weighted.best.double().cpu() - examples.unit
+        found.figures[f"log_p_nats/{name}"] = averaged(log_p)
         found.figures[f"effective_weights/{name}"] = averaged(weighted.ess.cpu())
-        found.arrays[f"{name}_log_p"] = weighted.best.double().cpu().numpy()
+        found.arrays[f"{name}_log_p"] = log_p.numpy()
         under = ", under the ODE of the prior" if ode else ""
         found.notes.append(
             f"{name}: log p(x) from {largest} weights of each of {len(x)} examples, codes drawn from {how}{under}; "
@@ -296,7 +318,7 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
 def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """log p(x) of the first test examples by AIS, and the error of AIS on as many samples of the model by BDMC."""
     x = examples.test[: effort.annealed].to(device_of(model))
-    log_p = ais(model, x, steps=effort.annealing, seed=seed).log_p.double().cpu()
+    log_p = ais(model, x, steps=effort.annealing, seed=seed).log_p.double().cpu() - examples.unit
     gap = bdmc(model, len(x), steps=effort.annealing, seed=seed).gap.cpu()
     return Section({"ais_nats/test": averaged(log_p), "bdmc_gap_nats": averaged(gap)}, {"test_ais": log_p.numpy()})
 
@@ -445,11 +467,32 @@ def _psnr(model: Any, x: Tensor, grey: Tensor) -> Section:
 
 
 def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """Memorisation and coverage of the synthetic set that the model was trained on; with a bound, the entropy offset."""
+    """Memorisation and coverage of the synthetic set that the model was trained on; with a bound, the entropy offset.
+
+    Copies are looked for among all training examples. With `effort.network` a network is trained to tell images of the set
+    from test images, `c2st_accuracy/images`, and training images from them, `c2st_floor/images`.
+    """
     pool, test = examples.pool, examples.test
     if pool is None:
         raise ConfigError("The model was not trained on a synthetic set, so there is none to compare.")
-    found = Section(pool_figures(pool, examples.train, test, features_for(examples.data), seed=seed))
-    found.notes.append(f"{len(pool):,} examples of the synthetic set were looked at.")
-    found.add("entropy offset", lambda: Section({"entropy_offset_nats": entropy_offset(model, pool, test, seed=seed)}))
+    train = chain([examples.train], examples.rest())
+    found = Section(pool_figures(pool, train, test, features_for(examples.data), seed=seed))
+    n = {name: f"{m.n:,}" for name, m in found.figures.items()}
+    found.notes.append(
+        f"{len(pool):,} examples of the synthetic set were looked at. Copies and copying: {n['copying']} of them, against "
+        f"{found.figures['copies'].note.split('any of ')[-1]}. Frechet and kernel distances: {n['frechet_pool']} of each set. "
+        f"Precision and recall, whose cost grows with the square: {n['recall_pool']}. Two-sample test: {n['c2st_accuracy']} "
+        "in all."
+    )
+
+    def offset() -> Section:
+        return Section({"entropy_offset_nats": entropy_offset(model, pool, test, unit=examples.unit, seed=seed)})
+
+    def by_images() -> Section:
+        others = {"accuracy": pool, "floor": examples.train}
+        return Section({f"c2st_{name}/images": two_sample_images(test, x, seed=seed) for name, x in others.items()})
+
+    found.add("entropy offset", offset)
+    if effort.network and examples.data.spec.kind == "image":
+        found.add("two-sample test by a network", by_images, (DataError,))
     return found

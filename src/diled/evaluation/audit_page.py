@@ -9,6 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from diled.evaluation.audit_columns import (
+    ATTACK,
+    CODES,
+    COLUMNS,
+    LIKELIHOOD,
+    POOL,
+    SPLIT,
+    SPLITS,
+    TERMS,
+    attacks_of,
+    columns_of,
+    competing,
+    terms_of,
+)
 from diled.evaluation.measure import Measured
 from diled.evaluation.report import described, document, dot, figure_html, provenance_html, replace_file
 from diled.evaluation.shown import Picture
@@ -20,88 +34,10 @@ if TYPE_CHECKING:
     from diled.config import DataSpec
     from diled.evaluation.plots import Theme
 
-__all__ = ["COLUMNS", "COMPETING", "audit_table", "audit_tables", "write_audit"]
+__all__ = ["COLUMNS", "audit_table", "audit_tables", "write_audit"]
 
 Figures = Mapping[str, Mapping[str, Measured]]
 Arrays = Mapping[str, Mapping[str, np.ndarray]]
-
-COLUMNS = {
-    "bound_nats/test": ("bound, test", "lower"),
-    "generalization_gap": ("generalization gap", "lower"),
-    "generalization_gap/unseen": ("the same, unseen texts", "lower"),
-    "amortization_gap_train": ("amortization gap, train", "lower"),
-    "amortization_gap_test": ("amortization gap, test", "lower"),
-    "approximation_gap_test": ("approximation gap", "lower"),
-    "robustness_gap": ("robustness gap", "lower"),
-    "robustness_gap/strong/0.1": ("the same, strong attack", "lower"),
-    "robustness_gap/substitutions=1": ("robustness gap, 1 substitution", "lower"),
-    "robustness_gap/substitutions=2": ("2 substitutions", "lower"),
-    "robustness_gap/substitutions=4": ("4 substitutions", "lower"),
-    "robustness_gap/words/substitutions=4": ("the same, of words", "lower"),
-    "rate_nats/test": ("rate", ""),
-    "mutual_information_nats": ("information", ""),
-    "probe_accuracy/logistic": ("probe", "higher"),
-}
-"""Metric -> its column's heading, and what is better."""
-
-COMPETING = tuple(metric for metric, (_, better) in COLUMNS.items() if better == "lower")
-"""Bounds and gaps, of which the smallest is marked only where it is the smallest beyond chance."""
-
-LIKELIHOOD = {
-    "log_p_nats/train": ("log p(x), train", ""),
-    "log_p_nats/test": ("log p(x), test", ""),
-    "effective_weights/test": ("effective weights, test", ""),
-    "inference_gap_test": ("inference gap, test", ""),
-    "ais_nats/test": ("log p(x) by AIS, test", ""),
-    "bdmc_gap_nats": ("BDMC gap", ""),
-}
-"""The same, of estimates of log p(x)."""
-
-POOL = {
-    "nearest_ratio": ("nearest-neighbour ratio", ""),
-    "nearer_train": ("nearer to train", "lower"),
-    "copying": ("copying", "lower"),
-    "copies": ("exact copies", "lower"),
-    "c2st_accuracy": ("two-sample accuracy", "lower"),
-    "c2st_floor": ("two-sample, real data", ""),
-    "frechet_pool": ("Frechet", "lower"),
-    "frechet_floor": ("Frechet, real data", ""),
-    "precision_pool": ("precision", "higher"),
-    "recall_pool": ("recall", "higher"),
-    "entropy_offset_nats": ("entropy offset", ""),
-    "pool/sample_perplexity": ("perplexity", ""),
-    "pool/sample_perplexity/floor": ("perplexity, real data", ""),
-    "pool/reverse_perplexity": ("reverse perplexity", "lower"),
-    "pool/reverse_perplexity/floor": ("reverse, real data", ""),
-    "pool/mauve": ("MAUVE", "higher"),
-    "pool/mauve/floor": ("MAUVE, real data", ""),
-    "pool/unique": ("unique", ""),
-    "pool/unique/floor": ("unique, real data", ""),
-    "pool/copied": ("copies of training", "lower"),
-    "pool/copied/floor": ("copies, real data", ""),
-}
-"""The same, of synthetic training sets."""
-
-CODES = {
-    "active_units": ("active units", "higher"),
-    "unused_units": ("unused units", "lower"),
-    "information_nats": ("information of units", ""),
-    "total_correlation_nats": ("total correlation", ""),
-    "smoothness_nats": ("smoothness", "higher"),
-    "encoder_slope": ("encoder slope", "lower"),
-    "psnr": ("PSNR, dB", "higher"),
-    "residue_accuracy": ("residues", "higher"),
-    "sequence_accuracy": ("sequences", "higher"),
-    "bleu": ("BLEU", "higher"),
-    "bleu_shuffled": ("BLEU, codes of others", "lower"),
-    "exact_match": ("exact", "higher"),
-    "mutual_information_nats": ("information of codes", ""),
-    "probe_accuracy/logistic": ("logistic probe", "higher"),
-    "probe_accuracy/linear_svm": ("linear SVM", "higher"),
-    "probe_accuracy/rbf_svm": ("RBF SVM", "higher"),
-    "probe_accuracy/neighbours": ("5 neighbours", "higher"),
-}
-"""The same, of codes."""
 
 WIDTH = 880
 """Pixels of a grid of pictures, shown at half its size."""
@@ -146,8 +82,8 @@ def audit_table(
 
 def audit_tables(figures: Figures, undecided: Collection[str] = ()) -> list[tuple[Table, dict[str, str]]]:
     """What a terminal shows: bounds and gaps, or where none was measured what codes hold; then synthetic sets."""
-    gaps = any(metric in row for metric in COMPETING for row in figures.values())
-    shown = [audit_table(figures, columns, undecided) for columns in (COLUMNS if gaps else CODES, POOL)]
+    gaps = any(metric in row for metric in competing(figures) for row in figures.values())
+    shown = [audit_table(figures, columns, undecided) for columns in (columns_of(figures) if gaps else CODES, POOL)]
     return [(table, better) for table, better in shown if better]
 
 
@@ -191,14 +127,21 @@ def write_audit(
             return ""
         return table_html(table, better, decorate=lambda row: _named(row, places), key=key)
 
+    def explained(columns: Mapping[str, tuple[str, str]], words: Sequence[str]) -> str:
+        table = tabled(columns, key=False)
+        return table and table + _list(words)
+
+    attacked = explained(attacks_of(figures), ATTACK) if spec.kind == "image" else ""
     pictures = _pictures(figures, arrays, spec)
     reading = [*READING, UNDECIDED] if undecided else READING
     parts = [
-        ("results", "Results", tabled(COLUMNS) + _list(reading, "How to read this")),
+        ("results", "Results", tabled(columns_of(figures)) + _list(reading, "How to read this")),
         ("differences", "Against the first model", _differences(differences, places)),
         ("nats", "Where the nats go", _row(pictures["nats"])),
+        ("splits", "What the gaps are made of", explained(SPLITS, SPLIT)),
+        ("terms", "Where the bound overfits", explained(terms_of(figures), [TERMS])),
         ("likelihood", "How likely is x?", tabled(LIKELIHOOD) + _list(_about_likelihood(figures))),
-        ("robustness", "Under attack", _row(pictures["robustness"]) + _attacked_texts(arrays, spec)),
+        ("robustness", "Under attack", attacked + _row(pictures["robustness"]) + _attacked_texts(arrays, spec)),
         ("codes", "What codes hold", tabled(CODES) + _row(pictures["codes"])),
         ("pool", "Synthetic training sets", tabled(POOL)),
         ("refused", "What could not be measured", _list(refused)),

@@ -8,7 +8,7 @@ from diled.errors import ConfigError
 
 __all__ = ["BRIEF", "THOROUGH", "Effort"]
 
-LEAST = {"annealed": 0, "bounded": 2, "examples": 2, "steps": 4}
+LEAST = {"annealed": 0, "bounded": 2, "examples": 2, "network": 0, "steps": 4}
 """Setting of an `Effort` -> its least value; of the others 1."""
 
 
@@ -31,6 +31,7 @@ class Effort:
         published_references, published_radius, published_iterations: of the attack as published; None: those of the paper,
             which differ between grey and colour images, see `PUBLISHED`.
         pairs: of test images, for the smoothness of codes.
+        network: also train a network to tell a synthetic set from test images, and training images from them.
     """
 
     bounded: int = 10_000
@@ -50,6 +51,7 @@ class Effort:
     published_radius: float | None = None
     published_iterations: int | None = None
     pairs: int = 200
+    network: bool = False
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -80,5 +82,6 @@ THOROUGH = Effort(
     iterations=100,
     radii=(0.02, 0.05, 0.1, 0.2),
     pairs=1000,
+    network=True,
 )
 """Hours on two cores, minutes on a GPU."""

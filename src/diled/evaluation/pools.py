@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
@@ -198,7 +199,9 @@ def quality(pool: Any, train: Any, test: Any, *, limit: int = 10_000, seed: int 
     return found
 
 
-def entropy_offset(model: Any, pool: Tensor, test: Tensor, *, repeats: int = 1, seed: int = 0) -> Measured:
+def entropy_offset(
+    model: Any, pool: Tensor, test: Tensor, *, repeats: int = 1, unit: float = 0.0, seed: int = 0
+) -> Measured:
     """E_pool bound - E_test bound, in nats, under one model of both.
 
     Below zero where the pool is easier: smoother, or of lower entropy than the data. A bound averaged over the pool is
@@ -209,6 +212,7 @@ def entropy_offset(model: Any, pool: Tensor, test: Tensor, *, repeats: int = 1, 
         pool: (N, *shape) in model space, in the same measure as `test` (both binarised alike, or both grey).
         test: (M, *shape) in model space.
         repeats: Monte-Carlo passes.
+        unit: added to the bound on test examples that the note names; the offset has none.
         seed: of the bound's noise.
 
     Raises:
@@ -222,12 +226,12 @@ def entropy_offset(model: Any, pool: Tensor, test: Tensor, *, repeats: int = 1, 
     device = next(chain(model.parameters(), model.buffers()), pool).device
     a, b = (-elbo(model, x.to(device), repeats, seed=seed).value for x in (pool, test))
     error = math.sqrt(a.var().item() / len(a) + b.var().item() / len(b))
-    return Measured((a.mean() - b.mean()).item(), error, len(a), f"{b.mean():.1f} nats on test examples")
+    return Measured((a.mean() - b.mean()).item(), error, len(a), f"{b.mean() + unit:.1f} nats on test examples")
 
 
 def pool_figures(
     pool: Tensor,
-    train: Tensor,
+    train: Tensor | Iterable[Tensor],
     test: Tensor,
     features: FeatureNet | None = None,
     *,
@@ -244,7 +248,7 @@ def pool_figures(
 
     Args:
         pool: examples (N, *shape) in model space, or features.
-        train: what the pool's source was trained on.
+        train: what the pool's source was trained on; or parts of it, of which only the features are kept.
         test: what it never saw.
         features: the network in whose features sets are compared; None: the values themselves.
         model: for the entropy offset; None: left out.
@@ -260,7 +264,12 @@ def pool_figures(
     held = duplicates(pool.cpu().numpy(), test.cpu().numpy())
     same = np.isin(np.arange(len(pool)), held)
     pool, test = (x[torch.from_numpy(np.sort(rng.permutation(len(x))[:limit]))] for x in (pool, test))
-    s, r, t = (x.flatten(1).cpu().numpy() if features is None else extract(features, x) for x in (pool, train, test))
+
+    def rows(x: Tensor) -> np.ndarray:
+        return x.flatten(1).cpu().numpy() if features is None else extract(features, x)
+
+    s, t = rows(pool), rows(test)
+    r = np.concatenate([rows(part) for part in ([train] if isinstance(train, Tensor) else train)])
     where = "the values themselves" if features is None else features.name
     found = memorisation(s, r, t, seed=seed) | quality(s, r, t, limit=limit, seed=seed)
     found["c2st_accuracy"] = two_sample(t, s, seed=seed)

@@ -216,6 +216,7 @@ def audit(
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Measured]]:
     """Audit how well autoencoders generalize, yours or anybody's: the generalization, amortization and robustness gaps.
 
@@ -235,6 +236,7 @@ def audit(
         seed: of all draws.
         device: where to compute.
         out: folder of the page, the figures and what is kept. Default: runs/audit, or of one run alone its folder `audit`.
+        settings: of the preprocessing, in place of a run's own, {"preprocess.size": 32}.
 
     Returns:
         Model -> metric -> `Measured`. A section that a model cannot have is left out, and said.
@@ -247,13 +249,14 @@ def audit(
 
     from diled.auditing import BRIEF, THOROUGH, audit_folder, audit_models, report_audit, subjects_of
     from diled.errors import ConfigError
+    from diled.runs import nested
 
     if not models:
         raise ConfigError("Name at least one model to audit: a run, a diffusers folder, or module:function.")
     effort = THOROUGH if thorough else replace(BRIEF, annealed=100 if ais else 0)
     chosen: dict[str, Any] = {"examples": examples, "steps": steps, "radii": tuple(map(float, radii)) or None}
     effort = replace(effort, **{key: value for key, value in chosen.items() if value is not None})
-    subjects = subjects_of(models, data, device)
+    subjects = subjects_of(models, data, device, nested(settings or {}).get("preprocess", {}))
     folder = audit_folder(models, out)
     found = audit_models(subjects, folder, effort=effort, sections=tuple(sections), seed=seed)
     return report_audit(found, subjects, folder, seed=seed)
