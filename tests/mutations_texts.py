@@ -17,7 +17,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/texts.py": [
         (".mean()) + 1  # and an end", ".mean())", "words without their end", TOKENS),
         ('"nats_per_token": Measured(nats / tokens', '"nats_per_token": Measured(nats / words', "the unit", TOKENS),
-        ("float(np.exp(nats / tokens))", "float(np.exp(nats / words))", "the unit of a perplexity", TOKENS),
+        (
+            "float(np.exp(nats / tokens)), float",
+            "float(np.exp(nats / words)), float",
+            "the unit of a perplexity",
+            TOKENS,
+        ),
         ("return ~seen(test.values", "return seen(test.values", "seen for unseen", SEEN),
         (
             'each["bound_nats"][torch.from_numpy(fresh)]',

@@ -115,10 +115,12 @@ def per_token(found: dict[str, Measured], test: Split, data: Data) -> dict[str, 
     tokens = float(scored(torch.from_numpy(test.values.astype(np.int64))).sum(1).double().mean())
     words = float(word_counts(to_strings(test.values, data.spec)).mean()) + 1  # and an end
     n = len(test)
+    with np.errstate(over="ignore"):  # infinite, as under a judge
+        of_tokens, of_words = float(np.exp(nats / tokens)), float(np.exp(nats / words))
     return {
         "nats_per_token": Measured(nats / tokens, n=n, note="ends included"),
-        "perplexity": Measured(float(np.exp(nats / tokens)), n=n, note="of the bound, per token, ends included"),
-        "word_perplexity": Measured(float(np.exp(nats / words)), n=n, note="of the bound, per word, ends included"),
+        "perplexity": Measured(of_tokens, n=n, note="of the bound, per token, ends included"),
+        "word_perplexity": Measured(of_words, n=n, note="of the bound, per word, ends included"),
     }
 
 
