@@ -215,6 +215,10 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["encode", str(run), made[0], "--out", str(tmp_path / "codes.npy")]) == 0
     assert np.load(tmp_path / "codes.npy").shape == (1, 4)
     assert cli.main(["sample", str(run), "--n", "30", "--out", str(tmp_path / "drawn.txt")]) == 0
+    (tmp_path / "asked.txt").write_text("\n".join(made[:5]))
+    capsys.readouterr()
+    assert cli.main(["reconstruct", str(run), str(tmp_path / "asked.txt"), made[0]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6, "of several arguments, what looks like a path is one"
     assert cli.main(["evaluate", str(tmp_path / "drawn.txt"), "--data", str(file)]) == 0
     assert "MAUVE" in capsys.readouterr().out
     curve = ["evaluate", str(run), "--edit", "sentiment", "--method", "ode", "--out", str(tmp_path / "edits.json")]
