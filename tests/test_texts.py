@@ -13,6 +13,7 @@ import torch
 from test_text_metrics import TINY
 from torch import Tensor
 
+import diled as package
 from diled import cli
 from diled.api import Density
 from diled.config import PreprocessConfig, TextConfig, TrainingConfig, validated
@@ -241,6 +242,25 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
         assert f"'{words[-2][2:]}' has no meaning" in capsys.readouterr().err
     assert cli.main(["evaluate", str(run), "--edit", "sentiment", "--method", "odd"]) == 2
     assert "method 'odd' is unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("n", [10, 24])
+def test_too_few_sentences_for_a_judge_are_trained_on_and_reported_all_the_same(n: int, tmp_path: Path):
+    """Of 10 there is one to test, of 24 there are 20 to train on: just not enough, and just enough, after 1 for validation."""
+    (tmp_path / "few.txt").write_text("\n".join(sorted(set(sentences(3 * n, seed=5)[0]))[:n]))
+    size = {"model.latent_dim": 4, "model.network.width": 16, "model.network.depth": 1, "training.steps": 4}
+    model = package.train(tmp_path / "few.txt", out=tmp_path / "run", settings=size)
+    (found,) = json.loads((tmp_path / "run" / "evaluation.json").read_text()).values()
+    assert found["bound_nats"]["value"] > 0
+    assert found["sample_perplexity/ngram"]["value"] > 0
+    assert (tmp_path / "run" / "report.html").exists()
+    if n == 10:
+        assert found["sample_perplexity"]["value"] is None
+        assert "at least 20 texts to train on" in found["sample_perplexity"]["note"]
+        assert not {"mauve", "interpolation_perplexity", "bleu_shuffled", "active_units"} & set(found)
+        assert model.strings(model.sample(2))
+    else:
+        assert found["sample_perplexity"]["value"] > 0
 
 
 def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None):

@@ -377,18 +377,19 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
         with seeded(seed, 5):
             codes = density.encode(to_space(raw.to(model.device), data.spec)).flatten(1)
         grey = data.spec.model_copy(update={"binarize": "none"})
-        pairs = codes[: 2 * rows].unflatten(0, (-1, 2)) if len(codes) >= 2 * rows else codes[None, :2]
-        path = between(pairs[:, 0].cpu().numpy(), pairs[:, 1].cpu().numpy(), 9, density.path)
-        way = torch.from_numpy(path).to(codes)
         originals = to_space(raw, grey)
         shown = {
             "originals": originals[:few].numpy(),
             "reconstructions": density.decode(codes[:few]).cpu().numpy(),
-            "interpolations": density.decode(way.flatten(0, 1)).unflatten(0, way.shape[:2]).cpu().numpy(),
-            "interpolation_ends": originals[: 2 * len(pairs)].unflatten(0, (len(pairs), 2)).numpy(),
             "codes": codes.cpu().numpy(),
             "labels": None if labels is None else labels[1],
         }
+        if len(codes) > 1:
+            pairs = codes[: 2 * rows].unflatten(0, (-1, 2)) if len(codes) >= 2 * rows else codes[None, :2]
+            path = between(pairs[:, 0].cpu().numpy(), pairs[:, 1].cpu().numpy(), 9, density.path)
+            way = torch.from_numpy(path).to(codes)
+            shown["interpolations"] = density.decode(way.flatten(0, 1)).unflatten(0, way.shape[:2]).cpu().numpy()
+            shown["interpolation_ends"] = originals[: 2 * len(pairs)].unflatten(0, (len(pairs), 2)).numpy()
     return Shown(
         name=name,
         samples=torch.cat(list(sample_batches(density, draws, seed=seed, mean=data.spec.kind != "protein"))).numpy(),
