@@ -451,6 +451,55 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
     assert "2: 0.50, 44" in render_texts.edit_curves(tmp_path / "r.json")
 
 
+def test_accuracy_is_compared_at_equal_content(tmp_path: Path):
+    curve = [(60.0, 0.1), (44.0, 0.3), (34.0, 0.5), (10.0, 0.9)]
+    assert render_texts.accuracy_at(curve, 44) == 0.3
+    assert render_texts.accuracy_at(curve, 40) == pytest.approx(0.38)
+    assert render_texts.accuracy_at(curve, 22) == pytest.approx(0.7)
+    assert render_texts.accuracy_at(curve, 5) == 0.9
+    assert render_texts.accuracy_at(curve, 61) is None
+    assert render_texts.accuracy_at([(44.0, 0.3), (50.0, 0.2), (30.0, 0.1)], 40) == 0.3, (
+        "more may be kept and less reached"
+    )
+
+    def points(way: str, *found: tuple[float, float, float]) -> dict[str, float]:
+        rows = {f"edit_accuracy/sentiment/{way}/s={s:g}": a for s, _, a in found}
+        return rows | {f"edit_content/sentiment/{way}/s={s:g}": c for s, c, _ in found}
+
+    vector = points("vector", (0.5, 60, 0.1), (0.75, 44, 0.3), (1, 34, 0.5), (2, 10, 0.9))
+    ode = points("ode", (1, 30, 0.2), (2, 22, 0.9))
+    common = {"sample_perplexity": 45.0, "sample_perplexity/floor": 30.0, "edit_chosen/sentiment/vector": 0.9}
+    common |= {
+        "edit_chosen/sentiment/ode": 0.9,
+        "edit_strength/sentiment/ode": 2.0,
+        "edit_content/sentiment/vector": 9.0,
+    }
+    shared = {
+        "study": "yelp", "data": "yelp", "seed": 0, "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1,
+        "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
+    }  # fmt: skip
+    for system in ("diled", "beta_vae"):
+        figures = {k: Measured(v) for k, v in (common | vector | ode).items()}
+        add(tmp_path / "yelp.json", as_records(figures, system=system, **shared))
+    head, _, *lines = render_texts.texts_beside_the_paper(tmp_path / "yelp.json").splitlines()
+    columns = [cell.strip() for cell in head.split("|")[2:-1]]
+    table = {}
+    for line in lines:
+        name, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        table[name] = dict(zip(columns, cells, strict=True))
+    ours = table[title("diled")]
+    assert (ours["to real"], ours["content"], ours["at content 40"], ours["at LatentOps'"]) == (
+        "1.50",
+        "9.0",
+        "38.0",
+        "90.0",
+    )
+    assert (table[title("beta_vae")]["at content 40"], table[title("beta_vae")]["at LatentOps'"]) == ("38.0", "70.0")
+    assert (table["LatentOps"]["at content 40"], table["LatentOps"]["at LatentOps'"]) == ("-", "90.0")
+    assert table["EDDPM (paper)"]["MAUVE"] == "0.977"
+    assert (table["*aim*"]["BLEU"], table["*aim*"]["to real"]) == (">= 60", "0.7 to 1.5")
+
+
 def test_rewrites_are_written_as_the_reviews_are():
     written = "It\u2019s GREAT, I didn't pay $12.50... (can't!) the 3x one cannot."
     assert as_reviews(written) == "it 's great , i did n't pay $ _num_ ... ( ca n't ! ) the 3x one can not ."
