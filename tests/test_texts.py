@@ -339,9 +339,20 @@ def test_edits_are_measured_in_both_directions_together(data: Data):
         patch.setattr(study, "apply_edit", wrote)
         both = study.at(Writer(), [good, bad], tasks, 1.0, {"sentiment": judge}, lambda lines: 7.0)
         half = study.at(Writer(), [good, good], tasks, 1.0, {"sentiment": judge}, lambda lines: 7.0)
+        scored: list[int] = []
         found = study.curve(
-            Writer(), "k", [good, good], tasks, tasks, (1.0, 2.0), {"sentiment": judge}, lambda lines: 7.0
+            Writer(),
+            "k",
+            [good, good],
+            tasks,
+            tasks,
+            (1.0, 2.0),
+            {"sentiment": judge},
+            lambda n: scored.append(1) or 7.0,
         )
+    assert len(scored) == 1, "of validation sentences no perplexity is used"
+    assert found["edit_perplexity/k"].value == 7
+    assert len({len(some) for some in study.FULL.strengths.values()}) == 1, "no way has a finer choice"
     assert both["edit_accuracy"].value == 1
     assert half["edit_accuracy"].value == 0.75
     assert half["edit_accuracy"].n == 4
