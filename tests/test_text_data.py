@@ -426,6 +426,15 @@ def test_known_sets(tmp_path, monkeypatch):
     assert data.spec.labels == {"tense": ["past", "present"]}
     assert (len(data.train), len(data.validation)) == (27, 3)
     assert to_strings(data.test.values, data.spec) == TEXTS[30:]
+    table(
+        tmp_path / "yelp-tense.csv.gz",
+        {"text": [*TEXTS, *TEXTS[30:33]], "tense": ["past"] * 42 + ["present"], "split": [*["validation"] * 30, *["test"] * 10,
+                                                                                         *["validation"] * 3]},
+    )  # fmt: skip
+    data = opened("yelp-tense")
+    assert (len(data.train), len(data.validation)) == (27, 3)
+    assert to_strings(data.test.values, data.spec) == TEXTS[30:]
+    assert said(data, "3 texts of the set's validation split are test texts too and were left out")
     data = opened("sst2")
     assert (len(data.train), len(data.validation), len(data.test)) == (20, 10, 10)
     assert data.spec.labels == {"sentiment": ["negative", "positive"]}
