@@ -143,7 +143,9 @@ def _table(path: Path) -> Table:
             f"{path} has no line of column names: its first line holds '{headless[:24]}'. Put one before it, such as "
             "'sequence'."
         )
-    rows, lines, faults = [], [], {}
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    faults: dict[int, str] = {}
     for line, row in _rows(file, mark, path):
         if not any(row) and len(header) > 1:
             continue
