@@ -277,6 +277,31 @@ def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.Cap
     assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--samples", "0"]) == 2
 
 
+def test_samples_of_others_are_compared_with_real_texts_as_a_run_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None
+):
+    """Of three sentences in ten only what is at most so long is real, where a run was trained on that."""
+    short, long = "the soup was warm .", "the soup was warm and good and so was everything else that we had that day ."
+    names = [f"the {a} {b} was {c} ." for a in "abcdefgh" for b in "ijklm" for c in ("good", "bad")]
+    (tmp_path / "real.txt").write_text("\n".join([*names, *(f"{n} {long}" for n in names[:30])]))
+    drawn, out = tmp_path / "drawn.txt", tmp_path / "figures.json"
+    drawn.write_text("\n".join([short] * 8))
+    given = ["evaluate", str(drawn), "--data", str(tmp_path / "real.txt"), "--out", str(out)]
+    assert cli.main(given) == 0
+    mixed = json.loads(out.read_text())["length/floor"]["value"]
+    values = {"text.vocabulary": 300, "sequence.max_length": 16, "on_error": "skip"}
+    cut = [word for key, value in values.items() for word in (f"--preprocess.{key}", str(value))]
+    assert cli.main([*given, *cut]) == 0
+    assert json.loads(out.read_text())["length/floor"]["value"] == 6 < mixed
+    assert cli.main([*given, "--preprocess.sequence.max_length", "0"]) == 2
+    with pytest.raises(ConfigError, match="'training' has no meaning for a file of samples"):
+        package.evaluate(drawn, data=tmp_path / "real.txt", settings={"training.steps": 3})
+    untrained = Model(build("lm", model_config("lm", {"width": 8, "depth": 1, "heads": 2}), open_data("sentences").spec).model,
+                      open_data("sentences").spec)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"'preprocess\.on_error' has no meaning for a trained model"):
+        package.evaluate(untrained, settings={"preprocess.on_error": "skip"})
+
+
 def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
     (tmp_path / "few.txt").write_text("one text .\n\nanother one .\n")
     assert read_texts(tmp_path / "few.txt") == ["one text .", "another one ."]

@@ -236,7 +236,7 @@ def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.Arg
         _add_group(parser, f"model {model}", "model", FAMILY[model])
     if verb in ("train", "compare"):
         _add_group(parser, "training", "training", TrainingConfig, skip={"seed", "device"})
-    if verb in ("train", "compare", "data"):
+    if verb in ("train", "compare", "data", "evaluate"):
         _add_group(parser, "preprocessing", "preprocess", PreprocessConfig)
     if verb in ("train", "compare"):
         _add_group(parser, "synthetic examples", "pool", PoolConfig)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diled.config import PreprocessConfig
 from diled.data import Data, open_data, to_strings
 from diled.draws import seeded
 from diled.errors import ConfigError
@@ -255,7 +256,12 @@ def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, *
 
 
 def figures_of_file(
-    path: str | Path, data: str | Path | None, *, samples: int | None = None, seed: int = 0
+    path: str | Path,
+    data: str | Path | None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    preprocess: PreprocessConfig | None = None,
 ) -> dict[str, Measured]:
     """Figures of a file of texts as samples, beside real ones of a set of text.
 
@@ -265,6 +271,7 @@ def figures_of_file(
         samples: of the file, by a fixed draw; None: all, up to 5,000. `empty` is the share of all lines that hold no text or
             cannot be read, and count in no other figure.
         seed: of the draws.
+        preprocess: how the set is read: where real texts are left out as too long, say, as of the models to compare with.
 
     Raises:
         ConfigError: no set of text to compare with.
@@ -275,7 +282,7 @@ def figures_of_file(
 
     if data is None:
         raise ConfigError(f"{path} holds samples: say with --data which set of text they are to be like.")
-    place = open_data(data)
+    place = open_data(data, preprocess or PreprocessConfig())
     if place.spec.kind != "text":
         raise ConfigError(f"{place.name} holds {place.spec.kind}s, and {path} texts: name a set of text (--data).")
     texts, unread = texts_and_faults(path)
