@@ -12,6 +12,7 @@ FRESH = f"{TESTS}::test_the_bound_of_unseen_texts_is_the_mean_over_them"
 ECHO = f"{TESTS}::test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens"
 PATHS = f"{TESTS}::test_paths_lead_from_one_text_to_the_next"
 EDITS = f"{TESTS}::test_edits_are_measured_in_both_directions_together"
+BOTH = f"{TESTS}::test_seconds_of_both_stages_count"
 EQUAL = f"{TESTS}::test_accuracy_is_compared_at_equal_content"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
@@ -37,6 +38,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("i + steps + 1] for i in", "i + steps] for i in", "the end of a path is lost", PATHS),
     ],
     "studies/render_texts.py": [
+        ("[mine + theirs for mine", "[mine for mine", "the first stage costs nothing", BOTH),
         (
             "for kept, accuracy in curve if kept >= content]",
             "for kept, accuracy in curve]",

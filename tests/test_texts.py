@@ -487,6 +487,34 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
     assert "2: 0.50, 44" in render_texts.edit_curves(tmp_path / "r.json")
 
 
+def test_seconds_of_both_stages_count(tmp_path: Path):
+    for table in ("yelp", "yelp-gpu"):
+        begun = {name: c.init_from for name, row in rows(table).items() if (c := row.config()).init_from}
+        assert begun == render_texts.FIRST
+    shared = {
+        "study": "yelp", "data": "yelp", "steps": 1, "train_seconds": 1.0, "parameters": 1,
+        "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
+    }  # fmt: skip
+
+    def last(system: str) -> str:
+        (line,) = (
+            one
+            for one in render_texts.texts(tmp_path / "r.json").splitlines()
+            if one.startswith(f"| {title(system)} |")
+        )
+        return line.strip("| ").split(" | ")[-1]
+
+    def record(system: str, seed: int, spent: float) -> None:
+        made = as_records({"bleu": Measured(1.0)}, system=system, seed=seed, cpu_seconds=spent, **shared)
+        add(tmp_path / "r.json", made)
+
+    record("ldm", 0, 300.0)
+    assert last("ldm") == f"300 + {title('beta_vae')}'s"
+    record("beta_vae", 0, 2000.0)
+    record("beta_vae", 1, 9000.0)
+    assert (last("ldm"), last("beta_vae")) == ("2,300", "5,500")
+
+
 def test_accuracy_is_compared_at_equal_content(tmp_path: Path):
     curve = [(60.0, 0.1), (44.0, 0.3), (34.0, 0.5), (10.0, 0.9)]
     assert render_texts.accuracy_at(curve, 44) == 0.3
