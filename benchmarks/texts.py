@@ -1,6 +1,6 @@
 """Text: writing against `transformers`, training against a plain loop, and what DiLED costs beside a VAE.
 
-    python benchmarks/texts.py --run DILED --run VAE         # all parts, into results/texts-speed.json
+    python benchmarks/texts.py --run DILED --run BETA_VAE    # all parts, into results/texts-speed.json
     python benchmarks/texts.py --what generation --trial     # one part, printed only; --steps, --limit make it shorter
 
 Models are the rows `diled` and `vae` of the study `yelp`. CPU-seconds on one thread, all in turn, every other round in
@@ -16,7 +16,9 @@ step         `throughput_ratio`: examples per second of `diled.training.engine.f
 epoch        `epoch_ratio`: a training step of DiLED relative to the VAE's, for each size of the denoiser and number of noise
              levels for each code. A second VAE tells how far to trust it.
 convergence  `convergence_ratio`: what DiLED needs until its validation bound is within 1 % of its last one, over what the
-             VAE needs to come so near to its own; of two finished runs. Steps are those of `diled.studies.ablations`.
+             row `beta_vae` needs to come so near to its own; of two finished runs. Steps are as in `diled.studies.ablations`.
+             That VAE's rate is warmed up as DiLED's is, and its network is the same: a bound cannot settle while a rate's
+             weight still rises, so a shorter warm-up, as the row `vae` has, would settle sooner whatever the prior.
 """
 
 from __future__ import annotations
@@ -337,22 +339,34 @@ def way(folder: Path) -> Way:
     return Way(steps, steps * made["cpu_seconds"] / made["steps"], last, model.parameters, every)
 
 
+COMPARED = ("diled", "beta_vae")
+"""Whose convergence is compared."""
+
+
 def pair(runs: Sequence[Path], trial: bool) -> dict[str, Path]:
-    """`diled` and `vae` -> their runs.
+    """`diled` and `beta_vae` -> their runs.
 
     Raises:
-        ConfigError: they are not one of each, or not comparable, or made by uncommitted code and to be recorded.
+        ConfigError: they are not one of each, or not comparable (data, training, warm-up of the rate, network), or
+            made by uncommitted code and to be recorded.
     """
     configs = {folder: read_run(folder) for folder in runs}
     named = {config.name: folder for folder, config in configs.items()}
-    if len(runs) != 2 or set(named) != {"diled", "vae"}:
+    if len(runs) != 2 or set(named) != set(COMPARED):
         raise ConfigError(
-            "Convergence compares two finished runs: give --run DILED --run VAE, or other parts with --what."
+            "Convergence compares two finished runs: give --run DILED --run BETA_VAE, or other parts with --what."
         )
-    mine, base = (configs[named[name]] for name in ("diled", "vae"))
-    for key in ("data", "preprocess", "training"):
-        if getattr(mine, key) != getattr(base, key):
-            raise ConfigError(f"{named['diled']} and {named['vae']} differ in {key}: give two runs on equal terms.")
+    mine, base = (configs[named[name]] for name in COMPARED)
+    pairs = {key: (getattr(mine, key), getattr(base, key)) for key in ("data", "preprocess", "training")}
+    pairs |= {
+        f"model.{key}": (getattr(mine.model, key), getattr(base.model, key)) for key in ("rate_warmup", "network")
+    }
+    pairs["model.cycles"] = (1, base.model.cycles)  # type: ignore[attr-defined]
+    for key, (ours, theirs) in pairs.items():
+        if ours != theirs:
+            raise ConfigError(
+                f"{named['diled']} and {named['beta_vae']} differ in {key}: give two runs on equal terms."
+            )
     for folder in () if trial else runs:
         if uncommitted(load(folder).provenance.get("commit")):
             raise ConfigError(f"{folder} was trained by uncommitted code: train it again, or use --trial.")
@@ -360,14 +374,14 @@ def pair(runs: Sequence[Path], trial: bool) -> dict[str, Path]:
 
 
 def convergence(named: dict[str, Path]) -> list[Figure]:
-    """Steps and CPU-seconds of DiLED to its own bound, relative to the VAE's to its own."""
+    """Steps and CPU-seconds of DiLED to its own bound, relative to those of a VAE with the same warm-up to its own."""
     ways = {name: way(folder) for name, folder in named.items()}
-    mine, base, found = ways["diled"], ways["vae"], []
+    mine, base, found = ways["diled"], ways["beta_vae"], []
     trained = "; ".join(f"{name} trained at {load(folder).provenance.get('commit')}" for name, folder in named.items())
     shared = f"looks every {mine.every} steps; {trained}"
     for key in ("steps", "cpu_seconds"):
         ratio = getattr(mine, key) / getattr(base, key)
-        note = f"until within {WITHIN:.0%} of the own last validation bound, relative to the VAE; {shared}"
+        note = f"until within {WITHIN:.0%} of the own last validation bound, relative to the VAE of the same warm-up; {shared}"
         found.append(Figure("diled", f"convergence_ratio/{key}", ratio, None, 1, mine.steps, note, mine.parameters))
     for name, one in ways.items():
         numbers = {
@@ -392,7 +406,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--what", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--run", type=Path, action="append", default=[], help="for convergence: one of DiLED, one of a VAE"
+        "--run", type=Path, action="append", default=[], help="for convergence: one of DiLED, one of the row beta_vae"
     )
     record_options(parser)
     trial = parser.add_argument_group("for a trial")
@@ -423,7 +437,7 @@ def _run(chosen: argparse.Namespace) -> None:
         report(STUDY, data.name, TIMED[part](data, size, chosen.seed), seed=chosen.seed, command=words, results=results)
     if named:
         config = read_run(named["diled"])
-        given = " ".join(f"--run {Path('runs', *named[name].resolve().parts[-2:])}" for name in ("diled", "vae"))
+        given = " ".join(f"--run {Path('runs', *named[name].resolve().parts[-2:])}" for name in COMPARED)
         words = f"{command} --what convergence {given}"
         report(STUDY, config.data, convergence(named), seed=config.training.seed, command=words, results=results)
 

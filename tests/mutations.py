@@ -111,6 +111,8 @@ INFORMATION = f"{SCALE}::test_rate_is_the_information_in_the_code[0.1]"
 UNEVEN_STEPS = f"{STEPS}::test_step_weights_of_uneven_steps"
 SPLIT = f"{STEPS}::test_split_weights_are_inverse_step_weights_with_mean_one"
 WEIGHED = f"{STEPS}::test_distortion_weights_enter_the_gradient_of_each_example_alone"
+SHARE = f"{STEPS}::test_share_of_the_reconstruction_in_the_papers_schedule"
+PER_TOKEN = f"{STEPS}::test_the_papers_w_of_sequences_is_beside_a_mean_over_tokens"
 MEETS = f"{STEPS}::test_the_papers_model_meets_t_as_it_is_told"
 LAST_KL = f"{STEPS}::test_the_last_kl_trains_where_it_is_wanted_and_always_counts"
 ROUNDS = f"{STEPS}::test_rounds_train_one_part_at_a_time"
@@ -315,6 +317,11 @@ MUTATIONS = [
         (SPLIT,),
     ),
     Mutation("diffusion/objectives.py", "inverse / inverse.mean()", "inverse", "the mean weight is not one", (SPLIT,)),
+    Mutation("diffusion/objectives.py", ".mean() / steps)", ".mean())", "a sum over the steps", (SHARE,)),
+    Mutation("models/zoo.py", "share / scored(x).sum(1)", "share / x.shape[1]", "tokens after the end", (PER_TOKEN,)),
+    Mutation(
+        "models/zoo.py", "share / scored(x).sum(1)", "share * scored(x).sum(1)", "n times, not 1 / n", (PER_TOKEN,)
+    ),
     Mutation(
         "diffusion/objectives.py",
         "return steps * (torch",
@@ -436,22 +443,22 @@ MUTATIONS = [
     ),
     Mutation(
         "models/autoencoder.py",
-        "self.distortion_weight is not None and not exact",
-        "self.distortion_weight is not None",
+        "        if not exact:\n            trained = distortion",
+        "        if True:\n            trained = distortion",
         "the bound knows of the distortion's weights",
         (WEIGHED,),
     ),
     Mutation(
         "models/autoencoder.py",
-        "with_gradient_of(distortion, weight * distortion)",
-        "weight * distortion",
+        "distortion = with_gradient_of(distortion, trained)",
+        "distortion = trained",
         "the printed distortion is weighted",
         (WEIGHED,),
     ),
     Mutation(
         "models/autoencoder.py",
-        "with_gradient_of(distortion, weight * distortion)",
-        "with_gradient_of(distortion, weight.mean() * distortion)",
+        "distortion.detach()) * trained",
+        "distortion.detach()).mean() * trained",
         "the weights are the batch's, not each example's",
         (WEIGHED,),
     ),

@@ -19,6 +19,7 @@ UNIT = f"{EDITS}::test_a_standardised_diffusion_leads_in_the_codes_own_unit"
 MIXTURE = f"{EDITS}::test_a_mixture_leads_in_units_of_its_own"
 FAR = f"{EDITS}::test_two_far_components_keep_a_code_in_its_own_where_little_noise_is_added_and_let_it_go_where_much_is"
 AWAY = f"{EDITS}::test_of_two_classes_taking_one_away_gives_the_other"
+KNOWN = f"{EDITS}::test_further_strengths_take_the_way_through_noise_that_is_known_and_give_the_same"
 SETS = f"{EDITS}::test_columns_come_from_the_first_data_set_that_has_them"
 LABELS = f"{EDITS}::test_labels_that_are_missing_name_no_class"
 FIGURES = f"{EDITS}::test_figures_of_edited_texts_by_hand"
@@ -47,11 +48,13 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("(0.0, strength * CLOCK)", "(0.0, CLOCK)", "the strength along energies", CLOSED),
         ("found.y[:, -1]", "found.y[:, 0]", "the start in place of the end", WALK),
         ("strength * wish(unit.back(u))", "wish(unit.back(u))", "the strength", LED),
-        ("heun(led, noisy, up.flip(0)) - heun", "heun(led, noisy, up.flip(0)) + heun", "the sign", LED),
+        ("heun(led, noisy, up.flip(0)) - back", "heun(led, noisy, up.flip(0)) + back", "the sign", LED),
         ("torch.linspace(0, depth, steps", "torch.linspace(0, 1, steps", "all the noise", LED),
-        ("up.flip(0))) * unit.width", "up.flip(0)))", "back in another unit", UNIT),
+        (" - back) * unit.width", " - back)", "back in another unit", UNIT),
         ("(z - unit.center) / unit.width, up)", "z, up)", "there in another unit", FAR),
         ("wish(unit.back(u))", "wish(u)", "guided in another unit", UNIT),
+        ("_unled(self.prior, z, DEPTH if", "_unled(self.prior, -z, DEPTH if", "another code's way", KNOWN),
+        ("if key not in self._kept", "if not self._kept", "the way of the first codes", KNOWN),
         ("Wish(self.goals, strength < 0)", "Wish(self.goals)", "a negative strength is a positive one", AWAY),
     ],
     "latent/guidance.py": [

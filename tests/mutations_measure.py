@@ -5,6 +5,7 @@ from __future__ import annotations
 TESTS = "test_measure.py"
 ONCE = f"{TESTS}::test_bounds_encode_once_and_are_means_over_passes"
 ANEW = f"{TESTS}::test_other_examples_are_encoded_anew"
+MISSING = f"{TESTS}::test_missing_labels_are_no_class"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/measure.py": [
@@ -12,5 +13,6 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("kept if q is x else forward(q)", "forward(q)", "each pass encodes again", ONCE),
         ("del encoder.forward", "pass", "the codes stay when the examples change", ANEW),
         ("torch.zeros_like(term)) + term / repeats", "torch.zeros_like(term)) + term", "a sum over passes", ONCE),
+        ("known = (labels >= 0)", "known = (labels >= -1)", "missing labels are a class", MISSING),
     ],
 }

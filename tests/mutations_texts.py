@@ -12,12 +12,19 @@ FRESH = f"{TESTS}::test_the_bound_of_unseen_texts_is_the_mean_over_them"
 ECHO = f"{TESTS}::test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens"
 PATHS = f"{TESTS}::test_paths_lead_from_one_text_to_the_next"
 EDITS = f"{TESTS}::test_edits_are_measured_in_both_directions_together"
+BOTH = f"{TESTS}::test_seconds_of_both_stages_count"
+EQUAL = f"{TESTS}::test_accuracy_is_compared_at_equal_content"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/texts.py": [
         (".mean()) + 1  # and an end", ".mean())", "words without their end", TOKENS),
         ('"nats_per_token": Measured(nats / tokens', '"nats_per_token": Measured(nats / words', "the unit", TOKENS),
-        ("float(np.exp(nats / tokens))", "float(np.exp(nats / words))", "the unit of a perplexity", TOKENS),
+        (
+            "float(np.exp(nats / tokens)), float",
+            "float(np.exp(nats / words)), float",
+            "the unit of a perplexity",
+            TOKENS,
+        ),
         ("return ~seen(test.values", "return seen(test.values", "seen for unseen", SEEN),
         (
             'each["bound_nats"][torch.from_numpy(fresh)]',
@@ -29,6 +36,27 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("averaged(same.all(1))", "averaged(same.any(1))", "one right token is enough", ECHO),
         ("z[0::2], z[1::2], steps + 1", "z[0::2], z[0::2], steps + 1", "paths that lead nowhere", PATHS),
         ("i + steps + 1] for i in", "i + steps] for i in", "the end of a path is lost", PATHS),
+    ],
+    "studies/render_texts.py": [
+        ("[mine + theirs for mine", "[mine for mine", "the first stage costs nothing", BOTH),
+        (
+            "for kept, accuracy in curve if kept >= content]",
+            "for kept, accuracy in curve]",
+            "content is not kept",
+            EQUAL,
+        ),
+        (
+            "(kept - content) / (kept - kept_next)",
+            "(content - kept_next) / (kept - kept_next)",
+            "the line's other end",
+            EQUAL,
+        ),
+        (
+            "of[seed, metric] / of[seed, FLOORS[metric]]",
+            "of[seed, FLOORS[metric]] / of[seed, metric]",
+            "its inverse",
+            EQUAL,
+        ),
     ],
     "studies/texts.py": [
         ("if share >= ENOUGH", "if share >= 0", "any strength is enough", EDITS),

@@ -222,8 +222,8 @@ def test_ratios_are_of_theirs_over_ours_and_of_diled_over_the_vae(
 @pytest.fixture
 def runs(tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two runs whose bounds fall at different pace."""
-    bounds = {"diled": [60.0, 50.4, 50.0, 50.0], "vae": [40.1, 39.0, 40.3, 40.0]}
-    made = {"diled": (400, 100.0), "vae": (400, 50.0)}
+    bounds = {"diled": [60.0, 50.4, 50.0, 50.0], "beta_vae": [40.1, 39.0, 40.3, 40.0]}
+    made = {"diled": (400, 100.0), "beta_vae": (400, 50.0)}
     folders = []
     for name, values in bounds.items():
         folders.append(tmp_path / name)
@@ -250,9 +250,9 @@ def test_convergence_is_to_within_a_hundredth_of_the_own_last_bound(bench: Modul
         ("diled", "steps_to/own+1%"): 200,
         ("diled", "cpu_seconds_to/own+1%"): 50.0,
         ("diled", "validation_bound_nats"): 50.0,
-        ("vae", "steps_to/own+1%"): 300,
-        ("vae", "cpu_seconds_to/own+1%"): 37.5,
-        ("vae", "validation_bound_nats"): 40.0,
+        ("beta_vae", "steps_to/own+1%"): 300,
+        ("beta_vae", "cpu_seconds_to/own+1%"): 37.5,
+        ("beta_vae", "validation_bound_nats"): 40.0,
     }
 
 
@@ -264,8 +264,8 @@ def test_runs_that_cannot_be_compared_are_refused(
         assert bench.main(words) == 2
         assert said in capsys.readouterr().err
 
-    refused(runs[:1], "give --run DILED --run VAE")
-    refused([runs[0], runs[0]], "give --run DILED --run VAE")
+    refused(runs[:1], "give --run DILED --run BETA_VAE")
+    refused([runs[0], runs[0]], "give --run DILED --run BETA_VAE")
     with pytest.raises(bench.ConfigError, match="uncommitted"):
         bench.pair(runs, trial=False)
     values = json.loads((runs[1] / "run.json").read_text())
@@ -274,7 +274,13 @@ def test_runs_that_cannot_be_compared_are_refused(
     values["training"]["learning_rate"] = 0.5
     (runs[1] / "run.json").write_text(json.dumps(values))
     refused(runs, "differ in training")
-    (runs[1] / "run.json").write_text(bench.config_of("vae").model_dump_json())
+    (runs[1] / "run.json").write_text(bench.config_of("beta_vae@free-bits").model_dump_json())
+    refused(runs, "differ in model.rate_warmup")
+    cyclic = bench.config_of("beta_vae").model_dump(mode="json")
+    cyclic["model"]["cycles"] = 4
+    (runs[1] / "run.json").write_text(json.dumps(cyclic))
+    refused(runs, "differ in model.cycles")
+    (runs[1] / "run.json").write_text(bench.config_of("beta_vae").model_dump_json())
     (runs[0] / "log.jsonl").write_text("")
     refused(runs, "no looks")
 

@@ -282,6 +282,24 @@ def test_no_strength_and_no_noise_are_no_edit(prior: nn.Module):
         assert np.abs(default - z).max() > 0.1
 
 
+def test_further_strengths_take_the_way_through_noise_that_is_known_and_give_the_same():
+    goals = ((gaussian_classes()[0], 5),)
+    some, others = (np.random.default_rng(i).normal(size=(5, 2)).astype(np.float32) for i in (4, 5))
+    prior = gaussian_prior()
+    calls, once = [], AttributeODE(prior, goals)
+    prior.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    counts = []
+    for z, strength in ((some, 1.0), (some, 2.0), (others, 2.0), (some, -3.0)):
+        before = len(calls)
+        found = once.apply(z, strength)
+        counts.append(len(calls) - before)
+        np.testing.assert_array_equal(found, AttributeODE(gaussian_prior(), goals).apply(z, strength))
+    assert counts[0] == counts[2] == 3 * counts[1] == 3 * counts[3], "two of three ways are without guidance"
+    for i in range(10):
+        once.apply(some + i, 1.0)
+    assert len(once._kept) == ode.KEPT
+
+
 @pytest.mark.parametrize("prior", [gaussian_prior(), StandardNormal((2,))])
 def test_of_two_classes_taking_one_away_gives_the_other(prior: nn.Module):
     z = np.random.default_rng(2).normal(size=(5, 2)).astype(np.float32)

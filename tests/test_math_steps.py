@@ -15,7 +15,7 @@ from diled.api import total
 from diled.config import DataSpec
 from diled.data.splits import Data, Split
 from diled.diffusion import constant_beta, ddpm_beta
-from diled.diffusion.objectives import at_first_step, split_over_steps, step_weights
+from diled.diffusion.objectives import at_first_step, mean_share, split_over_steps, step_weights
 from diled.distributions import Normal
 from diled.errors import ConfigError
 from diled.evaluation.levels import FLIPPED, NOISE, held, levels, rates
@@ -112,6 +112,53 @@ def test_the_papers_model_meets_t_as_it_is_told():
     torch.testing.assert_close(split.distortion_weight(500, like).unique(), (inverse / inverse.mean()).sort().values)
     one = recipe("diled_paper", reconstruct_at="one", prior=prior).model
     assert one.distortion_weight(500, like).unique().tolist() == [0.0, 5.0]
+
+
+def test_share_of_the_reconstruction_in_the_papers_schedule():
+    b, t = 0.008, np.arange(1, 1001)
+    want = (2 * (1 - b) * (1 - (1 - b) ** t) / (1000 * b)).mean()
+    assert want == pytest.approx(0.2175, rel=2e-3)
+    assert mean_share(constant_beta(), 999) == pytest.approx(want, rel=3e-3)
+
+
+def gradients(model, x: torch.Tensor, *, exact: bool) -> torch.Tensor:
+    """Of the reconstruction of x, in the decoder."""
+    torch.manual_seed(0)
+    nats = model.terms(x, exact=exact)["distortion"].sum()
+    return torch.cat([g.flatten() for g in torch.autograd.grad(nats, list(model.decoder.parameters()))])
+
+
+@pytest.mark.parametrize(
+    ("words", "n"), [([1, 2, 0, 0, 0, 0], 3), ([3, 3, 2, 1, 2, 0], 6), ([3, 3, 2, 1, 2, 1], 6), ([0] * 6, 1)]
+)
+def test_the_papers_w_of_sequences_is_beside_a_mean_over_tokens(words, n):
+    """Beside n summed nats w = 8 weighs 8 n / 0.2175, which is 397 at the 10.8 tokens of Yelp's sentences."""
+    text = DataSpec(kind="text", shape=(6,), levels=4, symbols=("", "a", "b", "c"))
+    network = {"kind": "transformer", "width": 8, "depth": 1, "heads": 2}
+    values = small("diled_paper", network) | {"weight": 8.0}
+    x = torch.tensor([words])
+
+    def factor(**more) -> float:
+        model = build("diled_paper", model_config("diled_paper", values | more), text, 0).model
+        gamma, slope = torch.zeros(3), torch.tensor([0.5, 1.0, 2.0])
+        torch.testing.assert_close(model.prior.objective.prior(gamma, slope, 3), 2 * 8.0 / 3 / slope)  # w mean_d
+        trained, nats = gradients(model, x, exact=False), gradients(model, x, exact=True)
+        share = float((trained @ nats) / (nats @ nats))
+        torch.testing.assert_close(trained, share * nats)
+        return 8.0 / share
+
+    assert factor() == pytest.approx(8 * n / 0.2175, rel=5e-3)
+    assert factor(prior=values["prior"] | {"timesteps": None}) == pytest.approx(8 * n / 0.2175, rel=5e-3)
+    assert factor(reconstruction="sum") == pytest.approx(8.0)
+
+
+def test_the_papers_w_of_vectors_is_beside_a_sum():
+    assert recipe("diled_paper").model.distortion_scale is None
+    gamma, slope = torch.zeros(1), torch.ones(1)
+    for how, want in ((None, 2.0 / 3), ("sum", 2.0 / 3), ("mean", 6 * 2.0 / 3)):
+        model = recipe("diled_paper", reconstruction=how).model
+        assert float(model.prior.objective.prior(gamma, slope, 3)) == pytest.approx(want)
+        assert model.distortion_scale is None
 
 
 @pytest.mark.parametrize("at", ["split", "one"])

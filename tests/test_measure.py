@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from dataclasses import replace
 
-from diled.api import total
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diled.api import Density, total
 from diled.config import DataSpec
 from diled.data import open_data
-from diled.data.splits import Split
+from diled.data.splits import Data, Split
 from diled.draws import seeded
-from diled.evaluation.measure import _encoded_once, bounds_of_examples, distances, samples_distance
+from diled.editing import by_group
+from diled.errors import ConfigError
+from diled.evaluation.measure import _encoded_once, bounds_of_examples, distances, probe, samples_distance
 from diled.family import model_config
+from diled.model import Model
 from diled.models.zoo import build
 from diled.space import log_unit, raw_tensor, to_space
 
@@ -69,3 +76,43 @@ def test_of_a_large_sorted_split_random_examples_are_measured():
     assert (np.diff(some.values[:, 0]) > 0).all()
     assert abs(some.values.mean() - 499.5) < 4 * 288.7 / 10, "the first hundred have 49.5"
     assert some.ids == split.at_most(100, 3).ids != split.at_most(100, 4).ids
+
+
+class Echo(Density):
+    """Codes are the examples themselves."""
+
+    has_codes = True
+
+    def encode(self, x: Tensor, **options: object) -> Tensor:
+        return x
+
+
+def test_missing_labels_are_no_class():
+    """Two classes that a line tells apart, and examples without a label, which it could not tell from them."""
+    spec = DataSpec(kind="vector", shape=(2,), low=-1.0, high=1.0, labels={"label": ["low", "high"], "other": ["one"]})
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0.2, 1, (400, 2)).astype(np.float32) * rng.choice([-1, 1], (400, 1)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    y[::2] = -1
+    split = Split(x, {"label": y, "other": np.where(y < 0, -1, 0)}, [str(i) for i in range(400)])
+    found = probe(Echo(), split, split, spec)
+    assert found["probe_accuracy"].value == 1
+    assert found["probe_accuracy"].n == 200
+    none = replace(split, labels={"other": split.labels["other"]})
+    assert probe(Echo(), none, none, spec) == {}, "missing is no second class"
+
+
+def test_groups_are_classes_and_not_what_is_missing():
+    config = model_config("vae", {"latent_dim": 3, "network": {"width": 8, "depth": 1}}).resolved(SPEC)
+    density = build("vae", config, SPEC, seed=0).model.eval()
+    values = np.random.default_rng(0).integers(0, 17, (60, 1, 4, 4)).astype(np.uint8)
+    spec = SPEC.model_copy(update={"labels": {"label": ["a", "b"], "none": ["a", "b"]}})
+    labels = {"label": np.tile([0, 1, -1, 1], 15), "none": np.full(60, -1)}
+    split = Split(values, labels, [str(i) for i in range(60)])
+    model, data = Model(density, spec, name="vae", config=config), Data("some", spec, split, split, split, [])
+    found = by_group(model, data, "label", samples=20, repeats=1)
+    assert sorted(found) == ["a", "b"]
+    assert found["a"]["share_of_data"].value == pytest.approx(1 / 3)
+    assert found["a"]["share_of_data"].n == 45
+    with pytest.raises(ConfigError, match="'none' names 0 classes"):
+        by_group(model, data, "none", samples=20, repeats=1)

@@ -74,6 +74,24 @@ def test_a_fault_is_named_or_left_out(tmp_path, line, words):
         assert everything(opened(tmp_path / "a.jsonl", on_error="skip")) == kept
 
 
+@pytest.mark.parametrize("row", ["the soup, warm,1,2", "the soup"])
+def test_a_row_of_another_number_of_columns_is_a_fault_of_that_row(tmp_path, row):
+    lines = [f"{t},{i % 2}" for i, t in enumerate(TEXTS)]
+    lines.insert(16, row)
+    (tmp_path / "a.csv").write_text("\n".join(["text,mood", *lines]))
+    columns = row.count(",") + 1
+    refused(
+        tmp_path / "a.csv", f"a.csv, line 18 has {columns} columns, and its header has 2", "--preprocess.on_error skip"
+    )
+    data = opened(tmp_path / "a.csv", on_error="skip")
+    assert everything(data) == {str(i + (i >= 16)): t for i, t in enumerate(TEXTS)}
+    assert data.spec.labels == {"mood": ["0", "1"]}
+    assert said(data, "1 of 41 records were left out", "line 18 has")
+    unquoted = "\n".join(["text", *(f"{t}, really" for t in TEXTS)])
+    (tmp_path / "b.csv").write_text(unquoted)
+    refused(tmp_path / "b.csv", "b.csv, line 2 has 2 columns, and its header has 1")
+
+
 def test_all_faults_are_counted_and_some_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(["", *TEXTS, "", "", "\x01", TEXTS[0][:9], "", ""]))

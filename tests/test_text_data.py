@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -425,6 +426,15 @@ def test_known_sets(tmp_path, monkeypatch):
     assert data.spec.labels == {"tense": ["past", "present"]}
     assert (len(data.train), len(data.validation)) == (27, 3)
     assert to_strings(data.test.values, data.spec) == TEXTS[30:]
+    table(
+        tmp_path / "yelp-tense.csv.gz",
+        {"text": [*TEXTS, *TEXTS[30:33]], "tense": ["past"] * 42 + ["present"], "split": [*["validation"] * 30, *["test"] * 10,
+                                                                                         *["validation"] * 3]},
+    )  # fmt: skip
+    data = opened("yelp-tense")
+    assert (len(data.train), len(data.validation)) == (27, 3)
+    assert to_strings(data.test.values, data.spec) == TEXTS[30:]
+    assert said(data, "3 texts of the set's validation split are test texts too and were left out")
     data = opened("sst2")
     assert (len(data.train), len(data.validation), len(data.test)) == (20, 10, 10)
     assert data.spec.labels == {"sentiment": ["negative", "positive"]}
@@ -457,7 +467,13 @@ def test_what_a_model_is_given(tmp_path, monkeypatch):
         assert names[0] == first
     for given in (TEXTS[:12], np.array(TEXTS[:12]), [f" {t} " for t in TEXTS[:12]], rows, rows.astype(np.int64)):
         assert (read_examples(given, spec) == rows).all()
-    assert (read_examples(["a.txt", TEXTS[0]], spec) == np.concatenate([rows, rows[:1]])).all()
+    assert (read_examples([Path("a.txt"), TEXTS[0]], spec) == np.concatenate([rows, rows[:1]])).all()
+    listed = [".", "docs", "a.txt", "no.such.txt", TEXTS[0]]
+    (tmp_path / "docs").mkdir()
+    for given in (listed, np.array(listed)):
+        assert to_strings(read_examples(given, spec), spec) == listed, "texts of a list are no paths"
+    mixed, names = read_named_examples([Path("a.csv"), "docs"], spec)
+    assert (to_strings(mixed[-1:], spec), names) == (["docs"], [*(f"n{i}" for i in range(12)), "0"])
     for text in ("either/or", "what is a.txt", "see a.csv .", ".txt", "no.such file.txt", "and/or a.txt"):
         assert to_strings(read_examples(text, spec), spec) == [text]
     assert (read_examples(TEXTS[0], text_spec(2, BPE), convert=True) == rows[:1, :2]).all()

@@ -18,7 +18,7 @@ from diled.data.text import encode_texts, text_spec, tokenized, train_tokenizer
 from diled.errors import ConfigError, DataError
 from diled.evaluation import text_judge
 from diled.evaluation.mauve import default_clusters, divergence_curve, histograms, mauve, mauve_of_histograms
-from diled.evaluation.ngrams import NGram
+from diled.evaluation.ngrams import NGram, perplexity
 from diled.evaluation.text_figures import interpolation_figures, sample_figures
 from diled.evaluation.text_judge import Classifier, Judge, Recipe, classifier_of, fit_judge, judge_of
 from diled.evaluation.text_metrics import (
@@ -174,6 +174,11 @@ def test_ngrams_say_what_they_cannot_do():
         NGram.fit([])
     with pytest.raises(DataError, match="at least one"):
         NGram.fit(["a"]).perplexity([])
+
+
+def test_a_perplexity_too_large_to_be_written_is_infinite():
+    assert perplexity(np.array([1400.0, 18.0]), ["x", ""]) == pytest.approx(math.exp(1418 / 3))
+    assert perplexity(np.array([2200.0, 18.0]), ["x", ""]) == math.inf
 
 
 # MAUVE ----------------------------------------------------------------------------------------------------------------

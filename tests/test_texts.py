@@ -13,6 +13,7 @@ import torch
 from test_text_metrics import TINY
 from torch import Tensor
 
+import diled as package
 from diled import cli
 from diled.api import Density
 from diled.config import PreprocessConfig, TextConfig, TrainingConfig, validated
@@ -215,6 +216,10 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(["encode", str(run), made[0], "--out", str(tmp_path / "codes.npy")]) == 0
     assert np.load(tmp_path / "codes.npy").shape == (1, 4)
     assert cli.main(["sample", str(run), "--n", "30", "--out", str(tmp_path / "drawn.txt")]) == 0
+    (tmp_path / "asked.txt").write_text("\n".join(made[:5]))
+    capsys.readouterr()
+    assert cli.main(["reconstruct", str(run), str(tmp_path / "asked.txt"), made[0]]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 6, "of several arguments, what looks like a path is one"
     assert cli.main(["evaluate", str(tmp_path / "drawn.txt"), "--data", str(file)]) == 0
     assert "MAUVE" in capsys.readouterr().out
     curve = ["evaluate", str(run), "--edit", "sentiment", "--method", "ode", "--out", str(tmp_path / "edits.json")]
@@ -239,6 +244,25 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
     assert "method 'odd' is unknown" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("n", [10, 24])
+def test_too_few_sentences_for_a_judge_are_trained_on_and_reported_all_the_same(n: int, tmp_path: Path):
+    """Of 10 there is one to test, of 24 there are 20 to train on: just not enough, and just enough, after 1 for validation."""
+    (tmp_path / "few.txt").write_text("\n".join(sorted(set(sentences(3 * n, seed=5)[0]))[:n]))
+    size = {"model.latent_dim": 4, "model.network.width": 16, "model.network.depth": 1, "training.steps": 4}
+    model = package.train(tmp_path / "few.txt", out=tmp_path / "run", settings=size)
+    (found,) = json.loads((tmp_path / "run" / "evaluation.json").read_text()).values()
+    assert found["bound_nats"]["value"] > 0
+    assert found["sample_perplexity/ngram"]["value"] > 0
+    assert (tmp_path / "run" / "report.html").exists()
+    if n == 10:
+        assert found["sample_perplexity"]["value"] is None
+        assert "at least 20 texts to train on" in found["sample_perplexity"]["note"]
+        assert not {"mauve", "interpolation_perplexity", "bleu_shuffled", "active_units"} & set(found)
+        assert model.strings(model.sample(2))
+    else:
+        assert found["sample_perplexity"]["value"] > 0
+
+
 def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None):
     """Blank lines count, and options for models are refused."""
     drawn, out = tmp_path / "drawn.txt", tmp_path / "figures.json"
@@ -251,6 +275,31 @@ def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.Cap
         assert cli.main(["evaluate", str(drawn), "--data", "sentences", *words]) == 2
         assert f"'{words[0][2:]}' has no meaning" in capsys.readouterr().err
     assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--samples", "0"]) == 2
+
+
+def test_samples_of_others_are_compared_with_real_texts_as_a_run_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None
+):
+    """Of three sentences in ten only what is at most so long is real, where a run was trained on that."""
+    short, long = "the soup was warm .", "the soup was warm and good and so was everything else that we had that day ."
+    names = [f"the {a} {b} was {c} ." for a in "abcdefgh" for b in "ijklm" for c in ("good", "bad")]
+    (tmp_path / "real.txt").write_text("\n".join([*names, *(f"{n} {long}" for n in names[:30])]))
+    drawn, out = tmp_path / "drawn.txt", tmp_path / "figures.json"
+    drawn.write_text("\n".join([short] * 8))
+    given = ["evaluate", str(drawn), "--data", str(tmp_path / "real.txt"), "--out", str(out)]
+    assert cli.main(given) == 0
+    mixed = json.loads(out.read_text())["length/floor"]["value"]
+    values = {"text.vocabulary": 300, "sequence.max_length": 16, "on_error": "skip"}
+    cut = [word for key, value in values.items() for word in (f"--preprocess.{key}", str(value))]
+    assert cli.main([*given, *cut]) == 0
+    assert json.loads(out.read_text())["length/floor"]["value"] == 6 < mixed
+    assert cli.main([*given, "--preprocess.sequence.max_length", "0"]) == 2
+    with pytest.raises(ConfigError, match="'training' has no meaning for a file of samples"):
+        package.evaluate(drawn, data=tmp_path / "real.txt", settings={"training.steps": 3})
+    untrained = Model(build("lm", model_config("lm", {"width": 8, "depth": 1, "heads": 2}), open_data("sentences").spec).model,
+                      open_data("sentences").spec)  # fmt: skip
+    with pytest.raises(ConfigError, match=r"'preprocess\.on_error' has no meaning for a trained model"):
+        package.evaluate(untrained, settings={"preprocess.on_error": "skip"})
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -315,9 +364,20 @@ def test_edits_are_measured_in_both_directions_together(data: Data):
         patch.setattr(study, "apply_edit", wrote)
         both = study.at(Writer(), [good, bad], tasks, 1.0, {"sentiment": judge}, lambda lines: 7.0)
         half = study.at(Writer(), [good, good], tasks, 1.0, {"sentiment": judge}, lambda lines: 7.0)
+        scored: list[int] = []
         found = study.curve(
-            Writer(), "k", [good, good], tasks, tasks, (1.0, 2.0), {"sentiment": judge}, lambda lines: 7.0
+            Writer(),
+            "k",
+            [good, good],
+            tasks,
+            tasks,
+            (1.0, 2.0),
+            {"sentiment": judge},
+            lambda n: scored.append(1) or 7.0,
         )
+    assert len(scored) == 1, "of validation sentences no perplexity is used"
+    assert found["edit_perplexity/k"].value == 7
+    assert len({len(some) for some in study.FULL.strengths.values()}) == 1, "no way has a finer choice"
     assert both["edit_accuracy"].value == 1
     assert half["edit_accuracy"].value == 0.75
     assert half["edit_accuracy"].n == 4
@@ -425,6 +485,83 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
     assert f"| {title('diled')} | sst2+tense | ode | 0.500 |  | 0.600 |" in table
     assert "| *rewritten by people* | sentiment |  | 0.713 |" in table
     assert "2: 0.50, 44" in render_texts.edit_curves(tmp_path / "r.json")
+
+
+def test_seconds_of_both_stages_count(tmp_path: Path):
+    for table in ("yelp", "yelp-gpu"):
+        begun = {name: c.init_from for name, row in rows(table).items() if (c := row.config()).init_from}
+        assert begun == render_texts.FIRST
+    shared = {
+        "study": "yelp", "data": "yelp", "steps": 1, "train_seconds": 1.0, "parameters": 1,
+        "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
+    }  # fmt: skip
+
+    def last(system: str) -> str:
+        (line,) = (
+            one
+            for one in render_texts.texts(tmp_path / "r.json").splitlines()
+            if one.startswith(f"| {title(system)} |")
+        )
+        return line.strip("| ").split(" | ")[-1]
+
+    def record(system: str, seed: int, spent: float) -> None:
+        made = as_records({"bleu": Measured(1.0)}, system=system, seed=seed, cpu_seconds=spent, **shared)
+        add(tmp_path / "r.json", made)
+
+    record("ldm", 0, 300.0)
+    assert last("ldm") == f"300 + {title('beta_vae')}'s"
+    record("beta_vae", 0, 2000.0)
+    record("beta_vae", 1, 9000.0)
+    assert (last("ldm"), last("beta_vae")) == ("2,300", "5,500")
+
+
+def test_accuracy_is_compared_at_equal_content(tmp_path: Path):
+    curve = [(60.0, 0.1), (44.0, 0.3), (34.0, 0.5), (10.0, 0.9)]
+    assert render_texts.accuracy_at(curve, 44) == 0.3
+    assert render_texts.accuracy_at(curve, 40) == pytest.approx(0.38)
+    assert render_texts.accuracy_at(curve, 22) == pytest.approx(0.7)
+    assert render_texts.accuracy_at(curve, 5) == 0.9
+    assert render_texts.accuracy_at(curve, 61) is None
+    assert render_texts.accuracy_at([(44.0, 0.3), (50.0, 0.2), (30.0, 0.1)], 40) == 0.3, (
+        "more may be kept and less reached"
+    )
+
+    def points(way: str, *found: tuple[float, float, float]) -> dict[str, float]:
+        rows = {f"edit_accuracy/sentiment/{way}/s={s:g}": a for s, _, a in found}
+        return rows | {f"edit_content/sentiment/{way}/s={s:g}": c for s, c, _ in found}
+
+    vector = points("vector", (0.5, 60, 0.1), (0.75, 44, 0.3), (1, 34, 0.5), (2, 10, 0.9))
+    ode = points("ode", (1, 30, 0.2), (2, 22, 0.9))
+    common = {"sample_perplexity": 45.0, "sample_perplexity/floor": 30.0, "edit_chosen/sentiment/vector": 0.9}
+    common |= {
+        "edit_chosen/sentiment/ode": 0.9,
+        "edit_strength/sentiment/ode": 2.0,
+        "edit_content/sentiment/vector": 9.0,
+    }
+    shared = {
+        "study": "yelp", "data": "yelp", "seed": 0, "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1,
+        "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
+    }  # fmt: skip
+    for system in ("diled", "beta_vae"):
+        figures = {k: Measured(v) for k, v in (common | vector | ode).items()}
+        add(tmp_path / "yelp.json", as_records(figures, system=system, **shared))
+    head, _, *lines = render_texts.texts_beside_the_paper(tmp_path / "yelp.json").splitlines()
+    columns = [cell.strip() for cell in head.split("|")[2:-1]]
+    table = {}
+    for line in lines:
+        name, *cells = (cell.strip() for cell in line.split("|")[1:-1])
+        table[name] = dict(zip(columns, cells, strict=True))
+    ours = table[title("diled")]
+    assert (ours["to real"], ours["content"], ours["at content 40"], ours["at LatentOps'"]) == (
+        "1.50",
+        "9.0",
+        "38.0",
+        "90.0",
+    )
+    assert (table[title("beta_vae")]["at content 40"], table[title("beta_vae")]["at LatentOps'"]) == ("38.0", "70.0")
+    assert (table["LatentOps"]["at content 40"], table["LatentOps"]["at LatentOps'"]) == ("-", "90.0")
+    assert table["EDDPM (paper)"]["MAUVE"] == "0.977"
+    assert (table["*aim*"]["BLEU"], table["*aim*"]["to real"]) == (">= 60", "0.7 to 1.5")
 
 
 def test_rewrites_are_written_as_the_reviews_are():

@@ -138,7 +138,7 @@ def _run(verb: str, argv: list[str]) -> int:
     positional = [options.pop(key) for key in POSITIONAL[verb] if key in options]
     if verb in ("audit", "compare"):
         positional = positional[0]
-    result = function(*(_alone(value) for value in positional), **options)
+    result = function(*map(_given, positional), **options)
     if verb in PRINTED and options.get("out") is None:
         _print_sequences(result, Path(positional[0]))
     _show(verb, result, options.get("out"))
@@ -172,9 +172,15 @@ def _place(verb: str, run: Path) -> str | None:
     return str(place if images else place.with_suffix(".npy"))
 
 
-def _alone(value: Any) -> Any:
-    """A list of one path is that path."""
-    return value[0] if isinstance(value, list) and len(value) == 1 else value
+def _given(value: Any) -> Any:
+    """A list of one argument is that argument; of several, those that look like paths are paths."""
+    if not isinstance(value, list):
+        return value
+    if len(value) == 1:
+        return value[0]
+    from diled.data.sequence_sources import looks_like_path
+
+    return [Path(one) if looks_like_path(one) else one for one in value]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -230,7 +236,7 @@ def _parser(verb: str, function: Callable[..., Any], model: str) -> argparse.Arg
         _add_group(parser, f"model {model}", "model", FAMILY[model])
     if verb in ("train", "compare"):
         _add_group(parser, "training", "training", TrainingConfig, skip={"seed", "device"})
-    if verb in ("train", "compare", "data", "audit"):
+    if verb in ("train", "compare", "data", "audit", "evaluate"):
         _add_group(parser, "preprocessing", "preprocess", PreprocessConfig)
     if verb in ("train", "compare"):
         _add_group(parser, "synthetic examples", "pool", PoolConfig)

@@ -10,7 +10,7 @@ from diled.editing import STRENGTH, apply_edit
 from diled.errors import ConfigError, DataError, did_you_mean
 from diled.evaluation.edits import AttributeJudge, Task, edit_curve
 from diled.evaluation.measure import Measured
-from diled.evaluation.text_judge import classifier_of, judge_of
+from diled.evaluation.text_judge import classifier_of, judge_of, too_few
 from diled.latent.edit import Edit
 from diled.model import Model
 
@@ -41,6 +41,8 @@ def away_from(data: Data, column: str, wanted: str, split: str = "validation", n
 def text_edits(model: Model, data: Data, column: str, method: str = "vector") -> list[dict[str, Measured]]:
     """Accuracy, content kept, fluency and unchanged texts at each strength, over all classes in turn; 0 is no edit at all.
 
+    Fluency only where there are texts enough for a judge.
+
     Args:
         model: with codes.
         data: of text, with the column; attributes are learnt from its training texts, and test texts are edited.
@@ -66,6 +68,7 @@ def text_edits(model: Model, data: Data, column: str, method: str = "vector") ->
         rows = from_strings(tasks[i].texts, model.spec, convert=True)
         return model.strings(apply_edit(model, rows, changes[i], strength))
 
-    judges, perplexity = {column: judged(data, column)}, judge_of(data).perplexity
+    judges = {column: judged(data, column)}
+    perplexity = None if too_few(len(data.train), len(data.validation)) else judge_of(data).perplexity
     tried = (0.0, *(share * STRENGTH[method] for share in SHARES))
     return edit_curve(edit, tried, tasks, judges=judges, perplexity=perplexity)

@@ -10,7 +10,7 @@ import torch
 from diled.data import Data, from_model
 from diled.draws import seeded
 from diled.errors import ConfigError, did_you_mean
-from diled.evaluation.measure import Measured, bounds, reconstruction
+from diled.evaluation.measure import Measured, bounds, labelled, reconstruction
 from diled.latent.edit import Edit
 from diled.model import Model
 from diled.models.sampling import described, sample_batches
@@ -63,9 +63,11 @@ def by_group(
 
     Samples are told apart by a logistic regression on codes, fitted to training data; its accuracy on test data is in the
     remark of `share_of_samples`. A share of samples far below the share of the data is a group that the model neglects.
+    Examples whose class is missing (-1) are left out.
 
     Raises:
-        ConfigError: no such column, or one of real numbers; no codes; or steps or a sampler that do not fit the model.
+        ConfigError: no such column, one of real numbers, or one class alone; no codes; or steps or a sampler that do not fit
+            the model.
     """
     model.with_codes()
     described(model.density, steps=steps, sampler=sampler)
@@ -76,15 +78,22 @@ def by_group(
         raise ConfigError(f"'{column}' holds real numbers; groups need classes.")
     from sklearn.linear_model import LogisticRegression
 
+    test, train = labelled(data.test, column), labelled(data.train, column)
+    labels = test.labels[column]
+    if len(np.unique(train.labels[column])) < 2 or not len(test):
+        raise ConfigError(
+            f"'{column}' names {len(np.unique(train.labels[column]))} classes of training examples, and one of {len(test)} "
+            "test examples: groups need two and one at least."
+        )
     names = data.spec.labels.get(column) or [str(v) for v in np.unique(labels)]
-    train = data.train.subset(np.random.default_rng(0).permutation(len(data.train))[:10_000])
+    train = train.subset(np.random.default_rng(0).permutation(len(train))[:10_000])
     classifier = LogisticRegression(max_iter=300).fit(model.encode(train.values), train.labels[column])
-    accuracy = classifier.score(model.encode(data.test.values), labels)
+    accuracy = classifier.score(model.encode(test.values), labels)
     codes = _codes_of_samples(model, samples, steps, sampler, seed)
     told = classifier.predict(codes)
     found = {}
     for value in np.unique(labels):
-        part = data.test.subset(labels == value)
+        part = test.subset(labels == value)
         group: dict[str, Any] = bounds(model.density, part, data.spec, repeats=repeats, seed=seed)
         group |= reconstruction(model.density, part, data.spec, seed=seed)
         group["share_of_data"] = Measured(len(part) / len(labels), n=len(labels))

@@ -65,8 +65,10 @@ class DiledPaperConfig(AutoencoderConfig):
     )  # fmt: skip
     weight: float = Field(1.0, gt=0)
     """w: weight of the noise error (a mean over code dimensions) beside the reconstruction."""
-    reconstruction: Literal["sum", "mean"] = "sum"
-    """Reconstruction summed over the pixels, or their mean as in the reference code (which all but collapses on MNIST)."""
+    reconstruction: Literal["sum", "mean"] | None = None
+    """`sum`: the reconstruction is summed over the pixels, or the symbols of a sequence. `mean`: it is their mean, as in the
+    reference code (which all but collapses on MNIST); of sequences, over the symbols of each and its end, times the mean of
+    1 / (T lambda_t), so that w is the paper's. None: `mean` for sequences, else `sum`."""
     reconstruct_at: Literal["always", "split", "one"] = "always"
     """How the reconstruction meets the noise level t that is drawn for an example. `always`: at full weight, whatever t is;
     `split`: divided by the bound's weight of t, as in the paper (Eq. 30 to 33), with a mean weight of one; `one`: at the

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from diled.config import PreprocessConfig
 from diled.data import Data, open_data, to_strings
 from diled.draws import seeded
 from diled.errors import ConfigError
@@ -255,7 +256,12 @@ def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, *
 
 
 def figures_of_file(
-    path: str | Path, data: str | Path | None, *, samples: int | None = None, seed: int = 0
+    path: str | Path,
+    data: str | Path | None,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    preprocess: PreprocessConfig | None = None,
 ) -> dict[str, Measured]:
     """Figures of a file of texts as samples, beside real ones of a set of text.
 
@@ -265,6 +271,7 @@ def figures_of_file(
         samples: of the file, by a fixed draw; None: all, up to 5,000. `empty` is the share of all lines that hold no text or
             cannot be read, and count in no other figure.
         seed: of the draws.
+        preprocess: how the set is read: where real texts are left out as too long, say, as of the models to compare with.
 
     Raises:
         ConfigError: no set of text to compare with.
@@ -275,7 +282,7 @@ def figures_of_file(
 
     if data is None:
         raise ConfigError(f"{path} holds samples: say with --data which set of text they are to be like.")
-    place = open_data(data)
+    place = open_data(data, preprocess or PreprocessConfig())
     if place.spec.kind != "text":
         raise ConfigError(f"{place.name} holds {place.spec.kind}s, and {path} texts: name a set of text (--data).")
     texts, unread = texts_and_faults(path)
@@ -377,18 +384,19 @@ def material(name: str, model: Model, data: Data, run: Path | None, *, seed: int
         with seeded(seed, 5):
             codes = density.encode(to_space(raw.to(model.device), data.spec)).flatten(1)
         grey = data.spec.model_copy(update={"binarize": "none"})
-        pairs = codes[: 2 * rows].unflatten(0, (-1, 2)) if len(codes) >= 2 * rows else codes[None, :2]
-        path = between(pairs[:, 0].cpu().numpy(), pairs[:, 1].cpu().numpy(), 9, density.path)
-        way = torch.from_numpy(path).to(codes)
         originals = to_space(raw, grey)
         shown = {
             "originals": originals[:few].numpy(),
             "reconstructions": density.decode(codes[:few]).cpu().numpy(),
-            "interpolations": density.decode(way.flatten(0, 1)).unflatten(0, way.shape[:2]).cpu().numpy(),
-            "interpolation_ends": originals[: 2 * len(pairs)].unflatten(0, (len(pairs), 2)).numpy(),
             "codes": codes.cpu().numpy(),
             "labels": None if labels is None else labels[1],
         }
+        if len(codes) > 1:
+            pairs = codes[: 2 * rows].unflatten(0, (-1, 2)) if len(codes) >= 2 * rows else codes[None, :2]
+            path = between(pairs[:, 0].cpu().numpy(), pairs[:, 1].cpu().numpy(), 9, density.path)
+            way = torch.from_numpy(path).to(codes)
+            shown["interpolations"] = density.decode(way.flatten(0, 1)).unflatten(0, way.shape[:2]).cpu().numpy()
+            shown["interpolation_ends"] = originals[: 2 * len(pairs)].unflatten(0, (len(pairs), 2)).numpy()
     return Shown(
         name=name,
         samples=torch.cat(list(sample_batches(density, draws, seed=seed, mean=data.spec.kind != "protein"))).numpy(),

@@ -2,7 +2,8 @@
 
     tables in DILED_DATA, or `grammar.sentences`  ->  Records of each split  ->  Found
 
-The texts of `yelp-transfer-reference`, on which edits are measured, are no validation texts: a model is chosen on those.
+The texts of `yelp-transfer-reference`, on which edits are measured, are no validation texts: a model is chosen on those. Nor
+are test texts of `yelp-tense` among those that tenses are learnt from.
 
 Reference: Shen et al. 2017 (arXiv 1705.09655) for Yelp and its labels; Li et al. 2018 (arXiv 1804.06437) for the references;
 Shen et al. 2020 (arXiv 1905.12777) for the tenses; Socher et al. 2013 (EMNLP, 1631) for the Stanford Sentiment Treebank.
@@ -86,11 +87,14 @@ def find_texts(name: str, paths: dict[str, Path], preprocess: PreprocessConfig) 
     config = preprocess.sequence
     each = {split: _read(path, config) for split, path in paths.items()}
     if "edited" in each:
-        each["validation"] = _without(each["validation"], set(each.pop("edited").texts))
+        said = f"validation texts are those of {EDITED}, on which edits are measured"
+        each["validation"] = _without(each["validation"], set(each.pop("edited").texts), f"{said},")
     if name == "yelp-tense":
         whole = each.pop("all")
         splits = whole.columns.pop("split")
         each = {own: _taken(whole, splits == theirs) for own, theirs in (("train", "validation"), ("test", "test"))}
+        said = "texts of the set's validation split are test texts too"
+        each["train"] = _without(each["train"], set(each["test"].texts), said)
     found = found_of_texts(each, name, preprocess)
     labels_of = TEXTS[name][2]
     for part in found.parts.values():
@@ -126,13 +130,12 @@ def _read(path: Path, config: SequenceConfig) -> Records:
     return read_records([path], config.model_copy(update={"kind": "text"}), "text")[0]
 
 
-def _without(records: Records, texts: set[str]) -> Records:
-    """Records but those with some texts."""
+def _without(records: Records, texts: set[str], said: str) -> Records:
+    """Records but those with some texts; `said` is what these are, for the note."""
     rest = _taken(records, np.array([text not in texts for text in records.texts]))
     count = len(records.texts) - len(rest.texts)
-    rest.notes.append(
-        f"{count:,} validation texts are those of {EDITED}, on which edits are measured, and were left out."
-    )
+    if count:
+        rest.notes.append(f"{count:,} {said} and were left out.")
     return rest
 
 

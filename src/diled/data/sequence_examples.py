@@ -3,7 +3,8 @@
     "ACDY", "good food", a file, a folder, numbers (N, L), or a list of these  ->  (N, L) and a name for each
 
 What is the path of something goes for the path. Where nothing is there, residues with "/" or the ending of a file are a path
-that is wrong; words are a text, unless they end like a file that is read and have no spaces.
+that is wrong; words are a text, unless they end like a file that is read and have no spaces. In a list given to a model of text
+every string is a text, "docs" and "." as well, and a path is a `Path`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def read_named_sequences(
 
     Args:
         inputs: a sequence or text, a path (FASTA, `.csv`, `.tsv`, `.jsonl`, `.txt` with one in each line, Parquet, `.npy`,
-            `.npz`, a folder), an array of text or of whole numbers, or a list of any of these.
+            `.npz`, a folder), an array of text or of whole numbers, or a list of any of these; strings in a list that is
+            given to a model of text are texts, never paths.
         spec: what the model was trained on.
         convert: read what is no amino acid as X, and cut what is too long.
         column: of tables; None: as in training data.
@@ -55,12 +57,18 @@ def read_named_sequences(
     if isinstance(inputs, (list, tuple)) and not len(inputs):
         raise DataError("The list of examples is empty.")
     if isinstance(inputs, (list, tuple)) and not all(np.isscalar(one) and not isinstance(one, str) for one in inputs):
-        if all(isinstance(one, str) and not _is_path(one, spec) for one in inputs):
+        words = [isinstance(one, str) and (spec.kind == "text" or not _is_path(one, spec)) for one in inputs]
+        if all(words):
             return from_strings(inputs, spec, convert=convert), [str(i) for i in range(len(inputs))]
         if any(isinstance(one, (str, Path, Image.Image)) or hasattr(one, "__array__") for one in inputs):
-            each = [read_named_sequences(one, spec, convert=convert, column=column) for one in inputs]
+            each = [
+                (from_strings([one], spec, convert=convert), ["0"])
+                if word
+                else read_named_sequences(one, spec, convert=convert, column=column)
+                for one, word in zip(inputs, words, strict=True)
+            ]
             names = [name for _, names in each for name in names]
-            files = any(isinstance(one, (str, Path)) and _is_path(one, spec) for one in inputs)
+            files = any(isinstance(one, (str, Path)) and not word for one, word in zip(inputs, words, strict=True))
             return np.concatenate([rows for rows, _ in each]), names if files else [str(i) for i in range(len(names))]
     if isinstance(inputs, Image.Image):
         raise DataError(f"The model reads {_wanted(spec)}; the input is an image.")

@@ -143,15 +143,17 @@ def _table(path: Path) -> Table:
             f"{path} has no line of column names: its first line holds '{headless[:24]}'. Put one before it, such as "
             "'sequence'."
         )
-    rows, lines = [], []
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    faults: dict[int, str] = {}
     for line, row in _rows(file, mark, path):
         if not any(row) and len(header) > 1:
             continue
         if len(row) not in (len(header), 0):
-            raise DataError(f"{path}, line {line} has {len(row)} columns, and its header has {len(header)}.")
+            faults[len(rows)] = f"has {len(row)} columns, and its header has {len(header)}"
+            row = [""] * len(header)  # which cell belongs to which column is not known
         rows.append([cell.strip() for cell in row] or [""])
         lines.append(line)
-    faults = {}
     for i, row in enumerate(rows):
         said = next(filter(None, map(undecodable, row)), None)
         if said is not None:

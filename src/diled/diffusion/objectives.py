@@ -35,6 +35,7 @@ __all__ = [
     "Weighting",
     "at_first_step",
     "edm",
+    "mean_share",
     "min_snr",
     "simple",
     "split_over_steps",
@@ -121,6 +122,18 @@ def split_over_steps(schedule: Schedule, steps: int) -> StepWeight:
         return table.to(like)[torch.randint(steps, (batch,), device=like.device)]
 
     return weight
+
+
+def mean_share(schedule: Schedule, steps: int) -> float:
+    """The mean over t of 1 / (T lambda_t): what a reconstruction that is split over t weighs beside w l_t.
+
+    About 0.2175 of T = 1000 steps with b = 0.008.
+
+    Args:
+        schedule: gamma(t).
+        steps: T.
+    """
+    return float((1 / step_weights(schedule, steps)).mean() / steps)
 
 
 def at_first_step(steps: int) -> StepWeight:

@@ -44,7 +44,7 @@ from diled.evaluation.sequences import (
     ridge_predictions,
 )
 from diled.evaluation.text_figures import sample_figures
-from diled.evaluation.text_judge import judge_of
+from diled.evaluation.text_judge import judge_of, too_few
 from diled.evaluation.text_metrics import word_edits
 from diled.evaluation.texts import text_reconstruction
 
@@ -237,7 +237,8 @@ def text_pool(model: Any, examples: Examples, effort: Effort, seed: int) -> Sect
     drawn, train, test = (
         to_strings(rows, data.spec) for rows in (_raw(examples.pool, examples), data.train.values, data.test.values)
     )
-    found = sample_figures(drawn, train, test, judge_of(data), reference=len(drawn), seed=seed)
+    judge = None if too_few(len(data.train), len(data.validation)) else judge_of(data)
+    found = sample_figures(drawn, train, test, judge, reference=len(drawn), seed=seed)
     return Section({f"pool/{name}": m for name, m in found.items()}, notes=[f"{len(drawn):,} examples of the set."])
 
 

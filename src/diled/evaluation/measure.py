@@ -183,10 +183,15 @@ def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -
 def probe(
     model: Any, train: Split, test: Split, spec: DataSpec, *, label: str | None = None, limit: int = 10_000
 ) -> dict[str, Measured]:
-    """Accuracy on test codes of a logistic regression fitted to (up to `limit`) training codes."""
-    names = [n for n, values in train.labels.items() if values.dtype.kind == "i" and len(np.unique(values)) > 1]
+    """Accuracy on test codes of a logistic regression fitted to (up to `limit`) training codes; without missing labels (-1)."""
+    names = [
+        n for n, values in train.labels.items() if values.dtype.kind == "i" and len(np.unique(values[values >= 0])) > 1
+    ]
     label = label or (names[0] if names else None)
     if label is None or label not in train.labels:
+        return {}
+    train, test = labelled(train, label), labelled(test, label)
+    if len(np.unique(train.labels[label])) < 2 or not len(test):
         return {}
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -206,6 +211,13 @@ def probe(
         classifier.fit(codes["train"], train.labels[label])
     right = classifier.predict(codes["test"]) == test.labels[label]
     return {"probe_accuracy": Measured(float(right.mean()), _stderr(torch.tensor(right).double()), len(right))}
+
+
+def labelled(split: Split, column: str) -> Split:
+    """The examples of a split whose class is known; -1 stands where it is missing."""
+    labels = split.labels[column]
+    known = (labels >= 0) | (labels.dtype.kind != "i")
+    return split if known.all() else split.subset(known)
 
 
 def features_for(data: Data) -> FeatureNet | None:

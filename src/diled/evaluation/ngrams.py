@@ -42,6 +42,9 @@ def word_counts(texts: Sequence[str]) -> np.ndarray:
 def perplexity(nats: np.ndarray, texts: Sequence[str]) -> float:
     """exp(sum of nats / sum of words and ends), whatever the units are that a model predicts.
 
+    Infinite where the number is too large to be written, as of a long text without blanks that the model does not expect: it is
+    one word.
+
     Args:
         nats: -log p(text), (N,).
         texts: (N,).
@@ -51,7 +54,10 @@ def perplexity(nats: np.ndarray, texts: Sequence[str]) -> float:
     """
     if len(texts) == 0:
         raise DataError("No texts to score: a perplexity needs at least one.")
-    return math.exp(nats.sum() / (word_counts(texts) + 1).sum())
+    try:
+        return math.exp(nats.sum() / (word_counts(texts) + 1).sum())
+    except OverflowError:
+        return math.inf
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def sample_figures(
     texts: Sequence[str],
     train: Sequence[str],
     test: Sequence[str],
-    judge: Judge,
+    judge: Judge | None,
     *,
     reference: int = 5000,
     seed: int = 0,
@@ -57,7 +57,7 @@ def sample_figures(
         texts: samples, the first n of them.
         train: training texts of the model and the judge.
         test: texts that neither has seen, drawn by the seed.
-        judge: whose perplexity and features.
+        judge: whose perplexity and features; None: neither of the two.
         reference: n, at most.
         seed: of the draws, of the clustering and of self-BLEU.
 
@@ -75,7 +75,7 @@ def sample_figures(
     more = [train[i] for i in rng.permutation(len(train))[:n]]
     real, others, drawn = [test[i] for i in order[:n]], (others + more)[:n], list(texts[:n])
     found = _perplexities(drawn, real, more, train, judge)
-    note, known = f"{judge.name}; {n:,} against {n:,} test texts", n - len(order[n : 2 * n])
+    note, known = f"{n:,} against {n:,} test texts", n - len(order[n : 2 * n])
     found |= _mauve("mauve", real, drawn, judge, seed, note)
     found |= _mauve("mauve/floor", real, others, judge, seed, f"{note}, {known:,} of the others from training")
     for suffix, some in (("", drawn), ("/floor", real)):
@@ -104,7 +104,7 @@ def _apart(train: Sequence[str], test: Sequence[str]) -> bool:
 
 
 def _perplexities(
-    drawn: list[str], real: list[str], more: list[str], train: Sequence[str], judge: Judge
+    drawn: list[str], real: list[str], more: list[str], train: Sequence[str], judge: Judge | None
 ) -> dict[str, Measured]:
     """Under the judge, under an n-gram model of training texts, and the reverse: of real texts under one of samples.
 
@@ -114,7 +114,8 @@ def _perplexities(
     n, said = len(drawn), f"{ORDER}-gram model of {len(train):,} training texts, per word"
     found = {}
     for suffix, some, fitted in (("", drawn, drawn), ("/floor", real, more)):
-        found[f"sample_perplexity{suffix}"] = Measured(judge.perplexity(some), n=n, note=f"{judge.name}, per word")
+        if judge is not None:
+            found[f"sample_perplexity{suffix}"] = Measured(judge.perplexity(some), n=n, note=f"{judge.name}, per word")
         found[f"sample_perplexity/ngram{suffix}"] = Measured(grams.perplexity(some), n=n, note=said)
         reverse = NGram.fit(fitted, ORDER, vocabulary=grams.words)
         what = f"{n:,} test texts under a {ORDER}-gram model of {len(fitted):,} {'training texts' if suffix else 'samples'}"
@@ -123,24 +124,24 @@ def _perplexities(
 
 
 def _mauve(
-    name: str, real: Sequence[str], texts: Sequence[str], judge: Judge, seed: int, note: str
+    name: str, real: Sequence[str], texts: Sequence[str], judge: Judge | None, seed: int, note: str
 ) -> dict[str, Measured]:
-    """MAUVE where both sets are large enough for one."""
-    if min(len(real), len(texts)) < FEWEST:
+    """MAUVE where both sets are large enough for one, and there is a judge."""
+    if judge is None or min(len(real), len(texts)) < FEWEST:
         return {}
     value = mauve(judge.features(real), judge.features(texts), seed=seed)
-    said = f"features of {note}; {default_clusters(len(real), len(texts))} clusters"
+    said = f"features of {judge.name}; {note}; {default_clusters(len(real), len(texts))} clusters"
     return {name: Measured(value, n=len(texts), note=said)}
 
 
 def interpolation_figures(
-    paths: Sequence[Sequence[str]], judge: Judge, reference_texts: Sequence[str], *, seed: int = 0
+    paths: Sequence[Sequence[str]], judge: Judge | None, reference_texts: Sequence[str], *, seed: int = 0
 ) -> dict[str, Measured]:
     """How real the texts between two texts are, and how evenly they lead from one to the other.
 
     Args:
         paths: lists of texts, the ends included.
-        judge: whose perplexity and features.
+        judge: whose perplexity and features; None: neither of the two.
         reference_texts: real texts; as many as there are inner points are taken for MAUVE, or as there are.
         seed: of the draws and of the clustering.
 
@@ -158,18 +159,20 @@ def interpolation_figures(
     n = min(len(inner), len(reference_texts))
     some = [inner[i] for i in rng.permutation(len(inner))[:n]]
     real = [reference_texts[i] for i in rng.permutation(len(reference_texts))[:n]]
-    found = {
-        "interpolation_perplexity": Measured(judge.perplexity(inner), n=len(inner), note=f"{judge.name}, per word"),
-        "interpolation_perplexity/floor": Measured(judge.perplexity(real), n=n, note=f"{judge.name}, per word"),
-    }
-    note = f"{judge.name}; {n:,} against {n:,} real texts"
+    found = {}
+    if judge is not None:
+        found = {
+            "interpolation_perplexity": Measured(judge.perplexity(inner), n=len(inner), note=f"{judge.name}, per word"),
+            "interpolation_perplexity/floor": Measured(judge.perplexity(real), n=n, note=f"{judge.name}, per word"),
+        }
+    note = f"{n:,} against {n:,} real texts"
     found |= _mauve("interpolation_mauve", real, some, judge, seed, note)
     other = [reference_texts[i] for i in rng.permutation(len(reference_texts))]
     size = min(
         n, len(other) // 2
     )  # MAUVE falls as its sets get smaller: as many as above where there are twice as many
     ours, theirs = other[:size], other[size : 2 * size]
-    said = f"{judge.name}; {size:,} real texts against {size:,} others"
+    said = f"{size:,} real texts against {size:,} others"
     found |= _mauve("interpolation_mauve/floor", ours, theirs, judge, seed, said)
     if all(path[0] == path[-1] for path in paths):
         return found  # a decoder that does not listen writes one text everywhere

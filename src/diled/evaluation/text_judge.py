@@ -38,7 +38,7 @@ from diled.evaluation.ngrams import perplexity
 from diled.nn.causal import CausalTransformer
 from diled.sequences import END, scored, trimmed
 
-__all__ = ["Classifier", "Judge", "Recipe", "classifier_of", "fit_judge", "judge_of"]
+__all__ = ["Classifier", "Judge", "Recipe", "classifier_of", "fit_judge", "judge_of", "too_few"]
 
 LONGEST = 128
 """Tokens that a judge looks at, at most."""
@@ -215,9 +215,9 @@ def fit_judge(
     Raises:
         DataError: fewer than 20 texts to train on, or no validation texts.
     """
-    if len(train) < FEWEST or len(validation) == 0:
-        least = f"at least {FEWEST} texts to train on and one to validate on"
-        raise DataError(f"A judge needs {least}, found {len(train)} and {len(validation)}.")
+    missing = too_few(len(train), len(validation))
+    if missing:
+        raise DataError(missing)
     tokenizer = train_tokenizer(train, recipe.vocabulary)
     flat, sizes = tokenized(train, text_spec(1, tokenizer))
     spec = text_spec(min(max(int(sizes.max()) + 1, SHORTEST), LONGEST), tokenizer)
@@ -229,6 +229,13 @@ def fit_judge(
         scored_on = _some(test, TESTED, seed)
         judge.about |= {"perplexity": judge.perplexity(scored_on), "n": len(scored_on)}
     return judge
+
+
+def too_few(train: int, validation: int) -> str:
+    """Why so many training and validation texts make no judge; empty where they do."""
+    if train >= FEWEST and validation:
+        return ""
+    return f"A judge needs at least {FEWEST} texts to train on and one to validate on, found {train} and {validation}."
 
 
 def _train(network: CausalTransformer, rows: Tensor, watched: Callable[[], float], recipe: Recipe, seed: int) -> int:

@@ -8,7 +8,7 @@ bleu, exact_match                         of texts decoded from mean codes, agai
 bleu_shuffled                             against the text whose code it was, with codes of others: does the decoder listen?
 probe_accuracy                            of a label, by logistic regression on codes
 active_units                              code dimensions that vary over texts
-samples and interpolations                see `text_figures.py`
+samples and interpolations                see `text_figures.py`; of fewer texts than make a judge, without what it judges
 
 Texts are decoded as `Model.writing` has it, greedily if nothing else is said, samples from codes of the prior; a model without
 codes draws its samples.
@@ -29,7 +29,7 @@ from diled.evaluation.codes import active_count, averaged
 from diled.evaluation.measure import Measured, bounds_of_examples, over_examples, probe
 from diled.evaluation.ngrams import word_counts
 from diled.evaluation.text_figures import interpolation_figures, sample_figures
-from diled.evaluation.text_judge import judge_of
+from diled.evaluation.text_judge import judge_of, too_few
 from diled.evaluation.text_metrics import bleu
 from diled.latent.interpolate import between
 from diled.models.autoregressive import described_writing
@@ -76,7 +76,8 @@ def text_evaluation(
     """
     test = data.test.subset(np.random.default_rng(seed).permutation(len(data.test))[:limit])  # files may be sorted
     found = text_bounds(model, test, data, repeats=repeats, seed=seed)
-    judge = judge_of(data)
+    missing = too_few(len(data.train), len(data.validation))
+    judge = None if missing else judge_of(data)
     texts = {name: to_strings(split.values, data.spec) for name, split in (("train", data.train), ("test", data.test))}
     if model.has_codes:
         found |= text_reconstruction(model, test, data, seed=seed)
@@ -88,6 +89,8 @@ def text_evaluation(
     how = [f"decoded {described_writing(model)}"] if takes_mean(model) else ["drawn"]
     how += [said for said in [described(model, steps=steps, sampler=sampler)] if said]
     of_samples = sample_figures(to_strings(drawn, data.spec), texts["train"], texts["test"], judge, seed=seed)
+    if missing:
+        found["sample_perplexity"] = Measured(None, note=missing)
     for name, m in of_samples.items():
         note = m.note if name.endswith("/floor") else "; ".join([*how, *([m.note] if m.note else [])])
         found[name] = Measured(m.value, m.stderr, m.n, note)
@@ -115,10 +118,12 @@ def per_token(found: dict[str, Measured], test: Split, data: Data) -> dict[str, 
     tokens = float(scored(torch.from_numpy(test.values.astype(np.int64))).sum(1).double().mean())
     words = float(word_counts(to_strings(test.values, data.spec)).mean()) + 1  # and an end
     n = len(test)
+    with np.errstate(over="ignore"):  # infinite, as under a judge
+        of_tokens, of_words = float(np.exp(nats / tokens)), float(np.exp(nats / words))
     return {
         "nats_per_token": Measured(nats / tokens, n=n, note="ends included"),
-        "perplexity": Measured(float(np.exp(nats / tokens)), n=n, note="of the bound, per token, ends included"),
-        "word_perplexity": Measured(float(np.exp(nats / words)), n=n, note="of the bound, per word, ends included"),
+        "perplexity": Measured(of_tokens, n=n, note="of the bound, per token, ends included"),
+        "word_perplexity": Measured(of_words, n=n, note="of the bound, per word, ends included"),
     }
 
 
@@ -141,13 +146,15 @@ def text_reconstruction(model: Any, test: Split, data: Data, *, seed: int = 0) -
     real = to_strings(test.values, data.spec)
     same = torch.cat(own).numpy().astype(np.int64) == test.values
     note = f"corpus BLEU-4 of words, decoded {described_writing(model)} from mean codes"
-    return {
+    found = {
         "bleu": Measured(bleu(shown, real), n=len(real), note=note),
         "exact_match": averaged(same.all(1)),
-        "bleu_shuffled": Measured(bleu(wrong, real), n=len(real), note="with the code of another text"),
         "length_ratio": Measured(float(lengths(torch.cat(own)).sum()) / float((test.values != 0).sum()), n=len(real)),
-        "active_units": active_count(torch.cat(codes)),
     }
+    if len(real) > 1:  # one text has no other's code, and codes vary over several
+        found["bleu_shuffled"] = Measured(bleu(wrong, real), n=len(real), note="with the code of another text")
+        found["active_units"] = active_count(torch.cat(codes))
+    return found
 
 
 @torch.no_grad()

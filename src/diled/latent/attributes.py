@@ -21,9 +21,10 @@ beta; Chung et al. 2023 (arXiv 2209.14687), the gradient through z_hat; Nie et a
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ from diled.api import Density, device_of
 from diled.diffusion.samplers import heun
 from diled.errors import ConfigError, DataError
 from diled.latent.edit import Attribute, one_each
-from diled.latent.guidance import guided, in_unit
+from diled.latent.guidance import Unit, guided, in_unit
 from diled.models.priors import StandardNormal
 
 __all__ = [
@@ -59,6 +60,8 @@ DECAY = 0.01
 no further, and the decoder shows the class well inside only."""
 STEPS = 50
 """Steps of each way through noise."""
+KEPT = 4
+"""Sets of codes whose ways through noise an edit remembers."""
 RELATIVE = 1e-5
 """Error of a step along energies, relative to codes or to their unit."""
 
@@ -199,13 +202,25 @@ def through_noise(
         NoBound: the prior has no denoiser.
         ConfigError: the prior's codes are no vectors.
     """
+    return _led(in_unit(prior), z, wish, strength, *_unled(prior, z, depth, steps))
+
+
+def _unled(prior: Density, z: Tensor, depth: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What no wish changes: the noise levels on the way there, (steps + 1,), its end, and the end of the way back, (B, D)."""
     unit = in_unit(prior)
     if len(unit.shape) != 1:
         raise ConfigError(f"Codes of shape {unit.shape} are no vectors, which method 'ode' needs: use method 'vector'.")
     up = unit.schedule.to(z.device).gamma(torch.linspace(0, depth, steps + 1, device=z.device))
     noisy = heun(unit.denoise, (z - unit.center) / unit.width, up)
+    return up, noisy, heun(unit.denoise, noisy, up.flip(0))
+
+
+def _led(
+    unit: Unit, z: Tensor, wish: Callable[[Tensor], Tensor], strength: float, up: Tensor, noisy: Tensor, back: Tensor
+) -> Tensor:
+    """`through_noise` from what `_unled` found."""
     led = guided(unit.denoise, lambda u: strength * wish(unit.back(u)))
-    return z + (heun(led, noisy, up.flip(0)) - heun(unit.denoise, noisy, up.flip(0))) * unit.width
+    return z + (heun(led, noisy, up.flip(0)) - back) * unit.width
 
 
 @dataclass(frozen=True)
@@ -224,6 +239,7 @@ class AttributeODE:
     prior: Density
     goals: tuple[tuple[CodeClassifier, int], ...]
     depth: float | None = None
+    _kept: dict[bytes, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.depth is not None and not 0 <= self.depth <= 1:
@@ -231,14 +247,22 @@ class AttributeODE:
         if self.depth is not None and isinstance(self.prior, StandardNormal):
             raise ConfigError("depth has no meaning for a prior N(0, I), whose drift cancels: set the strength alone.")
 
+    @torch.no_grad()
     def apply(self, codes: np.ndarray, strength: float) -> np.ndarray:
-        """Edited codes, (n, d) float32."""
+        """Edited codes, (n, d) float32.
+
+        The way through noise without guidance is kept for the codes of the last few calls: at further strengths it is the same.
+        """
         z = torch.as_tensor(codes, dtype=torch.float32, device=device_of(self.prior))
         wish = Wish(self.goals, strength < 0)
         if isinstance(self.prior, StandardNormal):
             return along_energy(z, wish, abs(strength)).cpu().numpy()
-        depth = DEPTH if self.depth is None else self.depth
-        return through_noise(self.prior, z, wish, abs(strength), depth=depth).cpu().numpy()
+        key = hashlib.blake2b(np.ascontiguousarray(codes).tobytes()).digest()
+        if key not in self._kept:
+            if len(self._kept) == KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[key] = _unled(self.prior, z, DEPTH if self.depth is None else self.depth, STEPS)
+        return _led(in_unit(self.prior), z, wish, abs(strength), *self._kept[key]).cpu().numpy()
 
 
 def fit_ode(

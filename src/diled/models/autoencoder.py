@@ -104,6 +104,7 @@ class Autoencoder(Density):
         extras: functions (model, batch, q, z) -> named (B,) terms, added in training only.
         distortion_weight: (B, like) -> weights (B,) of each example's distortion in the gradient, drawn anew in each
             training step; None: one. Neither the printed nats nor `bound()` know of it.
+        distortion_scale: x -> factors (B,) of the same, such as one over the symbols of each sequence; None: one.
 
     Example:
         >>> model = Autoencoder(GaussianEncoder(net), LikelihoodDecoder(net2, BernoulliLikelihood()), StandardNormal((8,)))
@@ -120,13 +121,14 @@ class Autoencoder(Density):
         rate_weight: float | RateWeight = 1.0,
         extras: Sequence[Extra] = (),
         distortion_weight: StepWeight | None = None,
+        distortion_scale: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.encoder: Any = encoder
         self.decoder: Any = decoder
         self.prior = prior
         self.rate_weight = rate_weight if callable(rate_weight) else warmup(rate_weight)
-        self.distortion_weight = distortion_weight
+        self.distortion_weight, self.distortion_scale = distortion_weight, distortion_scale
         self.extras: tuple[Extra, ...] = ()
         self.extra = nn.ModuleList()
         for extra in extras:
@@ -170,9 +172,14 @@ class Autoencoder(Density):
         r = 1.0 if exact else self.rate_weight(progress)
         rate = self.prior.terms(posterior.scale_gradient(r), exact=exact, progress=progress)
         distortion = likelihood.nll(x)
-        if self.distortion_weight is not None and not exact:
-            weight = self.distortion_weight(len(distortion), distortion.detach())
-            distortion = with_gradient_of(distortion, weight * distortion)
+        if not exact:
+            trained = distortion
+            if self.distortion_weight is not None:
+                trained = self.distortion_weight(len(distortion), distortion.detach()) * trained
+            if self.distortion_scale is not None:
+                trained = self.distortion_scale(x) * trained
+            if trained is not distortion:
+                distortion = with_gradient_of(distortion, trained)
         terms = {"distortion": distortion, **{f"rate/{name}": term for name, term in rate.items()}}
         if not exact:
             for extra in self.extras:

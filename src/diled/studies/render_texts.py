@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from diled.studies.records import Record, read
 from diled.studies.render import by_family, markdown, title
 from diled.studies.render_proteins import cell, seeds_of
 
-__all__ = ["edit_curves", "edited", "texts", "texts_beside_the_paper"]
+__all__ = ["accuracy_at", "edit_curves", "edited", "texts", "texts_beside_the_paper"]
 
 NOTHING = "Nothing is recorded yet."
 MODELS = {
@@ -38,6 +39,8 @@ MODELS = {
     "cpu_seconds": ("CPU s", 0),
 }
 """Metric -> heading and decimals. `per word` is the perplexity of the bound; `samples`, `reverse` and `way` are others."""
+FIRST = {"ldm": "beta_vae"}
+"""System -> the one whose trained parts it begins with, as `init_from` of its row says."""
 FLOORS = {m: f"{m}/floor" for m in ("sample_perplexity", "sample_perplexity/ngram", "reverse_perplexity", "mauve", "self_bleu",
                                     "distinct_2", "unique", "copied", "interpolation_perplexity",
                                     "interpolation_mauve")}  # fmt: skip
@@ -61,7 +64,18 @@ PAPER: dict[str, tuple[float | None, ...]] = {
 }
 """Liu et al. 2024, Table 1 and rebuttal: reconstruction, perplexity, MAUVE and diversity of samples, accuracy of edits,
 perplexity and MAUVE of interpolations."""
-COLUMNS = ("BLEU", "perplexity", "MAUVE", "diversity", "edits", "perplexity, way", "MAUVE, way")
+COLUMNS = ("BLEU", "perplexity", "to real", "MAUVE", "diversity", "edits", "content", "at content 40", "at LatentOps'",
+           "perplexity, way", "to real, way", "MAUVE, way")  # fmt: skip
+"""`to real` is the ratio to the perplexity of test sentences; `content` is the BLEU of edits to their sources; `at content 40`
+and `at LatentOps'` are the accuracy of edits that keep that much."""
+AIMS: dict[str, dict[str, str]] = {
+    "yelp": {"BLEU": ">= 60", "to real": "0.7 to 1.5", "diversity": ">= 0.8 of real"},
+    "yelp-gpu": {"BLEU": ">= 92", "to real": "0.85 to 1.15", "MAUVE": ">= 0.95 of real", "at content 40": ">= 85",
+                 "at LatentOps'": ">= 85"},
+}  # fmt: skip
+"""Study -> what was aimed at before anything was measured."""
+KEPT = 40.0
+"""BLEU to the source from which the content of a sentence is taken as kept."""
 
 
 def texts(path: Path) -> str:
@@ -70,9 +84,31 @@ def texts(path: Path) -> str:
     if not of:
         return NOTHING
     everything = [r for records in of.values() for r in records]
-    lines = [[title(s), seeds_of(r), *(cell(r, m, digits) for m, (_, digits) in MODELS.items())] for s, r in of.items()]
+    lines = [
+        [
+            title(s),
+            seeds_of(r),
+            *(seconds(s, of) if m == "cpu_seconds" else cell(r, m, d) for m, (_, d) in MODELS.items()),
+        ]
+        for s, r in of.items()
+    ]
     lines.append(["*real text*", "", *(cell(everything, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
     return markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)
+
+
+def seconds(system: str, of: dict[str, list[Record]]) -> str:
+    """CPU seconds of a training and, of the same seeds, of the one that it began with; `+` where that one is not recorded."""
+    records, first = of[system], FIRST.get(system)
+    if first is None:
+        return cell(records, "cpu_seconds", 0)
+    own, before = ({r.seed: r.cpu_seconds for r in some} for some in (records, of.get(first, [])))
+    known = [(mine, before.get(seed)) for seed, mine in own.items() if mine is not None]
+    if not known:
+        return ""
+    whole = [mine + theirs for mine, theirs in known if theirs is not None]
+    if len(whole) < len(known):
+        return f"{cell(records, 'cpu_seconds', 0)} + {title(first)}'s"
+    return f"{sum(whole) / len(whole):,.0f}"
 
 
 def edited(path: Path) -> str:
@@ -122,31 +158,101 @@ def texts_beside_the_paper(path: Path) -> str:
     """The seven columns of the paper's table: its numbers, then ours. Protocols differ, so columns compare within a half.
 
     Of the ways of editing each system has the one that does better on validation sentences, but for LatentOps, which is the ODE
-    under the VAE of weight beta.
+    under the VAE of weight beta. What edits reach that keep their content is read off the curves of validation sentences.
     """
     of = _trained(path)
     if not of:
         return NOTHING
-    lines = [[f"{name} (paper)", *("" if v is None else f"{v:g}" for v in values)] for name, values in PAPER.items()]
-    keys = {"bleu": 1, "sample_perplexity": 1, "mauve": 3, "distinct_2": 2}
-    way = {"interpolation_perplexity": 1, "interpolation_mauve": 3}
+    lines = []
+    for name, (bleu, perplexity, mauve, diversity, edits, way, mauve_way) in PAPER.items():
+        values = (bleu, perplexity, None, mauve, diversity, edits, None, None, None, way, None, mauve_way)
+        lines.append([f"{name} (paper)", *("" if v is None else f"{v:g}" for v in values)])
+    theirs = content_chosen(of.get("beta_vae", []), "ode")
     for system, r in of.items():
-        ways = {w: mean_of(r, f"edit_chosen/sentiment/{w}") for w in WAYS}
-        known = [w for w in WAYS if ways[w] is not None]
-        own = max((w for w in known if system != "beta_vae" or w == "vector"), key=lambda w: ways[w] or 0.0, default="")
-        for name, chosen in [
-            (title(system), own),
-            *([("LatentOps", "ode")] if system == "beta_vae" and "ode" in known else []),
-        ]:
-            accuracy = percent(r, f"edit_accuracy/sentiment/{chosen}")
-            lines.append(
-                [name, *(cell(r, m, d) for m, d in keys.items()), accuracy, *(cell(r, m, d) for m, d in way.items())]
-            )
+        known = [w for w in WAYS if mean_of(r, f"edit_chosen/sentiment/{w}") is not None]
+        lines.append(_beside(title(system), r, [w for w in known if system != "beta_vae" or w == "vector"], theirs))
+        if system == "beta_vae" and "ode" in known:
+            lines.append(_beside("LatentOps", r, ["ode"], theirs))
     everything = [r for records in of.values() for r in records]
-    people = percent(everything, "edit_accuracy/sentiment/people")
-    floors = [["" if m == "bleu" else cell(everything, FLOORS[m], d) for m, d in some.items()] for some in (keys, way)]
-    lines.append(["*test sentences; rewrites by people*", *floors[0], people, *floors[1]])
+    sentences = {
+        "perplexity": cell(everything, FLOORS["sample_perplexity"], 1),
+        "MAUVE": cell(everything, FLOORS["mauve"], 3),
+        "diversity": cell(everything, FLOORS["distinct_2"], 2),
+        "edits": percent(mean_of(everything, "edit_accuracy/sentiment/people")),
+        "content": cell(everything, "edit_content/sentiment/people", 1),
+        "perplexity, way": cell(everything, FLOORS["interpolation_perplexity"], 1),
+        "MAUVE, way": cell(everything, FLOORS["interpolation_mauve"], 3),
+    }
+    for name, row in (("*test sentences; rewrites by people*", sentences), ("*aim*", AIMS.get(path.stem, {}))):
+        if row:
+            lines.append([name, *(row.get(column, "") for column in COLUMNS)])
     return markdown(["system", *COLUMNS], lines)
+
+
+def _beside(name: str, r: list[Record], ways: list[str], theirs: float | None) -> list[str]:
+    """A row of `texts_beside_the_paper`; `theirs` is the content that LatentOps keeps."""
+    own = max(ways, key=lambda w: mean_of(r, f"edit_chosen/sentiment/{w}") or 0.0, default="")
+    curves = [curve_of(r, "sentiment", w) for w in ways]
+
+    def at_least(content: float | None) -> str:
+        found = [] if content is None else [a for c in curves for a in [accuracy_at(c, content)] if a is not None]
+        return percent(max(found)) if found else "-" if content is not None and any(curves) else ""
+
+    return [
+        name,
+        cell(r, "bleu", 1),
+        cell(r, "sample_perplexity", 1),
+        ratio(r, "sample_perplexity"),
+        cell(r, "mauve", 3),
+        cell(r, "distinct_2", 2),
+        percent(mean_of(r, f"edit_accuracy/sentiment/{own}")),
+        cell(r, f"edit_content/sentiment/{own}", 1),
+        at_least(KEPT),
+        at_least(theirs),
+        cell(r, "interpolation_perplexity", 1),
+        ratio(r, "interpolation_perplexity"),
+        cell(r, "interpolation_mauve", 3),
+    ]
+
+
+Curve = list[tuple[float, float]]
+"""(content, accuracy) of validation sentences, from one strength to the next."""
+
+
+def curve_of(records: list[Record], task: str, way: str) -> Curve:
+    """What edits of a task keep and reach at each strength, means over seeds."""
+    start, points = f"edit_accuracy/{task}/{way}/s=", []
+    for s in sorted({float(r.metric.removeprefix(start)) for r in records if r.metric.startswith(start)}):
+        content, accuracy = mean_of(records, f"edit_content/{task}/{way}/s={s:g}"), mean_of(records, f"{start}{s:g}")
+        if content is not None and accuracy is not None:
+            points.append((content, accuracy))
+    return points
+
+
+def accuracy_at(curve: Curve, content: float) -> float | None:
+    """The highest accuracy on a curve that keeps at least so much content, linear between strengths; None where none does."""
+    found = [accuracy for kept, accuracy in curve if kept >= content]
+    for (kept, accuracy), (kept_next, accuracy_next) in pairwise(curve):
+        if min(kept, kept_next) < content <= max(kept, kept_next):
+            found.append(accuracy + (kept - content) / (kept - kept_next) * (accuracy_next - accuracy))
+    return max(found, default=None)
+
+
+def content_chosen(records: list[Record], way: str) -> float | None:
+    """What edits of the sentiment keep of validation sentences at the strengths that these chose, the mean over seeds."""
+    strength = {r.seed: r.value for r in records if r.metric == f"edit_strength/sentiment/{way}"}
+    kept = {(r.seed, r.metric): r.value for r in records}
+    found = [kept.get((seed, f"edit_content/sentiment/{way}/s={s:g}")) for seed, s in strength.items()]
+    values = [value for value in found if value is not None]
+    return sum(values) / len(values) if values else None
+
+
+def ratio(records: list[Record], metric: str) -> str:
+    """A perplexity over that of real text, the mean over seeds."""
+    of = {(r.seed, r.metric): r.value for r in records}
+    seeds = [seed for seed, m in of if m == metric and of.get((seed, FLOORS[metric]))]
+    values = [of[seed, metric] / of[seed, FLOORS[metric]] for seed in seeds]
+    return f"{sum(values) / len(values):.2f}" if values else ""
 
 
 def mean_of(records: list[Record], metric: str) -> float | None:
@@ -155,9 +261,8 @@ def mean_of(records: list[Record], metric: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def percent(records: list[Record], metric: str) -> str:
+def percent(value: float | None) -> str:
     """A share in percent, as the paper has it."""
-    value = mean_of(records, metric)
     return "" if value is None else f"{100 * value:.1f}"
 
 

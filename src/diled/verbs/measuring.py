@@ -32,6 +32,7 @@ def evaluate(
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
+    settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measure a model on held-out data: bound, rate, distortion, Frechet distances, reconstruction, probe.
 
@@ -52,6 +53,8 @@ def evaluate(
         seed: of all draws.
         device: where to compute.
         out: a .json file for the figures.
+        settings: with a file of texts, of the preprocessing of `data`, {"preprocess.sequence.max_length": 40}: that with which
+            the models were trained that the file is compared with. A run has its own.
 
     Returns:
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`; with `edit`, strength -> metric -> `Measured`.
@@ -66,7 +69,8 @@ def evaluate(
     if isinstance(run, (str, Path)) and Path(run).is_file():
         said = f"for {run}, a file of samples: it is for trained models"
         _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, beams=beams, repeats=repeats)
-        return _of_a_file(run, data, samples, seed, out)
+        return _of_a_file(run, data, samples, seed, out, settings)
+    _refuse("for a trained model, which knows how its data are read", **dict.fromkeys(settings or {}, True))
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
@@ -107,17 +111,27 @@ def _refuse(why: str, **given: Any) -> None:
 
 
 def _of_a_file(
-    path: str | Path, data: str | Path | None, samples: int | None, seed: int, out: str | Path | None
+    path: str | Path,
+    data: str | Path | None,
+    samples: int | None,
+    seed: int,
+    out: str | Path | None,
+    settings: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What `evaluate FILE` prints and writes."""
     from diled.arguments import at_least_one
+    from diled.config import PreprocessConfig, validated
     from diled.evaluation.report import table_text
     from diled.output import check_out
     from diled.reporting import figures_of_file, table_of, write_figures
+    from diled.runs import nested
 
     check_out(out, None)
     at_least_one(samples=samples)
-    found = figures_of_file(path, data, samples=samples, seed=seed)
+    own = nested(settings or {})
+    _refuse("for a file of samples: settings are of its 'preprocess'", **{k: True for k in own if k != "preprocess"})
+    preprocess = validated(PreprocessConfig, own.get("preprocess", {}), "preprocess")
+    found = figures_of_file(path, data, samples=samples, seed=seed, preprocess=preprocess)
     print(table_text(*table_of({Path(path).name: found})))
     if out is not None:
         write_figures(Path(out), found)
