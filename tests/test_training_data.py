@@ -182,7 +182,7 @@ def test_a_run_of_fresh_examples(tmp_path, monkeypatch):
     """They are asked for by number, from the same seed, and resuming asks for the next ones."""
     asked = []
 
-    def fresh(source, seed, batch, *, device):
+    def fresh(source, seed, batch, *, device, check=None):
         def draw(step, rank, ranks):
             asked.append(step)
             values = np.random.default_rng([seed, step]).integers(0, 17, (batch, 1, 8, 8))
