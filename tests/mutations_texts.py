@@ -5,15 +5,15 @@ File -> (a piece that occurs once, what it becomes, what this breaks, the test t
 
 from __future__ import annotations
 
-TESTS = "test_texts.py"
+TESTS, TABLES = "test_texts.py", "test_texts_tables.py"
 TOKENS = f"{TESTS}::test_perplexities_divide_by_tokens_and_by_words_with_their_ends"
 SEEN = f"{TESTS}::test_what_was_seen_in_training_is_told"
 FRESH = f"{TESTS}::test_the_bound_of_unseen_texts_is_the_mean_over_them"
 ECHO = f"{TESTS}::test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens"
 PATHS = f"{TESTS}::test_paths_lead_from_one_text_to_the_next"
 EDITS = f"{TESTS}::test_edits_are_measured_in_both_directions_together"
-BOTH = f"{TESTS}::test_seconds_of_both_stages_count"
-EQUAL = f"{TESTS}::test_accuracy_is_compared_at_equal_content"
+BOTH = f"{TABLES}::test_seconds_of_both_stages_count"
+EQUAL = f"{TABLES}::test_accuracy_is_compared_at_equal_content"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/texts.py": [

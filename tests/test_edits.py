@@ -293,7 +293,9 @@ def test_further_strengths_take_the_way_through_noise_that_is_known_and_give_the
         before = len(calls)
         found = once.apply(z, strength)
         counts.append(len(calls) - before)
-        np.testing.assert_array_equal(found, AttributeODE(gaussian_prior(), goals).apply(z, strength))
+        wish = Wish(goals, strength < 0)
+        want = through_noise(gaussian_prior(), torch.from_numpy(z), wish, abs(strength), depth=ode.DEPTH)
+        np.testing.assert_array_equal(found, want.numpy())
     assert counts[0] == counts[2] == 3 * counts[1] == 3 * counts[3], "two of three ways are without guidance"
     for i in range(10):
         once.apply(some + i, 1.0)
