@@ -107,6 +107,23 @@ def test_the_paper_s_network_at_the_paper_s_scale() -> None:
     assert (config.preprocess.size, config.preprocess.size_policy) == (32, "border")
 
 
+def test_a_grid_of_widths_is_trained_on_real_and_on_synthetic_examples() -> None:
+    mini, paper = dmaapx.arms_of("dmaapx-width"), dmaapx.arms_of("dmaapx-width", "paper")
+    assert len(mini.arms) == 24
+    assert mini.config("vae@real/n_c=8,m_z=16", 0).data == "mnist"
+    assert len(paper.arms) == 2 * (4 * 12 + 5)
+    config = paper.config("vae@synthetic/n_c=512,m_z=64", 0, pool=Path("pool"))
+    assert (config.data, config.model.network.channels, config.model.latent_dim) == ("cifar10", 512, 64 * 64)
+    assert config.pool.folds == 10
+
+
+def test_a_scale_may_take_the_data_and_settings_of_another_study() -> None:
+    cifar, sizes = dmaapx.arms_of("dmaapx-cifar10", "paper"), dmaapx.arms_of("dmaapx-pool-size", "paper")
+    assert (sizes.base, sizes.sources, sizes.effort) == (cifar.base, cifar.sources, cifar.effort)
+    assert [values.get("pool.folds") for values in sizes.arms.values()] == [None, 1, 2, 5, 10, 20, 50]
+    assert (cifar.folds, sizes.folds) == (10, 50)
+
+
 def test_a_reproduction_goes_on_and_records_nothing_twice(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = small / "runs"
     found = dmaapx.reproduce("dmaapx-mnist", seeds=[0, 1], runs=runs, results=None, device="cpu")

@@ -4,8 +4,9 @@
 
 A study is one file under `arms`: what all arms share (`base`); what draws synthetic sets (`sources`, each with the values of
 a run, and `sampler_steps`); what each arm changes (`arms`), with `from` for the source, or another arm of the same seed, whose
-samples it is trained on (the first source unless said otherwise); and scales, which change these and leave out arms
-(`without`). In order:
+samples it is trained on (the first source unless said otherwise); and scales, which change these, leave out arms (`without`)
+or have their own (`arms`, or a `grid` of widths), on the data and settings of another study at the same scale where they name
+one (`of`). In order:
 
     RUNS/STUDY-SCALE/source/NAME         a diffusion model, fitted to the same real training images
     RUNS/STUDY-SCALE/pool/NAME           its samples, k times as many as there are images
@@ -68,6 +69,8 @@ __all__ = [
 
 STUDY = "dmaapx"
 """Where records of all these studies are kept; their data and systems tell them apart."""
+CELLS = 64
+"""Places of a residual network's code, each with m_z channels."""
 SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes")
 METRICS = (
     "bound_nats/test",
@@ -207,23 +210,46 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
     if scale not in whole["scales"]:
         raise ConfigError(f"{study} has no scale '{scale}'. Scales: {', '.join(whole['scales'])}.")
     changes = whole["scales"][scale]
-    given = {arm: dict(values) for arm, values in whole["arms"].items() if arm not in changes.get("without", ())}
-    common = {**dotted(whole.get("source", {})), **changes.get("source", {})}
-    sources = {}
+    given = {arm: dict(values) for arm, values in _named(whole, changes) if arm not in changes.get("without", ())}
+    if "of" in changes:
+        other = arms_of(changes["of"], scale)
+        base, sources, effort, folds = other.base, other.sources, other.effort, other.folds
+    else:
+        base, sources = dotted(whole["base"]), _sources(whole, changes)
+        audit: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in changes["audit"].items()}
+        effort, folds = Effort(**audit), 0
+    return Arms(
+        name=f"{study}-{scale}",
+        base={**base, **changes.get("base", {})},
+        sources=sources,
+        drawn={arm: values.pop("from", next(iter(sources), "")) for arm, values in given.items() if _drawn(values)},
+        arms=given,
+        folds=changes.get("pool", {"folds": folds})["folds"],
+        effort=effort,
+    )
+
+
+def _sources(whole: dict[str, Any], changes: dict[str, Any]) -> dict[str, Source]:
+    common, sources = {**dotted(whole.get("source", {})), **changes.get("source", {})}, {}
     for name, values in whole.get("sources", {}).items():
         own = dict(values)
         sources[name] = Source(sampler_steps=own.pop("sampler_steps", None), values={**common, **own})
-    audit: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in changes["audit"].items()}
-    drawn = {arm: values.pop("from", next(iter(sources), "")) for arm, values in given.items() if _drawn(values)}
-    return Arms(
-        name=f"{study}-{scale}",
-        base={**dotted(whole["base"]), **changes.get("base", {})},
-        sources=sources,
-        arms=given,
-        drawn=drawn,
-        folds=changes["pool"]["folds"],
-        effort=Effort(**audit),
-    )
+    return sources
+
+
+def _named(whole: dict[str, Any], changes: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Arms as listed, or those of a grid of latent channels m_z -> channels n_c, on real and on synthetic examples."""
+    if "grid" not in changes:
+        return list((changes.get("arms") or whole["arms"]).items())
+    found: list[tuple[str, dict[str, Any]]] = []
+    pools: dict[str, dict[str, Any]] = {"real": {}, "synthetic": {"pool.folds": 10}}
+    for examples, pool in pools.items():
+        for latent, row in changes["grid"].items():
+            for channels in row:
+                network = {"model.network": {"kind": "residual", "channels": channels}}
+                values = {**network, "model.latent_dim": CELLS * latent, **pool}
+                found.append((f"vae@{examples}/n_c={channels},m_z={latent}", values))
+    return found
 
 
 def _drawn(values: dict[str, Any]) -> bool:
