@@ -54,7 +54,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("(z - unit.center) / unit.width, up)", "z, up)", "there in another unit", FAR),
         ("wish(unit.back(u))", "wish(u)", "guided in another unit", UNIT),
         ("_unled(self.prior, z, DEPTH if", "_unled(self.prior, -z, DEPTH if", "another code's way", KNOWN),
-        ("if key not in self._kept", "if not self._kept", "the way of the first codes", KNOWN),
+        (
+            "hashlib.blake2b(np.ascontiguousarray(codes).tobytes()).digest()",
+            'b"codes"',
+            "the way of the first codes",
+            KNOWN,
+        ),
         ("Wish(self.goals, strength < 0)", "Wish(self.goals)", "a negative strength is a positive one", AWAY),
     ],
     "latent/guidance.py": [

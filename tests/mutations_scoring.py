@@ -24,8 +24,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             EXACT,
         ),
         (
-            "repeats=repeats, seed=seed)\n        columns",
-            "repeats=1, seed=seed)\n        columns",
+            "repeats=repeats, seed=seed, paired=True)\n        columns",
+            "repeats=1, seed=seed, paired=True)\n        columns",
             "one estimate",
             AVERAGE,
         ),

@@ -102,7 +102,9 @@ def test_bounds_of_continuous_data_are_in_the_datas_own_units(digits, data):
 def test_a_diffusion_prior_has_a_gap_of_its_path_and_of_its_last_kl(digits, data):
     """They add up to the rate's; one KL is the rate itself and has none of its own."""
     found = section("bounds", model_of("diled", data.spec), digits).figures
-    parts = [found[f"generalization_gap/rate/{name}"].value for name in ("diffusion", "terminal")]
+    names = [f"generalization_gap/rate/{name}" for name in ("diffusion", "terminal")]
+    assert {name for name in found if name.startswith("generalization_gap/rate/")} == set(names)
+    parts = [found[name].value for name in names]
     assert sum(parts) == pytest.approx(found["generalization_gap/rate"].value, rel=1e-6)
     assert min(map(abs, parts)) > 0
     assert not [key for key in section("bounds", model_of("vae", data.spec), digits).figures if "gap/rate/" in key]
@@ -120,8 +122,8 @@ def test_training_examples_beyond_the_first_come_in_parts(data, monkeypatch):
     for part in examples.rest():
         parts.append(part)
         drawn.append(torch.rand(1))
-    assert torch.equal(torch.cat(drawn), want)
     assert [len(part) for part in parts] == [200, len(data.train) - 1200]
+    assert torch.equal(torch.cat(drawn), want)
     order = np.random.default_rng(0).permutation(len(data.train))
     want = to_space(raw_tensor(data.train.values[order]), data.spec)
     assert torch.equal(torch.cat([examples.train, *parts]), want)

@@ -19,7 +19,7 @@ from diled.data import open_data
 from diled.data.proteins import protein_spec, to_strings
 from diled.data.splits import Split
 from diled.errors import ConfigError, NoBound
-from diled.evaluation.measure import bounds
+from diled.evaluation.measure import bounds, bounds_of_examples
 from diled.model import Model, load
 from diled.models.exact_sequences import Potts, Profile
 from diled.models.properties import head_of
@@ -70,6 +70,8 @@ def test_scores_are_what_evaluate_averages(variants: Path):
     whole = bounds(model.density, data.test, data.spec, repeats=64, seed=3)
     for name in ("bound_nats", "rate_nats", "distortion_nats"):
         assert found.columns[name].mean() == pytest.approx(whole[name].value, rel=0.03)
+    same = bounds_of_examples(model.density, data.test, data.spec, repeats=64, seed=3, paired=True)["bound_nats"]
+    assert found.columns["bound_nats"] == pytest.approx(same.numpy(), rel=1e-6)
     alone = score_examples(model, data.test.values[1:2], data.test.ids[1:2], repeats=64, seed=3).columns
     for name, values in found.columns.items():
         if values.dtype.kind == "f":

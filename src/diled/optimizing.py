@@ -40,7 +40,7 @@ __all__ = [
     "design",
     "designed",
     "positions",
-    "the_property",
+    "property_of",
     "write_designs",
 ]
 
@@ -238,7 +238,7 @@ def write_designs(found: Designs, spec: DataSpec, out: str | Path) -> None:
     through(out.with_suffix(".fasta"), fasta)
 
 
-def the_property(data: Data) -> str:
+def property_of(data: Data) -> str:
     """The only column of measured values.
 
     Raises:

@@ -75,39 +75,22 @@ def optimize(
     Raises:
         DiledError: no sequences, no such property, a method that the model does not have, or constraints that nothing meets.
     """
+    from diled import optimizing
     from diled.arguments import at_least_one, data_of, model_of
     from diled.latent.optimize import Goal
-    from diled.optimizing import (
-        Settings,
-        check_designs,
-        check_used,
-        constraints_of,
-        designed,
-        the_property,
-        write_designs,
-    )
 
     at_least_one(n=n, max_mutations=max_mutations)
     if out is not None:
-        check_designs(out)
+        optimizing.check_designs(out)
     given: dict[str, Any] = {name: value for name, value in (("leash", leash), ("scale", scale)) if value is not None}
-    check_used(method, given)
-    settings = Settings(
-        method,
-        start,
-        steps,
-        caution=caution,
-        candidates=candidates,
-        members=members,
-        keep_known=keep_known,
-        seed=seed,
-        **given,
-    )
+    optimizing.check_used(method, given)
+    given |= {"caution": caution, "candidates": candidates, "members": members, "keep_known": keep_known, "seed": seed}
+    settings = optimizing.Settings(method, start, steps, **given)
     model = model_of(run, device)
     place = data_of(run, data, model)
-    limits = constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
-    wish = Goal.parse(property or the_property(place), goal)
-    found = designed(model, place, wish, n, settings, limits)
+    limits = optimizing.constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
+    wish = Goal.parse(property or optimizing.property_of(place), goal)
+    found = optimizing.designed(model, place, wish, n, settings, limits)
     if out is not None:
-        write_designs(found, place.spec, out)
+        optimizing.write_designs(found, place.spec, out)
     return found
