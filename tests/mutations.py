@@ -19,6 +19,7 @@ import pkgutil
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -579,7 +580,7 @@ def _forked(work: Callable[[], dict[str, Any]], seconds: int = 90) -> dict[str, 
 
 def _once(work: Callable[[], dict[str, Any]], seconds: int | None) -> dict[str, Any]:
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as answer:
-        child = os.fork()
+        start, child = time.monotonic(), os.fork()
         if child == 0:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -601,6 +602,7 @@ def _once(work: Callable[[], dict[str, Any]], seconds: int | None) -> dict[str, 
         text = answer.read()
         found = json.loads(text) if text else {"code": NO_ANSWER, "failures": []}
         said = log.read()[-3000:]
+        found["seconds"] = round(time.monotonic() - start, 2)
         return {**found, "output": said if text else f"no answer, wait status {status}:\n{said}"}
 
 
@@ -726,7 +728,8 @@ def _imported(root: Path, mutation: Mutation) -> dict[str, Any]:
 
 
 def main(package: str, results: str) -> None:
-    """Run the tests with no mutation and with each; one JSON object a line in `results`, the first two with none.
+    """Run the tests with no mutation and with each; one JSON object a line in `results`, with its `seconds`, the first two
+    with none.
 
     These two are of the package that is imported once, and of one that is imported anew, where a mutation needs that.
     """
