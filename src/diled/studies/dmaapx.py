@@ -467,7 +467,7 @@ def show(study: str, scale: str, **options: Any) -> None:
     from diled.studies.render_dmaapx import beside_the_paper
 
     found = reproduce(study, scale, **options)
-    print(beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}))
+    print(beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}, scale))
 
 
 def _folder() -> Any:

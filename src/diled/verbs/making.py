@@ -103,4 +103,4 @@ def reproduce(
         results=None,
         device=device,
     )
-    return beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()})
+    return beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}, scale)
