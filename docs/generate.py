@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from diled.config import Config, PoolConfig, PreprocessConfig, SequenceConfig, TextConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig, PropertyConfig
-from diled.studies.questions_dmaapx import calibration, costs, statistics, widths
+from diled.studies.questions_dmaapx import calibration, costs, pictured, statistics, widths
 from diled.studies.records import read
 from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
 from diled.studies.render_dmaapx import ratios
@@ -270,6 +270,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         **{f"{study}-costs": partial(of_arms, costs, study) for study in ("dmaapx-mnist", "dmaapx-pool-size")},
         "dmaapx-quality-statistics": partial(of_arms, statistics, "dmaapx-quality"),
         "dmaapx-width-grid": partial(of_arms, widths, "dmaapx-width"),
+        "dmaapx-width-pictures": lambda: pictured(RESULTS / "dmaapx.json", DOCS / "images"),
         "dmaapx-calibration": lambda: calibration(RESULTS / "dmaapx.json"),
         **{study: partial(with_ratios, study) for study in ("amortization-speed", "synthesis-speed")},
     },

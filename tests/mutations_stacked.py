@@ -17,6 +17,9 @@ BEST = f"{STACKED}::test_the_best_look_is_kept"
 MEAN = f"{STACKED}::test_settings_are_compared_by_what_they_mean"
 BF16 = f"{STACKED}::test_bf16_is_near_fp32_and_weights_stay_fp32"
 
+TOGETHER = "test_together.py"
+STUDY = f"{TOGETHER}::test_a_study_trained_together_has_the_runs_and_records_of_any_other"
+
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "training/stacked.py": [
         ("total(terms).mean(), {", "total(terms).sum(), {", "the loss is a sum over the batch", f"{ALONE}[clipped]"),
@@ -93,6 +96,28 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("self.configs[m].seed, 0, 2**42)", "self.configs[m].seed, 0, 2**41)", "other noise at looks", BEST),
         ("*(c.cell_contents for c in f.__closure__ or ())", "*()", "what functions hold is not compared", MEAN),
         ('self.config.precision == "bf16")', "False)", "no autocast", BF16),
+    ],
+    "studies/together.py": [
+        (
+            '"pool": PoolConfig()}',
+            '"pool": config.pool}',
+            "pools are trained apart",
+            f"{TOGETHER}::test_together_are_runs_of_one_model_recipe_and_data",
+        ),
+        ("values[m] for name", "values[0] for name", "all have the first member's log", STUDY),
+        ("t / len(sessions)", "t", "each member cost what all did", f"{TOGETHER}::test_seconds_are_a_member_s_share"),
+        (
+            "if m in done.stopped:",
+            "if False:",
+            "what stopped is kept",
+            f"{TOGETHER}::test_a_member_that_stopped_leaves_nothing",
+        ),
+        (
+            "done.kept[m]",
+            "done.kept[0]",
+            "the first one's look",
+            f"{TOGETHER}::test_the_best_look_is_at_validation_examples",
+        ),
     ],
 }
 """File -> changes."""

@@ -15,8 +15,9 @@ from diled.errors import ConfigError
 from diled.studies import calibration, commands, dmaapx
 from diled.studies.commands import as_records
 from diled.studies.intervals import COMPARED
+from diled.studies.paper_dmaapx import PAPER, PLOTTED
 from diled.studies.records import KEYS, add, read
-from diled.studies.render_dmaapx import PAPER, beside_the_paper, table
+from diled.studies.render_dmaapx import beside_the_paper, table
 
 ARMS = """
 base:
@@ -271,6 +272,91 @@ def test_tables_are_rendered_from_records_of_one_study_and_scale(tmp_path: Path)
         add(path, as_records(figures, **place, **shared))
     rows = [line.split(" | ")[0] for line in table(path, "dmaapx-mnist", "mini").splitlines()[2:7]]
     assert [row.rpartition(" ")[2] for row in rows] == ["normal", "2", "10", "300", "1000"], "by size, not by letters"
+
+
+def rendered(tmp_path: Path, study: str, scale: str, arms: dict[str, tuple[float, float]]) -> list[str]:
+    """The table of made-up test ELBOs and generalization gaps."""
+    from diled.evaluation.measure import Measured
+
+    shared: dict[str, Any] = {
+        "study": "dmaapx", "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "hardware": "h",
+        "commit": "abc", "command": "python -m x", "data": f"data/{study}-{scale}", "seed": 0,
+    }  # fmt: skip
+    for system, (elbo, gap) in arms.items():
+        figures = {"test_elbo": Measured(elbo), "generalization_gap": Measured(gap)}
+        add(tmp_path / "dmaapx.json", as_records(figures, system=system, **shared))
+    return table(tmp_path / "dmaapx.json", study, scale).splitlines()
+
+
+def test_pool_sizes_stand_beside_the_paper_s_of_other_images(tmp_path: Path) -> None:
+    arms = {"vae@real": (-332.0, 300.0), "vae@synthetic/k=5": (-113.0, 4.26), "vae@real/decay": (-239.0, 203.0)}
+    shown = rendered(tmp_path, "dmaapx-pool-size", "mini", arms)
+    assert "CIFAR-10" in shown[0]
+    assert "Ours are of 1,000 images of mnist: the two compare in order, not in size." in shown[0]
+    assert shown[2].startswith(
+        "| trained on | seeds | test ELBO (paper) | generalization gap (paper) | amortization gap | "
+    )
+    assert "| normal | 1 | -332 (-11566) | 300 (905) | – | – |" in shown
+    assert "| DMaaPx, k = 5 | 1 | -113 (-11009) | 4.26 (10) | – | – |" in shown
+    assert "| weight decay | 1 | -239 | 203 | – | – |" in shown
+
+
+def test_widths_stand_beside_the_paper_s(tmp_path: Path) -> None:
+    arms = {
+        "vae@real/n_c=256,m_z=1": (-11600.0, 900.0),
+        "vae@synthetic/n_c=512,m_z=64": (-8600.0, 5.0),
+        "vae@real/n_c=512,m_z=8": (-9200.0, 300.0),
+        "vae@synthetic/n_c=256,m_z=48": (-8900.0, 6.0),
+        "vae@real/n_c=1,m_z=1": (-13500.0, 3.0),
+    }
+    shown = rendered(tmp_path, "dmaapx-width", "paper", arms)
+    assert "Ours are" not in shown[0], "all of CIFAR-10, as in the paper"
+    assert shown[4:9] == [
+        "| normal, n_c = 1, m_z = 1 | 1 | -13500 | 3.00 | – | – |",
+        "| normal, n_c = 256, m_z = 1 | 1 | -11600 (-11591) | 900 (886) | – (857) | – (0.32) |",
+        "| normal, n_c = 512, m_z = 8 | 1 | -9200 (-9213) | 300 (325) | – | – |",
+        "| DMaaPx, n_c = 256, m_z = 48 | 1 | -8900 (-8973) | 6.00 (6.1) | – | – |",
+        "| DMaaPx, n_c = 512, m_z = 64 | 1 | -8600 (-8612) | 5.00 | – | – |",
+    ]
+    gpu = rendered(tmp_path, "dmaapx-width", "gpu", {"vae@real/n_c=8,m_z=1": (-12400.0, 1.0)})
+    assert "Ours are of 300 epochs:" in gpu[0]
+    other = rendered(tmp_path / "none", "dmaapx-width", "mini", {"vae@real/n_c=4,m_z=1": (-900.0, 1.0)})
+    assert other[0].startswith("| trained on | seeds | test ELBO | "), "nothing of the paper is shown, nothing is said"
+
+
+def test_cifar_has_the_paper_s_mixtures_and_remedies_on_samples(tmp_path: Path) -> None:
+    arms = {"vae@mixed/40%": (-11000.0, 150.0), "vae@synthetic/asleep": (-11000.0, 6.0), "vae@real": (-11500.0, 840.0)}
+    shown = rendered(tmp_path, "dmaapx-cifar10", "paper", arms)
+    assert "of other runs than the rest" in shown[0]
+    assert shown[4:7] == [
+        "| normal | 1 | -11500 (-11497) | 840 (842) | – (836) | – (0.41) |",
+        "| 40 % real in each batch | 1 | -11000 (-11069) | 150 (145) | – | – |",
+        "| DMaaPx and reverse half asleep | 1 | -11000 (-11003) | 6.00 (5) | – | – |",
+    ]
+    plan = dmaapx.arms_of("dmaapx-cifar10", "paper")
+    for share in (20, 40, 50, 60, 80):
+        assert plan.config(f"vae@mixed/{share}%", 0, pool=Path("pool")).pool.real == share / 100
+    for arm, key in (("mollify", "mollify"), ("asleep", "half_asleep")):
+        real, both = (plan.config(f"vae@{examples}/{arm}", 0, pool=Path("pool")) for examples in ("real", "synthetic"))
+        assert getattr(real.training, key) == getattr(both.training, key) > 0
+        assert (real.pool.source, both.pool.source, both.pool.folds) == (None, "pool", 10)
+    assert not any("mixed/40%" in dmaapx.arms_of("dmaapx-cifar10", scale).arms for scale in ("mini", "gpu"))
+
+
+def test_the_paper_s_plots_say_what_it_says() -> None:
+    """At k = 1 the ELBO of normal training and no gap; DMaaPx has the smaller gap at every width; more m_z, a higher ELBO."""
+    sizes, widths = PLOTTED["dmaapx-pool-size"], PLOTTED["dmaapx-width"]
+    assert sizes["vae@synthetic/k=1"][0] == pytest.approx(sizes["vae@real"][0], abs=3)
+    assert all((row[1] or 0) <= 10 for system, row in sizes.items() if system != "vae@real")
+    for plan in (dmaapx.arms_of("dmaapx-width", "paper"), dmaapx.arms_of("dmaapx-pool-size", "paper")):
+        assert set(PLOTTED[plan.name.removesuffix("-paper")]) <= set(plan.arms)
+    assert len(widths) == 2 * (9 + 4 * 8)
+    for m in (1, 2, 4, 8, 10, 16, 32, 48, 64):
+        real, synthetic = (widths[f"vae@{examples}/n_c=256,m_z={m}"] for examples in ("real", "synthetic"))
+        assert (synthetic[1] or 0) < 8 < 40 < (real[1] or 0)
+    for n in (8, 512):
+        elbos = [widths[f"vae@real/n_c={n},m_z={m}"][0] or 0 for m in (1, 2, 8)]
+        assert elbos == sorted(elbos)
 
 
 def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: Path) -> None:

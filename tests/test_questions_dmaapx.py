@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from diled.studies.questions_dmaapx import PICTURES, calibration, costs, front, main, statistics, widths
+from diled.studies.questions_dmaapx import (
+    PICTURES,
+    calibration,
+    costs,
+    descent,
+    front,
+    joined,
+    main,
+    pictured,
+    statistics,
+    widths,
+)
 from diled.studies.records import Record, add
 
 RECORD = Record(
@@ -40,6 +51,12 @@ def results(tmp_path: Path) -> Path:
         ("vae@real/n_c=16,m_z=1", "test_elbo"): (-8.0,),
         ("vae@synthetic/n_c=4,m_z=1", "test_elbo"): (-7.0,),
         ("vae@synthetic/n_c=4,m_z=1", "generalization_gap"): (0.5,),
+        ("vae@real/n_c=4,m_z=1", "bound_nats/test"): (9.0, 11.0),
+        ("vae@real/n_c=32,m_z=1", "bound_nats/test"): (12.0,),
+        ("vae@real/n_c=32,m_z=16", "bound_nats/test"): (7.0,),
+        ("vae@real/n_c=16,m_z=4", "bound_nats/test"): (1.0,),
+        ("vae@real/n_c=32,m_z=16", "bound_nats/train"): (6.0,),
+        ("vae@synthetic/n_c=32,m_z=4", "bound_nats/test"): (8.0,),
     }
     curve = {
         ("vae@real", "test_elbo/epoch=10"): (-99.0,),
@@ -54,6 +71,8 @@ def results(tmp_path: Path) -> Path:
         for data, values in (
             ("mnist/threshold/dmaapx-pool-size-mini", of_arms),
             ("mnist/dmaapx-width-mini", grid),
+            ("cifar10/dmaapx-width-gpu", grid),
+            ("cifar10/dmaapx-width-paper", grid),
             ("mnist/threshold/calibration", curve),
         )
         for (s, m), many in values.items()
@@ -95,10 +114,41 @@ def test_statistics_of_pools_are_ranked_with_the_elbo(results: Path) -> None:
 
 def test_widths_are_a_grid(results: Path) -> None:
     said = widths(results / "dmaapx.json", "dmaapx-width", "mini")
-    assert "|  | n_c = 4 | n_c = 16 |" in said
-    assert "| m_z = 1, normal | -9.00 | -8.00 |" in said
-    assert "| m_z = 1, DMaaPx | -7.00 | – |" in said
-    assert "| m_z = 1, DMaaPx | 0.50 | – |" in said
+    assert "|  | n_c = 4 | n_c = 16 | n_c = 32 |" in said
+    assert "| m_z = 1, normal | -9.00 | -8.00 | – |" in said
+    assert "| m_z = 1, DMaaPx | -7.00 | – | – |" in said
+    assert "| m_z = 1, DMaaPx | 0.50 | – | – |" in said
+
+
+def test_the_path_grows_in_one_number_at_a_time() -> None:
+    assert joined((n, m) for m in (1, 4, 16) for n in (4, 8, 32)) == [(4, 1), (8, 1), (32, 1), (32, 4), (32, 16)]
+    sizes = {(n, m) for m in (1, 2, 64) for n in (8, 256, 512)} | {(256, 4), (256, 16)}
+    assert joined(sizes) == [(8, 1), (256, 1), (256, 2), (256, 4), (256, 16), (256, 64), (512, 64)], "as in Figure 8"
+
+
+def test_the_descent_is_minus_the_elbo_along_the_path(results: Path) -> None:
+    steps, lines = descent(results / "dmaapx.json", "dmaapx-width", "mini")
+    assert steps == [(4, 1), (8, 1), (16, 1), (32, 1), (32, 4), (32, 16)]
+    assert lines == {
+        ("real", "test"): [(0, 10.0), (3, 12.0), (5, 7.0)],
+        ("real", "train"): [(5, 6.0)],
+        ("synthetic", "test"): [(4, 8.0)],
+    }, "what is not on the path is not on the line"
+    paper, _ = descent(results / "dmaapx.json", "dmaapx-width", "paper")
+    assert paper[9:] == [(256, 1), *((256, m) for m in (2, 4, 8, 10, 16, 32, 48, 64)), (384, 64), (512, 64)]
+
+
+def test_pages_show_the_pictures_that_are_drawn(results: Path, tmp_path: Path) -> None:
+    path, images = results / "dmaapx.json", results / "images"
+    assert pictured(tmp_path / "none.json", images) == "Nothing is recorded yet."
+    assert "`dmaapx-descent-gpu.png` is recorded and not drawn yet." in pictured(path, images)
+    images.mkdir()
+    (images / "dmaapx-descent.png").touch()
+    assert pictured(path, images).splitlines()[:3] == [
+        "![Minus the ELBO while both numbers of channels grow, mini](images/dmaapx-descent.png)",
+        "",
+        "`dmaapx-width.png` is recorded and not drawn yet.",
+    ]
 
 
 def test_the_curve_and_its_peak(results: Path) -> None:

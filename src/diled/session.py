@@ -25,7 +25,7 @@ from diled.recipes import parts_of, recipe_of
 from diled.runs import RunConfig, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
-from diled.training.checkpoints import Checkpoints
+from diled.training.checkpoints import Checkpoints, Log
 from diled.training.data import steps_for
 from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs
@@ -128,6 +128,23 @@ class Session:
             raise TrainingError(
                 f"Could not write to {self.folder} ({error.strerror or error}). {self._go_on()}"
             ) from None
+        return self._saved(done)
+
+    def keep(self, done: dict[str, Any], log: list[dict[str, Any]]) -> Model:
+        """The folder of a training of this recipe's model that was done elsewhere, and not here by `run`.
+
+        Args:
+            done: what `engine.fit` returns of one; also `stacked`, the runs that it was trained together with.
+            log: the lines of `log.jsonl`.
+        """
+        self._write_configuration()
+        Log(self.folder).rewind(None, 0)
+        for line in log:
+            Log(self.folder).write(line)
+        return self._saved(done)
+
+    def _saved(self, done: dict[str, Any]) -> Model:
+        """The model, saved in the folder, with the record of its training."""
         model = self._trained(done)
         if self.rank == 0:
             try:
@@ -151,7 +168,7 @@ class Session:
             parameters=sum(p.numel() for p in self.recipe.model.parameters()),
             **_rounded(done["speed"]),
             warnings=done["warnings"],
-            **({"kept": done["kept"]} if "kept" in done else {}),
+            **{key: done[key] for key in ("kept", "stacked") if key in done},
         )
         return Model(
             self.recipe.model,

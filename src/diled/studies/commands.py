@@ -19,6 +19,7 @@ from diled.studies.records import Record
 
 __all__ = [
     "as_records",
+    "computed_on",
     "dotted",
     "exit_code",
     "made_here",
@@ -82,7 +83,7 @@ def trained(config: RunConfig, out: Path, *, data: Data | None = None, device: s
         _refuse_others(config.model_copy(update={"model": config.model.resolved(model.spec)}), out)
         return model
     begun = (out / "run.json").exists()
-    here = config if device == "auto" else _computed_on(config, device)
+    here = config if device == "auto" else computed_on(config, device)
     session = Session(here, out=out, data=data, going_on=begun)
     if begun:
         _refuse_others(session.config, out)
@@ -91,7 +92,7 @@ def trained(config: RunConfig, out: Path, *, data: Data | None = None, device: s
 
 def _refuse_others(config: RunConfig, out: Path) -> None:
     """Stop where a run is not the one that is wanted, and say in what it differs."""
-    wanted, there = (dotted(_computed_on(one, "auto").model_dump(mode="json")) for one in (config, read_run(out)))
+    wanted, there = (dotted(computed_on(one, "auto").model_dump(mode="json")) for one in (config, read_run(out)))
     differing = [key for key in sorted({*wanted, *there}) if wanted.get(key) != there.get(key)]
     if differing:
         key = differing[0]
@@ -101,7 +102,8 @@ def _refuse_others(config: RunConfig, out: Path) -> None:
         )
 
 
-def _computed_on(config: RunConfig, device: str) -> RunConfig:
+def computed_on(config: RunConfig, device: str) -> RunConfig:
+    """A run with another device."""
     training: TrainingConfig = config.training.model_copy(update={"device": device})
     return config.model_copy(update={"training": training})
 

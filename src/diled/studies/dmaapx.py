@@ -44,13 +44,12 @@ from diled.studies.commands import (
     exit_code,
     made_here,
     refuse_uncommitted,
-    trained,
     training_of,
 )
 from diled.studies.intervals import ALL, as_figures, intervals
 from diled.studies.records import Record, add, read
 from diled.studies.table import data_key
-from diled.synthesizing import synthesize
+from diled.studies.training_dmaapx import place, train_size, train_stacked, trained_arm
 
 __all__ = [
     "METRICS",
@@ -267,6 +266,7 @@ def reproduce(
     results: Path | None = Path("results"),
     steps: int | None = None,
     device: str = "auto",
+    stacked: bool = False,
 ) -> dict[str, dict[int, Audited]]:
     """Train and audit every arm with every seed; what is done already is kept.
 
@@ -279,6 +279,8 @@ def reproduce(
         results: where records go; None: nowhere.
         steps: instead of those of all trainings, for a trial.
         device: where to compute.
+        stacked: train together, with stacked weights, the arms and seeds of one architecture and recipe; what cannot be trained
+            so is named, and trained one by one. The audits are the same.
 
     Raises:
         ConfigError: an unknown study, scale or arm; a run of other settings, finished or not; uncommitted code where
@@ -295,26 +297,38 @@ def reproduce(
     found: dict[str, dict[int, Audited]] = {arm: {} for arm in chosen}
     named = f"python -m diled.studies.dmaapx {study} --scale {scale}"
     keys = {}
+    if stacked:
+        train_stacked(plan, chosen, seeds, folder, steps, device)
     for seed in seeds:
         for arm in chosen:
-            out = _place(folder, arm, seed)
-            model = _trained(plan, arm, seed, folder, steps, device)
+            out = place(folder, arm, seed)
+            model = trained_arm(plan, arm, seed, folder, steps, device)
             subjects = subjects_of([out], None, device)
             sections = (*SECTIONS, "pool") if arm in plan.drawn else SECTIONS
             audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=sections)
             found[arm][seed] = next(iter(audited.values()))
             keys[arm] = f"{data_key(subjects[0].data)}/{plan.name}"
             if results is not None:
-                command = f"{named} --only {arm} --seeds {seed}"
+                command = f"{named} {_options(plan, arm, seed, model)}"
                 cost = total_cost(plan, arm, seed, folder, device)
                 add(results / f"{STUDY}.json", _records(arm, seed, model, keys[arm], found[arm][seed], cost, command))
             gap = found[arm][seed].figures.get("generalization_gap", Measured(None)).value
             print(f"{arm}, seed {seed}: generalization gap {gap if gap is None else round(gap, 2)}", flush=True)
     if results is not None:
-        command = named + (f" --only {' '.join(only)}" if only else "") + f" --seeds {' '.join(map(str, seeds))}"
-        path = results / f"{STUDY}.json"
+        command = named + (f" --only {' '.join(only)}" if only else "") + (" --stacked" if stacked else "")
+        path, command = results / f"{STUDY}.json", f"{command} --seeds {' '.join(map(str, seeds))}"
         add(path, not_narrower(_differences(plan, found, keys, command), read(path)))
     return found
+
+
+def _options(plan: Arms, arm: str, seed: int, model: Model) -> str:
+    """What trains this arm again: with it those that it was trained together with, since its noise depends on them."""
+    runs = [name.rpartition("-") for name in model.provenance.get("stacked", ())]
+    if not runs:
+        return f"--only {arm} --seeds {seed}"
+    arms = {place(Path(), one, 0).name.rpartition("-")[0]: one for one in plan.arms}
+    together = " ".join(dict.fromkeys(arms.get(name, name) for name, _, _ in runs))
+    return f"--only {together} --stacked --seeds {' '.join(dict.fromkeys(number for _, _, number in runs))}"
 
 
 def not_narrower(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
@@ -327,49 +341,23 @@ def not_narrower(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
     return [r for r in new if not seeds(r) < known.get(r.key, set())]
 
 
-def _place(folder: Path, arm: str, seed: int) -> Path:
-    return folder / f"{arm.replace('/', ',')}-{seed}"
-
-
-def _trained(plan: Arms, arm: str, seed: int, folder: Path, steps: int | None, device: str) -> Model:
-    """An arm's model; first what it is trained on, which may be the samples of another arm."""
-    pool = None
-    if arm in plan.drawn:
-        source = plan.drawn[arm]
-        own = source in plan.arms  # samples are draws from p(x | z), not its means
-        if own:
-            _trained(plan, source, seed, folder, steps, device)
-            origin, pool, taken = (
-                _place(folder, source, seed),
-                folder / "pool" / _place(folder, source, seed).name,
-                None,
-            )
-        else:
-            origin, pool = folder / "source" / source, folder / "pool" / source
-            trained(plan.source_config(source, steps), origin, device=device)
-            taken = plan.sources[source].sampler_steps
-        n = plan.folds * _train_size(plan.config(arm, seed, None, steps))
-        synthesize(origin, n, pool, steps=taken, seed=seed if own else 0, draw=own, device=device)
-    return trained(plan.config(arm, seed, pool, steps), _place(folder, arm, seed), device=device)
-
-
 def total_cost(plan: Arms, arm: str, seed: int, folder: Path, device: str = "auto") -> Measured:
     """CPU seconds of an arm: its training, and of its synthetic set the source's and the drawing of as many as it uses.
 
     A source that several arms share counts for each of them. The drawing is timed once on a few samples, and kept beside the
     set, since a set may have been drawn in parts and by several processes.
     """
-    own = _made(_place(folder, arm, seed)).get("cpu_seconds")
+    own = _made(place(folder, arm, seed)).get("cpu_seconds")
     if arm not in plan.drawn or own is None:
         return Measured(own)
     source = plan.drawn[arm]
     another = source in plan.arms
-    origin = _place(folder, source, seed) if another else folder / "source" / source
+    origin = place(folder, source, seed) if another else folder / "source" / source
     first = total_cost(plan, source, seed, folder, device).value if another else _made(origin).get("cpu_seconds")
     if first is None:
         return Measured(None)
     each = _seconds_a_sample(folder / "pool" / origin.name, origin, plan.sources.get(source), device)
-    n = plan.arms[arm].get("pool.folds", plan.folds) * _train_size(plan.config(arm, seed))
+    n = plan.arms[arm].get("pool.folds", plan.folds) * train_size(plan.config(arm, seed))
     note = f"training {own:.0f} s, source {first:.0f} s, {n:,} samples {n * each:.0f} s"
     return Measured(own + first + n * each, note=note)
 
@@ -390,15 +378,6 @@ def _seconds_a_sample(pool: Path, origin: Path, source: Source | None, device: s
         write_json(kept, {"cpu_seconds": time.process_time() - start, "samples": TIMED})
     timed = json.loads(kept.read_text(encoding="utf-8"))
     return float(timed["cpu_seconds"] / timed["samples"])
-
-
-def _train_size(config: RunConfig) -> int:
-    """How many real training images an arm has."""
-    from diled.data import open_data
-
-    if config.preprocess.limit is not None:
-        return config.preprocess.limit
-    return len(open_data(config.data, config.preprocess).train)
 
 
 def _records(
@@ -445,6 +424,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[], help="arms; default: all")
     parser.add_argument("--steps", type=int, help="instead of those of the arms, for a trial; nothing is recorded")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    parser.add_argument("--stacked", action="store_true", help="train arms and seeds of one architecture together")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--results", type=Path, default=Path("results"))
     chosen = parser.parse_args(argv)
@@ -458,6 +438,7 @@ def main(argv: list[str] | None = None) -> int:
             results=None if chosen.steps is not None else chosen.results,
             steps=chosen.steps,
             device=chosen.device,
+            stacked=chosen.stacked,
         )
     )
 
@@ -467,7 +448,7 @@ def show(study: str, scale: str, **options: Any) -> None:
     from diled.studies.render_dmaapx import beside_the_paper
 
     found = reproduce(study, scale, **options)
-    print(beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}))
+    print(beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}, scale))
 
 
 def _folder() -> Any:

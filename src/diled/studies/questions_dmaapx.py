@@ -5,7 +5,7 @@
     costs        which arms are best for their cost: none that costs as little has a higher test ELBO (a Pareto front); what
                  more real data would give is shown, and no part of it
     statistics   which figure of a pool goes with the test ELBO of the model that is trained on it
-    widths       channels of the network (n_c) by channels of the latent (m_z)
+    widths       channels of the network (n_c) by channels of the latent (m_z), and the double descent along both
     calibration  test ELBO by epoch
 
 Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653), sections 4 and 5.
@@ -16,7 +16,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,11 +26,11 @@ import numpy as np
 
 from diled.evaluation.sequences import spearman
 from diled.studies.commands import exit_code
-from diled.studies.dmaapx import recorded
+from diled.studies.dmaapx import arms_of, recorded
 from diled.studies.render import markdown
 from diled.studies.render_dmaapx import cell, named
 
-__all__ = ["calibration", "costs", "front", "main", "statistics", "widths"]
+__all__ = ["PICTURES", "calibration", "costs", "descent", "front", "joined", "main", "pictured", "statistics", "widths"]
 
 STATISTICS = {
     "frechet_pool": "Frechet distance",
@@ -44,11 +45,17 @@ STATISTICS = {
 1/2 where samples are nearer to training than to test examples; `entropy offset`: below 0 where the pool is easier."""
 MORE_DATA = ("vae@real/10N",)
 """Arms that see more real examples than the others."""
+WAYS, LINES = {"real": "normal", "synthetic": "DMaaPx"}, {"real": "--", "synthetic": "-"}
+"""Examples of a width -> what training on them is called, and how it is drawn."""
+OF_WIDTHS = {"test_elbo": "Test ELBO", "generalization_gap": "Generalization gap"}
+"""Metric -> heading."""
 AUDITED = ("test_elbo", "generalization_gap", "amortization_gap_test")
 EMPTY = "Nothing is recorded yet."
 
 Means = dict[str, dict[str, float]]
 """System -> metric -> mean over seeds."""
+Draw = Callable[..., bool]
+"""Records, file and scale -> whether there was anything to draw."""
 
 
 def means(path: Path, name: str) -> Means:
@@ -123,11 +130,11 @@ def widths(path: Path, study: str, scale: str) -> str:
         return EMPTY
     channels, latents = sorted({n for _, n, _ in found}), sorted({m for _, _, m in found})
     tables = []
-    for metric, heading in (("test_elbo", "Test ELBO"), ("generalization_gap", "Generalization gap")):
+    for metric, heading in OF_WIDTHS.items():
         rows = [
             [f"m_z = {m}, {way}", *(_number(found.get((kind, n, m), {}).get(metric)) for n in channels)]
             for m in latents
-            for kind, way in (("real", "normal"), ("synthetic", "DMaaPx"))
+            for kind, way in WAYS.items()
         ]
         tables.append(f"{heading}:\n\n" + markdown(["", *(f"n_c = {n}" for n in channels)], rows))
     return "\n\n".join(tables)
@@ -137,6 +144,39 @@ def _grid(found: Means) -> dict[tuple[str, int, int], dict[str, float]]:
     """(real or synthetic, n_c, m_z) -> metric -> mean."""
     parts = {s: re.fullmatch(r"vae@(real|synthetic)/n_c=(\d+),m_z=(\d+)", s) for s in found}
     return {(m[1], int(m[2]), int(m[3])): found[s] for s, m in parts.items() if m is not None}
+
+
+def joined(sizes: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sizes (n_c, m_z), in order, along which the paper sees a double descent (its Figure 8).
+
+    First n_c grows at the least m_z, then m_z at one n_c, then n_c again at the largest m_z. The n_c in the middle is the one
+    with most m_z, of several the largest.
+    """
+    there = sorted(set(sizes))
+    columns = [n for n, _ in there]
+    middle = max(columns, key=lambda n: (columns.count(n), n))
+    least, most = min(m for _, m in there), max(m for _, m in there)
+    first = [(n, m) for n, m in there if m == least and n <= middle]
+    more = [(n, m) for n, m in there if n == middle and m > least]
+    return [*first, *more, *((n, m) for n, m in there if n > middle and m == most)]
+
+
+def descent(
+    path: Path, study: str, scale: str
+) -> tuple[list[tuple[int, int]], dict[tuple[str, str], list[tuple[int, float]]]]:
+    """`joined` of the whole grid, and (real or synthetic, test or train) -> places on it and minus the ELBO there.
+
+    A size that is not recorded has no place in its line.
+    """
+    found = _grid(means(path, f"{study}-{scale}"))
+    steps = joined((n, m) for _, n, m in _grid({arm: {} for arm in arms_of(study, scale).arms}))
+    lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    for kind in WAYS:
+        for examples in ("test", "train"):
+            metric = f"bound_nats/{examples}"
+            at = [(i, found.get((kind, n, m), {}).get(metric)) for i, (n, m) in enumerate(steps)]
+            lines[kind, examples] = [(i, v) for i, v in at if v is not None]
+    return steps, {key: line for key, line in lines.items() if line}
 
 
 def _number(value: float | None) -> str:
@@ -184,20 +224,38 @@ def draw_costs(path: Path, out: Path, study: str = "dmaapx-pool-size", scale: st
 
 
 def draw_widths(path: Path, out: Path, study: str = "dmaapx-width", scale: str = "mini") -> bool:
-    """Test ELBO against n_c for each m_z, normal and DMaaPx; whether there are records."""
+    """Test ELBO and generalization gap against n_c for each m_z, normal and DMaaPx; whether there are records."""
     found = _grid(means(path, f"{study}-{scale}"))
-    if not found:
+    if not any("test_elbo" in v for v in found.values()):
         return False
-    figure, axis = _axis(6.4, 4.4)
-    latents = sorted({m for _, _, m in found})
-    for kind, style in (("real", "o--"), ("synthetic", "o-")):
-        for i, m in enumerate(latents):
-            line = sorted((n, v["test_elbo"]) for (k, n, z), v in found.items() if (k, z) == (kind, m))
-            label = f"m_z = {m}, {'normal' if kind == 'real' else 'DMaaPx'}"
-            axis.plot(*np.array(line).T, style, color=f"C{i}", ms=4, lw=1.2, label=label) if line else None
-    _logarithmic(axis)
-    axis.set(xlabel="channels n_c", ylabel="test ELBO, nats")
-    axis.legend(fontsize=7)
+    figure, axes = _axes(10.0, 4.4, 2)
+    for axis, (metric, heading) in zip(axes, OF_WIDTHS.items(), strict=True):
+        for kind, way in WAYS.items():
+            for i, m in enumerate(sorted({m for _, _, m in found})):
+                line = sorted((n, v[metric]) for (k, n, z), v in found.items() if (k, z) == (kind, m) and metric in v)
+                style = {"ls": LINES[kind], "color": f"C{i}", "label": f"m_z = {m}, {way}"}
+                axis.plot(*np.array(line).T, marker="o", ms=4, lw=1.2, **style) if line else None
+        _logarithmic(axis)
+        axis.set(xlabel="channels n_c", ylabel=f"{heading}, nats")
+    axes[0].legend(fontsize=7)
+    return _saved(figure, out)
+
+
+def draw_descent(path: Path, out: Path, study: str = "dmaapx-width", scale: str = "mini") -> bool:
+    """Minus the ELBO of test and training examples along `joined`, normal and DMaaPx; whether there are records."""
+    steps, lines = descent(path, study, scale)
+    if not lines:
+        return False
+    figure, axis = _axis(9.0, 4.4)
+    for (kind, examples), line in lines.items():
+        style = {"ls": "-" if examples == "test" else ":", "color": "#c2571a" if kind == "real" else "#1f4e79"}
+        axis.plot(*np.array(line).T, marker="o", ms=4, lw=1.2, label=f"{WAYS[kind]}, {examples}", **style)
+    for i in range(1, len(steps) - 1):  # a corner is where another number grows
+        if (steps[i - 1][0] == steps[i][0]) != (steps[i][0] == steps[i + 1][0]):
+            axis.axvline(i, color="#8a96a3", lw=1.2, ls="--", zorder=1)
+    axis.set_xticks(range(len(steps)), [f"{n}, {m}" for n, m in steps], rotation=90, fontsize=8)
+    axis.set(xlabel="n_c, m_z", ylabel="minus ELBO, nats")
+    axis.legend(fontsize=8)
     return _saved(figure, out)
 
 
@@ -217,15 +275,22 @@ def draw_calibration(path: Path, out: Path) -> bool:
 
 
 def _axis(width: float, height: float) -> tuple[Any, Any]:
+    figure, (axis,) = _axes(width, height, 1)
+    return figure, axis
+
+
+def _axes(width: float, height: float, n: int) -> tuple[Any, list[Any]]:
+    """A figure, and n axes side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(width, height), layout="constrained")
-    axis.grid(color="#e4e8ec", lw=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure, axis
+    figure, (axes,) = pyplot.subplots(1, n, figsize=(width, height), layout="constrained", squeeze=False)
+    for axis in axes:
+        axis.grid(color="#e4e8ec", lw=0.6)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
 
 
 def _logarithmic(axis: Any) -> None:
@@ -247,11 +312,35 @@ def _saved(figure: Any, out: Path) -> bool:
     return True
 
 
+def _widths_at(scale: str) -> dict[str, tuple[str, str, Draw]]:
+    """Name -> scale, what it shows, what draws it: the pictures of widths at a scale."""
+    end = "" if scale == "mini" else f"-{scale}"
+    return {
+        f"dmaapx-descent{end}.png": (
+            scale,
+            f"Minus the ELBO while both numbers of channels grow, {scale}",
+            draw_descent,
+        ),
+        f"dmaapx-width{end}.png": (scale, f"Test ELBO and generalization gap against n_c, {scale}", draw_widths),
+    }
+
+
+OF_SCALES = _widths_at("mini") | _widths_at("gpu") | _widths_at("paper")
 PICTURES: dict[str, Callable[[Path, Path], bool]] = {
     "dmaapx-cost.png": draw_costs,
-    "dmaapx-width.png": draw_widths,
+    **{name: partial(draw, scale=scale) for name, (scale, _, draw) in OF_SCALES.items()},
     "dmaapx-calibration.png": draw_calibration,
 }
+
+
+def pictured(path: Path, images: Path) -> str:
+    """The pictures of widths that are recorded, for a page that stands beside the folder of images; a sentence without any."""
+    shown = []
+    for name, (scale, words, _) in OF_SCALES.items():
+        if recorded(path, f"dmaapx-width-{scale}"):
+            there = (images / name).exists()
+            shown.append(f"![{words}]({images.name}/{name})" if there else f"`{name}` is recorded and not drawn yet.")
+    return "\n\n".join(shown) or EMPTY
 
 
 def main(argv: list[str] | None = None) -> int:

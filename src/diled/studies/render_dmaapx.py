@@ -1,8 +1,6 @@
 """The tables of DMaaPx beside the paper's numbers, in Markdown.
 
-The paper's gaps are printed in its Table 7. Its test ELBO, at the end and at the best epoch, is read off figures 2 and 10, to
-about 0.1 nats for BinaryMNIST and 3 for CIFAR-10. That of FashionMNIST is left out: it is a density, of a standard deviation
-that the paper does not state.
+`paper_dmaapx` says where in the paper they stand.
 Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653).
 """
 
@@ -14,12 +12,13 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from diled.evaluation.audited import Audited
-from diled.studies.dmaapx import arms_of, recorded, scales
+from diled.studies.dmaapx import arms_of, recorded
 from diled.studies.intervals import COMPARED, intervals, key_of
+from diled.studies.paper_dmaapx import DATA, EPOCHS, PAPER, PLOTTED, SAID
 from diled.studies.records import read
 from diled.studies.render import markdown
 
-__all__ = ["PAPER", "beside_the_paper", "cell", "named", "ratios", "table"]
+__all__ = ["beside_the_paper", "cell", "named", "ratios", "table"]
 
 COLUMNS = {
     "test_elbo": "test ELBO",
@@ -53,13 +52,18 @@ NAMES = {
     "vae@synthetic/k=10": "DMaaPx, k = 10",
     "vae@real/10N": "ten times the real data",
     "vae@mixed/20%": "20 % real in each batch",
+    "vae@mixed/40%": "40 % real in each batch",
     "vae@mixed/50%": "50 % real in each batch",
+    "vae@mixed/60%": "60 % real in each batch",
+    "vae@mixed/80%": "80 % real in each batch",
     "vae@mixed/union": "real and synthetic together",
     "vae@real/decay": "weight decay",
     "vae@real/dropout": "dropout",
     "vae@real/noise": "input noise",
     "vae@real/mollify": "Mollify",
     "vae@real/asleep": "reverse half asleep",
+    "vae@synthetic/mollify": "DMaaPx and Mollify",
+    "vae@synthetic/asleep": "DMaaPx and reverse half asleep",
     "vae@real/flow": "a flow as posterior",
     "vae@real/iwae": "importance-weighted objective, 10 samples",
     "beta_vae@real/beta=0.5": "beta-VAE, 0.5",
@@ -68,30 +72,6 @@ NAMES = {
     "vae@self": "its own samples",
 }
 """System -> what the paper calls it, or what it is."""
-
-PAPER: dict[str, dict[str, tuple[float | None, ...]]] = {
-    "dmaapx-mnist": {
-        "vae@real": (-94.6, 25.76, 20.32, 0.49),
-        "vae@real/early": (-83.84, None, None, None),
-        "vae@augmented/naive": (-78.0, 6.38, 8.16, 0.74),
-        "vae@augmented/tuned": (-79.2, 8.16, 9.34, 0.79),
-        "vae@synthetic/k=10": (-74.3, 0.78, 7.01, 0.50),
-    },
-    "dmaapx-fashion": {
-        "vae@real": (None, 1234.50, 1135.89, 0.39),
-        "vae@augmented/naive": (None, 500.33, 729.83, 0.11),
-        "vae@augmented/tuned": (None, 614.93, 815.52, 0.21),
-        "vae@synthetic/k=10": (None, 136.57, 593.39, 0.31),
-    },
-    "dmaapx-cifar10": {
-        "vae@real": (-11497, 841.54, 835.86, 0.41),
-        "vae@real/early": (-11369, None, None, None),
-        "vae@augmented/naive": (-11043, 228.05, 390.25, 0.35),
-        "vae@augmented/tuned": (-10968, 94.28, 328.08, 0.35),
-        "vae@synthetic/k=10": (-10965, 5.44, 288.82, 0.30),
-    },
-}
-"""Study -> system -> the paper's figures, in the order of `COLUMNS`, of its full set and fresh samples; None: not known."""
 
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """System -> metric -> one value for each seed."""
@@ -115,7 +95,7 @@ def table(path: Path, study: str, scale: str) -> str:
         }
         for system, by_metric in values.items()
     }
-    return _table(study, values) + _differences(between, first)
+    return _table(study, scale, values) + _differences(between, first)
 
 
 def ratios(path: Path) -> str:
@@ -124,8 +104,8 @@ def ratios(path: Path) -> str:
     return markdown(["", "figure", "ratio", "of"], lines) if lines else "Nothing is recorded yet."
 
 
-def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]]) -> str:
-    """The same of audits at hand."""
+def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]], scale: str = "mini") -> str:
+    """The same of audits at hand, of a study at a scale."""
     values: dict[str, dict[str, list[float]]] = {}
     for system, audits in found.items():
         for one in audits:
@@ -134,32 +114,56 @@ def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]]) -> str:
                     values.setdefault(system, {}).setdefault(metric, []).append(m.value)
         if "bound_nats/test" in values.get(system, {}):
             values[system]["test_elbo"] = [-v for v in values[system]["bound_nats/test"]]
-    first = arms_of(study, scales(study)[0]).first
+    first = arms_of(study, scale).first
     between = {
         system: {metric: (one.difference.value or 0.0, one.low, one.high) for metric, one in row.items()}
         for system, row in intervals(found, first).items()
     }
-    return _table(study, values) + _differences(between, first)
+    return _table(study, scale, values) + _differences(between, first)
 
 
-def _table(study: str, values: Values) -> str:
-    """Rows in the order of `NAMES`; the paper's figures in brackets."""
-    paper = PAPER.get(study, {})
+def _table(study: str, scale: str, values: Values) -> str:
+    """Rows in the order of `NAMES`; the paper's figures in brackets, and what there is to say of them above."""
     columns, more = _columns(values), {m: name for m, name in OURS.items() if any(m in v for v in values.values())}
-    head = ["trained on", "seeds", *(f"{name} (paper)" if paper else name for name in columns.values()), *more.values()]
+    paper = {system: _theirs(study, system) for system in values}
+    known = {metric for theirs in paper.values() for metric in theirs}
+    head = ["trained on", "seeds", *(f"{name} (paper)" if m in known else name for m, name in columns.items())]
+    head += more.values()
     rows = []
     for system in sorted(values, key=_place):
-        theirs = paper.get(system)
+        theirs = paper[system]
         cells = []
-        for i, metric in enumerate(columns):
+        for metric in columns:
             ours = cell(metric, values[system].get(metric, ()))
-            known = None if theirs is None or metric not in COLUMNS else theirs[i]
-            cells.append(ours + ("" if known is None else f" ({_number(metric, known)})"))
+            cells.append(f"{ours} ({theirs[metric]})" if metric in theirs else ours)
         cells += [cell(metric, values[system].get(metric, ())) for metric in more]
         seeds = max((len(v) for v in values[system].values()), default=0)
         rows.append([named(system), str(seeds), *cells])
     several = any(int(row[1]) > 1 for row in rows)
-    return markdown(head, rows) + ("\n\n± is the standard deviation over seeds." if several else "")
+    spread = "\n\n± is the standard deviation over seeds." if several else ""
+    return _said(study, scale, paper) + markdown(head, rows) + spread
+
+
+def _theirs(study: str, system: str) -> dict[str, str]:
+    """Metric -> the paper's figure, those read off plots with no more digits than that gives."""
+    printed = zip(COLUMNS, PAPER.get(study, {}).get(system, ()), strict=False)
+    plotted = zip(COLUMNS, PLOTTED.get(study, {}).get(system, ()), strict=False)
+    found = {metric: f"{value:g}" for metric, value in plotted if value is not None}
+    return found | {metric: _number(metric, value) for metric, value in printed if value is not None}
+
+
+def _said(study: str, scale: str, paper: Mapping[str, Mapping[str, str]]) -> str:
+    """What the paper's figures are of, where the table has some of those that need it said."""
+    there = PLOTTED.get(study, {})
+    if study not in SAID or not any(theirs and system in there for system, theirs in paper.items()):
+        return ""
+    base = arms_of(study, scale).base
+    images, epochs = base.get("preprocess.limit"), base["training.epochs"]
+    some = "all" if images is None else f"{images:,}"
+    differing = [] if (base["data"], images) == (DATA, None) else [f"{some} images of {base['data']}"]
+    differing += [] if epochs == EPOCHS else [f"{epochs:,} epochs"]
+    other = f" Ours are of {', '.join(differing)}: the two compare in order, not in size." if differing else ""
+    return f"{SAID[study]}{other}\n\n"
 
 
 def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: str) -> str:
@@ -204,7 +208,10 @@ def named(system: str) -> str:
     if system in NAMES:
         return NAMES[system]
     name, _, variant = system.partition("/")
-    return f"DMaaPx, {variant.replace('=', ' = ')}" if name == "vae@synthetic" else system
+    words = variant.replace("=", " = ").replace(",", ", ")
+    if name == "vae@real" and "n_c" in variant:
+        return f"normal, {words}"
+    return f"DMaaPx, {words}" if name == "vae@synthetic" else system
 
 
 def _folds(system: str) -> int:

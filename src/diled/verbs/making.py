@@ -67,6 +67,7 @@ def reproduce(
     steps: int | None = None,
     runs: str | Path = "runs",
     device: Device = "auto",
+    stacked: bool = False,
 ) -> str:
     """Reproduce a paper's table: train every arm, audit it, and print the figures beside the paper's.
 
@@ -80,6 +81,8 @@ def reproduce(
         steps: instead of those of all trainings, for a trial.
         runs: folder of the runs.
         device: where to compute.
+        stacked: train together, with stacked weights, arms and seeds of one architecture and recipe, for a GPU; the others one
+            by one.
 
     Returns:
         The table, in Markdown.
@@ -102,5 +105,6 @@ def reproduce(
         runs=Path(runs),
         results=None,
         device=device,
+        stacked=stacked,
     )
-    return beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()})
+    return beside_the_paper(study, {arm: list(by_seed.values()) for arm, by_seed in found.items()}, scale)
