@@ -167,7 +167,7 @@ def test_a_search_keeps_the_likeliest_beginnings():
 
 
 def test_a_search_goes_on_with_what_may_still_be_the_likeliest(monkeypatch: pytest.MonkeyPatch):
-    torch.manual_seed(3)
+    torch.manual_seed(5)
     network = awake(CausalTransformer(12, 5, width=8, depth=2, heads=2, condition_dim=D))
     z, k, sizes, step = 3 * torch.randn(60, D), 3, [], causal._Writing.step
 
@@ -182,7 +182,7 @@ def test_a_search_goes_on_with_what_may_still_be_the_likeliest(monkeypatch: pyte
         network.out[1].bias[0] += 2
         together = network.search(z, k)
         assert max(sizes) == sizes[0] == len(z) * k
-        assert sum(sizes) < 0.65 * len(sizes) * len(z) * k
+        assert 0 < sizes[-1] < 0.2 * len(z) * k
         alone = [network.search(one[None], k)[0] for one in z]
         assert torch.equal(together, torch.stack(alone))
         network.out[1].bias[0] += 100  # nothing is likelier than to write nothing
