@@ -14,6 +14,7 @@ SUM = f"{TESTS}::test_logits_are_those_of_states_of_earlier_symbols"
 TIED = f"{TESTS}::test_tied_logits_are_products_with_the_table"
 SEARCH = f"{TESTS}::test_a_wide_search_finds_the_likeliest_sequence_and_a_narrow_one_follows_the_likeliest_symbols"
 NARROW = f"{TESTS}::test_a_search_keeps_the_likeliest_beginnings"
+GOES_ON = f"{TESTS}::test_a_search_goes_on_with_what_may_still_be_the_likeliest"
 NUCLEUS = f"{TESTS}::test_draws_at_a_temperature_and_among_the_likeliest_by_hand"
 HIDDEN = f"{TESTS}::test_hidden_symbols_are_hidden_in_training_alone"
 DRAWS = f"{TESTS}::test_draws_have_their_probabilities_given_the_code"
@@ -42,8 +43,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("score[:, 0] = 0.0", "score[:] = 0.0", "all beams are one", SEARCH),
         ("only_end[END] = 0.0", "only_end[1] = 0.0", "an end goes on", SEARCH),
         ("log_p.add_(score[..., None])", "log_p", "only the last symbol counts", SEARCH),
-        ("state.keep((first * k + beam).flatten())", "state.keep((first * k + 0 * beam).flatten())",
-         "all beams go on from the best one", NARROW),
+        ("view_as(over).gather(1, beam)", "view_as(over)", "beams go on from others", NARROW),
+        ("(score < score.masked_fill", "(score > score.masked_fill", "what may still win is over", NARROW),
+        ("found[rows] = x[", "found[: len(rows)] = x[", "those that are done are taken for others", GOES_ON),
         ("rows, now = rows[alive], now[alive]", "rows, now = rows[: len(now[alive])], now[alive]",
          "those that go on are taken for others", TOGETHER),
     ],

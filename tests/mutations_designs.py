@@ -42,6 +42,7 @@ SMOOTH = f"{FIGURES}::test_smoothness_of_labels_at_its_limits"
 ONE = f"{FIGURES}::test_one_substitution_is_the_best_of_all"
 PREFERRED = f"{FIGURES}::test_candidates_are_those_that_the_gradient_prefers"
 GAP = f"{FIGURES}::test_the_gap_is_nothing_without_substitutions_and_the_divergence_grows"
+STEPS = "test_few_examples.py::test_few_examples_take_few_steps[20-256-4]"
 
 PAIRED = "test_paired.py"
 SAME = f"{PAIRED}::test_within_a_pass_all_rows_meet_the_same_noise_and_times_of_one_cell"
@@ -57,6 +58,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("e = torch.randn((1, *shape[1:])", "e = torch.randn(shape", "noise of its own for each row", SAME),
     ],
     "latent/predict.py": [
+        ("PASSES * len(y) / batch", "PASSES * len(y)", "steps for examples", STEPS),
         ("self.center + self.unit *", "self.center + 2 * self.unit *", "the property's unit", UNIT),
         ("if e < b[0] else b", "if e < 1e9 else b", "the last weights, not the best", BEST_LOOK),
     ],

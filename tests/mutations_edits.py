@@ -20,9 +20,11 @@ MIXTURE = f"{EDITS}::test_a_mixture_leads_in_units_of_its_own"
 FAR = f"{EDITS}::test_two_far_components_keep_a_code_in_its_own_where_little_noise_is_added_and_let_it_go_where_much_is"
 AWAY = f"{EDITS}::test_of_two_classes_taking_one_away_gives_the_other"
 KNOWN = f"{EDITS}::test_further_strengths_take_the_way_through_noise_that_is_known_and_give_the_same"
+CHANGED = f"{EDITS}::test_a_prior_that_changes_takes_no_way_of_its_former_self"
 SETS = f"{EDITS}::test_columns_come_from_the_first_data_set_that_has_them"
 LABELS = f"{EDITS}::test_labels_that_are_missing_name_no_class"
-FIGURES = f"{EDITS}::test_figures_of_edited_texts_by_hand"
+FIGURES = "test_edit_figures.py::test_figures_of_edited_texts_by_hand"
+SEVERAL = "test_edit_figures.py::test_several_directions_are_told_once_and_count_by_their_texts"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "latent/edit.py": [
@@ -55,11 +57,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("wish(unit.back(u))", "wish(u)", "guided in another unit", UNIT),
         ("_unled(self.prior, z, DEPTH if", "_unled(self.prior, -z, DEPTH if", "another code's way", KNOWN),
         (
-            "hashlib.blake2b(np.ascontiguousarray(codes).tobytes()).digest()",
-            'b"codes"',
+            "{hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest()}",
+            "codes",
             "the way of the first codes",
             KNOWN,
         ),
+        ("{identity_of(self.prior)}", "prior", "the way under former weights", CHANGED),
         ("Wish(self.goals, strength < 0)", "Wish(self.goals)", "a negative strength is a positive one", AWAY),
     ],
     "latent/guidance.py": [
@@ -80,5 +83,11 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("bleu(after, before)", "bleu(after, after)", "content against itself", FIGURES),
         ("bleu(after, references)", "bleu(before, references)", "the texts before the edit", FIGURES),
         ("perplexity(after)", "perplexity(before + after)", "other texts", FIGURES),
+        (
+            "(task.texts, edited, judges, task.wanted)",
+            "(task.texts, edited, judges, tasks[0].wanted)",
+            "one way",
+            SEVERAL,
+        ),
     ],
 }

@@ -6,6 +6,7 @@ File -> (a piece that occurs once, what it becomes, what this breaks, the test t
 from __future__ import annotations
 
 NETWORKS = "test_networks_dmaapx.py"
+ONE_LEVEL = "test_one_level.py::test_one_level_for_all_gives_what_as_many_equal_ones_give"
 FOREIGN = "test_foreign.py"
 
 BLOCK = f"{NETWORKS}::test_a_residual_block_by_hand"
@@ -28,6 +29,10 @@ IDENTITY = f"{FOREIGN}::test_identity_is_that_of_weights_and_source"
 DIFFUSERS = f"{FOREIGN}::test_an_autoencoder_of_diffusers_reads_and_writes_as_it_does"
 
 MUTATIONS = {
+    "nn/blocks.py": [
+        ("level[:1] if level.stride(0) == 0 else level", "level[:1]", "the first level for all", ONE_LEVEL),
+        ("level[:1] if level.stride(0) == 0 else level", "level", "a level for each", ONE_LEVEL),
+    ],
     "nn/residual.py": [
         ("return h + self.net(h)", "return self.net(h)", "no skip", BLOCK),
         ("nn.Conv2d(channels, channels, 1, bias=False)", "nn.Conv2d(channels, channels, 1)", "a bias", PARAMETERS),

@@ -6,15 +6,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import audited_digits
 import numpy as np
 import pytest
 import torch
-from tiny import small
+from audited_digits import model_of
 from torch import nn
 
 from diled.api import Density, NoBound
 from diled.config import DataSpec
-from diled.data import Data, open_data
 from diled.distributions import Dirac, Normal
 from diled.errors import ConfigError, ModelError
 from diled.evaluation import audit
@@ -30,7 +30,6 @@ from diled.family import model_config
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import GaussianMixture, StandardNormal
 from diled.models.zoo import build
-from diled.space import raw_tensor, to_space
 
 EFFORT = Effort(
     bounded=20,
@@ -50,36 +49,7 @@ EFFORT = Effort(
     pairs=6,
 )
 ENCODER_SECTIONS = ("amortization", "likelihood", "robustness", "codes")
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return open_data("digits")
-
-
-@pytest.fixture(scope="module")
-def digits(data: Data) -> Examples:
-    """Few real digits, and a synthetic set that is none: other training examples."""
-
-    def some(values: Any, start: int, n: int) -> torch.Tensor:
-        return to_space(raw_tensor(values[start : start + n]), data.spec)
-
-    train, test = data.train, data.test
-    return Examples(
-        some(train.values, 0, 80),
-        some(test.values, 0, 80),
-        some(test.values, 0, 80),
-        train.labels["label"][:80],
-        test.labels["label"][:80],
-        data,
-        some(train.values, 100, 60),
-    )
-
-
-def model_of(name: str, spec: DataSpec, **values: Any) -> Density:
-    """An untrained model of the family."""
-    network = {"kind": "transformer", "width": 8, "depth": 1, "heads": 1} if spec.sequential else None
-    return build(name, model_config(name, small(name, network) | values), spec).model.eval()
+data, digits = audited_digits.data, audited_digits.digits
 
 
 def section(name: str, model: Any, examples: Examples, effort: Effort = EFFORT, **options: Any) -> Section:

@@ -6,45 +6,21 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import audited_digits
 import numpy as np
 import pytest
 import torch
-from tiny import small
+from audited_digits import model_of
 
 from diled import auditing
-from diled.api import Density
 from diled.auditing import Subject, examples_of
-from diled.config import DataSpec
-from diled.data import Data, open_data
 from diled.evaluation.audit import THOROUGH, Effort, Examples, Section, audit_section
-from diled.family import model_config
-from diled.models.zoo import build
 from diled.space import raw_tensor, to_space
 
 EFFORT = Effort(
     bounded=20, examples=6, samples=2, steps=4, weights=4, ode_weights=2, ode_examples=2, annealing=4, pairs=4
 )
-
-
-@pytest.fixture(scope="module")
-def data() -> Data:
-    return open_data("digits")
-
-
-@pytest.fixture(scope="module")
-def digits(data: Data) -> Examples:
-    """Few real digits, and a synthetic set that is none: other training examples."""
-
-    def some(values: Any, start: int, n: int) -> torch.Tensor:
-        return to_space(raw_tensor(values[start : start + n]), data.spec)
-
-    x, y = (data.train.values, 0, 80), (data.test.values, 0, 80)
-    return Examples(some(*x), some(*y), some(*y), None, None, data, some(data.train.values, 100, 60))
-
-
-def model_of(name: str, spec: DataSpec) -> Density:
-    """An untrained model of the family."""
-    return build(name, model_config(name, small(name)), spec).model.eval()
+data, digits = audited_digits.data, audited_digits.digits
 
 
 def section(name: str, model: Any, examples: Examples, effort: Effort = EFFORT) -> Section:

@@ -16,6 +16,7 @@ from diled.errors import ConfigError
 from diled.family import model_config
 from diled.models.autoregressive import AutoregressiveDecoder, written_with
 from diled.models.zoo import build
+from diled.nn import causal
 from diled.nn.causal import CausalTransformer, Decoding
 from diled.nn.sequence import TransformerEncoder
 from diled.sequences import scored
@@ -163,6 +164,31 @@ def test_a_search_keeps_the_likeliest_beginnings():
         network.out[1].bias[0] -= 5
         for k in (2, 3):
             assert network.search(z, k).tolist() == [beam_search(network, one, k) for one in z]
+
+
+def test_a_search_goes_on_with_what_may_still_be_the_likeliest(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(5)
+    network = awake(CausalTransformer(12, 5, width=8, depth=2, heads=2, condition_dim=D))
+    z, k, sizes, step = 3 * torch.randn(60, D), 3, [], causal._Writing.step
+
+    def counted(self: causal._Writing, now: Tensor, i: int) -> Tensor:
+        sizes.append(len(now))
+        return step(self, now, i)
+
+    monkeypatch.setattr(causal._Writing, "step", counted)
+    with torch.no_grad():
+        network.embed.symbol.mul_(4)
+        network.out[1].weight.mul_(3)
+        network.out[1].bias[0] += 2
+        together = network.search(z, k)
+        assert max(sizes) == sizes[0] == len(z) * k
+        assert 0 < sizes[-1] < 0.2 * len(z) * k
+        alone = [network.search(one[None], k)[0] for one in z]
+        assert torch.equal(together, torch.stack(alone))
+        network.out[1].bias[0] += 100  # nothing is likelier than to write nothing
+        sizes.clear()
+        assert not network.search(z, k).any()
+        assert sizes == [len(z) * k]
 
 
 def test_beams_temperature_and_top_p_are_set_for_a_while():

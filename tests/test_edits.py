@@ -1,8 +1,7 @@
-"""Editing with attributes: vectors told apart, classifiers of codes, LatentOps' ODE, and the figures of edited texts."""
+"""Editing with attributes: vectors told apart, classifiers of codes, and LatentOps' ODE."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +16,6 @@ from diled.data import Data, Split
 from diled.diffusion import Diffusion, LinearLogSNR
 from diled.diffusion.schedule import alpha, sigma2
 from diled.errors import ConfigError, DataError, NoBound
-from diled.evaluation.edits import AttributeJudge, Task, edit_curve, edit_figures, plot_curve
-from diled.evaluation.measure import Measured
 from diled.latent import attributes as ode
 from diled.latent.attributes import (
     AttributeODE,
@@ -302,6 +299,22 @@ def test_further_strengths_take_the_way_through_noise_that_is_known_and_give_the
     assert len(once._kept) == ode.KEPT
 
 
+def test_a_prior_that_changes_takes_no_way_of_its_former_self():
+    """Its weights change in place, as in training and where others are loaded."""
+    goals = ((gaussian_classes()[0], 5),)
+    z = np.random.default_rng(6).normal(size=(5, 2)).astype(np.float32)
+    prior = Standardized(gaussian_prior(), (2,))
+    former = {name: value.clone() for name, value in prior.state_dict().items()}
+    edit = AttributeODE(prior, goals)
+    before = edit.apply(z, 1.0)
+    prior.std.data *= 2
+    after = edit.apply(z, 1.0)
+    np.testing.assert_array_equal(after, AttributeODE(prior, goals).apply(z, 1.0))
+    assert np.abs(after - before).max() > 0.01
+    prior.load_state_dict(former)
+    np.testing.assert_array_equal(edit.apply(z, 1.0), before)
+
+
 @pytest.mark.parametrize("prior", [gaussian_prior(), StandardNormal((2,))])
 def test_of_two_classes_taking_one_away_gives_the_other(prior: nn.Module):
     z = np.random.default_rng(2).normal(size=(5, 2)).astype(np.float32)
@@ -411,76 +424,3 @@ def test_labels_that_are_missing_name_no_class():
     assert known.tolist() == [False, True]
     joined = together([Direction(np.ones(2), "a", "vector", 0.9), replace(Direction(np.ones(2), "b", "vector", 0.7))])
     assert (joined.vector.tolist(), joined.attribute, joined.score) == ([2.0, 2.0], "a, b", 0.7)
-
-
-# Figures of edited texts ----------------------------------------------------------------------------------------------
-
-BEFORE = ["the food was bad .", "we hated the place .", "service is slow today .", "the soup was cold ."]
-AFTER = ["the food was good .", "we hated the place .", "service is good today .", "the soup is good ."]
-JUDGES = {
-    "sentiment": AttributeJudge(lambda texts: ["positive" if "good" in t else "negative" for t in texts], 0.975),
-    "tense": AttributeJudge(lambda texts: ["present" if " is " in t else "past" for t in texts]),
-}
-
-
-def test_figures_of_edited_texts_by_hand():
-    pytest.importorskip("sacrebleu")
-    wanted = {"sentiment": "positive", "tense": "past"}
-    found = edit_figures(
-        BEFORE, AFTER, judges=JUDGES, wanted=wanted, references=[[a, "we left ."] for a in AFTER],
-        perplexity=lambda texts: 10.0 + len(texts),
-    )  # fmt: skip
-    assert found["edit_accuracy/sentiment"].value == 0.75
-    assert found["edit_accuracy/sentiment"].stderr == pytest.approx(math.sqrt(0.75 * 0.25 / 4))
-    assert found["edit_accuracy/sentiment"].note == "told by a classifier with 97.5% accuracy"
-    assert found["edit_accuracy/tense"].value == 0.5
-    assert "unknown accuracy" in found["edit_accuracy/tense"].note
-    assert found["edit_accuracy"].value == 0.25, "only the first has both"
-    assert "sentiment: told" in found["edit_accuracy"].note
-    assert "tense: told" in found["edit_accuracy"].note
-    assert found["unchanged"].value == 0.25
-    assert found["reference_bleu"].value == pytest.approx(100)
-    # 16 of 20 words, 9 of 16 pairs, 4 of 12 triples, 2 of 8 fours; nothing is shorter
-    want = 100 * (16 / 20 * 9 / 16 * 4 / 12 * 2 / 8) ** 0.25
-    assert found["content_bleu"].value == pytest.approx(want)
-    assert found["edited_perplexity"] == Measured(14.0, n=4)
-    assert all(figure.n == 4 for figure in found.values())
-    few = edit_figures(BEFORE, BEFORE, judges=JUDGES, wanted={"sentiment": "positive"})
-    assert (few["edit_accuracy"].value, few["content_bleu"].value, few["unchanged"].value) == (
-        0.0,
-        pytest.approx(100),
-        1,
-    )
-    assert {"reference_bleu", "edited_perplexity", "edit_accuracy/tense"}.isdisjoint(few)
-
-
-def test_the_curve_trades_content_for_the_attribute_and_is_drawn():
-    pytest.importorskip("sacrebleu")
-
-    def edit(i: int, strength: float) -> list[str]:
-        n = int(strength)
-        return AFTER[:n] + BEFORE[n:]
-
-    curve = edit_curve(edit, (0, 2, 4), [Task(BEFORE, {"sentiment": "positive"})], judges=JUDGES)
-    assert [point["strength"].value for point in curve] == [0, 2, 4]
-    assert [point["edit_accuracy"].value for point in curve] == [0.0, 0.25, 0.75]
-    content = [float(point["content_bleu"].value or 0) for point in curve]
-    assert content == sorted(content, reverse=True)
-    light, dark = plot_curve({"vector": curve, "ode": curve[1:]})
-    assert light.startswith(b"\x89PNG")
-    assert dark.startswith(b"\x89PNG")
-    assert light != dark
-    with pytest.raises(DataError, match="no curve to draw"):
-        plot_curve({"vector": []})
-
-
-def test_edits_that_cannot_be_judged_are_refused():
-    pytest.importorskip("sacrebleu")
-    with pytest.raises(ConfigError, match=r"No classifier judges 'sentimnt'. Did you mean 'sentiment'"):
-        edit_figures(BEFORE, AFTER, judges=JUDGES, wanted={"sentimnt": "positive"})
-    with pytest.raises(ConfigError, match="No attribute is wanted"):
-        edit_figures(BEFORE, AFTER, judges=JUDGES, wanted={})
-    with pytest.raises(DataError, match="4 texts and 3 edited ones"):
-        edit_figures(BEFORE, AFTER[:3], judges=JUDGES, wanted={"tense": "past"})
-    with pytest.raises(DataError, match="gave 1 answers for 4 texts"):
-        edit_figures(BEFORE, AFTER, judges={"tense": AttributeJudge(lambda t: ["past"])}, wanted={"tense": "past"})

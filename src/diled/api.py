@@ -11,6 +11,7 @@ model is a density; an autoencoder is a density. So a prior can be a model.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ __all__ = [
     "device_of",
     "evaluating",
     "has_entropy",
+    "identity_of",
     "normal_noise",
     "picture",
     "scale_gradient",
@@ -307,6 +309,15 @@ def evaluating(*parts: Any) -> Iterator[None]:
 def device_of(module: nn.Module) -> torch.device:
     """Where a module's parameters and buffers are; the processor where it has none."""
     return next((t.device for t in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
+
+
+def identity_of(module: nn.Module) -> str:
+    """SHA-256 of a module's weights and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def normal_noise(like: Tensor) -> Noise:

@@ -39,7 +39,7 @@ from diled.pools import sequences_of
 from diled.runs import provenance
 from diled.session import duration
 from diled.space import raw_tensor, to_space
-from diled.subjects import Subject, audit_folder, identity_of, is_ours, some_of, subjects_of
+from diled.subjects import Subject, audit_folder, is_ours, some_of, subjects_of
 
 __all__ = [
     "BRIEF",
@@ -50,7 +50,6 @@ __all__ = [
     "audit_folder",
     "audit_models",
     "examples_of",
-    "identity_of",
     "is_ours",
     "report_audit",
     "subjects_of",

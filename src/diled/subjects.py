@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import torch
 
+from diled.api import identity_of
 from diled.arguments import data_of, is_run, model_of, trained_on
 from diled.config import PoolConfig, PreprocessConfig, validated
 from diled.data import Data
@@ -23,7 +22,7 @@ from diled.models.foreign import check_source, load_foreign
 from diled.runs import read_run
 from diled.space import raw_tensor, to_space
 
-__all__ = ["Subject", "audit_folder", "identity_of", "is_ours", "some_of", "subjects_of"]
+__all__ = ["Subject", "audit_folder", "is_ours", "some_of", "subjects_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,15 +157,6 @@ def _foreign(source: str, data: Data, device: str) -> Subject:
     fitted = foreign.fit(train.to(choose_device(device)))
     title = Path(source).resolve().name if Path(source).is_dir() else fitted.name
     return Subject(title, fitted.density.eval(), f"{fitted.identity} {fitted.std}", data, None, fitted.notes)
-
-
-def identity_of(density: torch.nn.Module) -> str:
-    """SHA-256 of a model's weights and buffers, with their names."""
-    digest = hashlib.sha256()
-    for name, value in sorted(density.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def some_of(values: np.ndarray, most: int) -> np.ndarray:

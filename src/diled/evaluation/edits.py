@@ -74,21 +74,39 @@ def edit_figures(
         DataError: no texts, or not one edited text, answer or reference for each.
         ModelError: sacrebleu is not installed.
     """
-    from diled.evaluation.text_metrics import bleu, exact_match
+    return _accuracies(before, after, judges, wanted) | _kept(before, after, references, perplexity)
 
+
+def _accuracies(
+    before: Sequence[str], after: Sequence[str], judges: Mapping[str, AttributeJudge], wanted: Mapping[str, str]
+) -> dict[str, Measured]:
+    """The shares of edited texts that have what is wanted."""
     if not wanted:
         raise ConfigError("No attribute is wanted of the edited texts: name at least one column and its class.")
     if len(before) != len(after) or len(before) == 0:
         raise DataError(
             f"{len(before)} texts and {len(after)} edited ones: one edited text for each, and at least one."
         )
-    n, found = len(after), {}
+    found = {}
     has = {column: _told(after, column, judges) == name for column, name in wanted.items()}
     for column, right in has.items():
         found[f"edit_accuracy/{column}"] = _share(right, judges[column].note)
     notes = "; ".join(f"{column}: {judges[column].note}" for column in wanted)
     found["edit_accuracy"] = _share(np.all(list(has.values()), 0), notes)
-    found["content_bleu"] = Measured(bleu(after, before), n=n)
+    return found
+
+
+def _kept(
+    before: Sequence[str],
+    after: Sequence[str],
+    references: Sequence[str] | Sequence[Sequence[str]] | None,
+    perplexity: Callable[[Sequence[str]], float] | None,
+) -> dict[str, Measured]:
+    """How much of the texts is left, how near rewrites are, and how fluent edited texts are."""
+    from diled.evaluation.text_metrics import bleu, exact_match
+
+    n = len(after)
+    found = {"content_bleu": Measured(bleu(after, before), n=n)}
     if references is not None:
         found["reference_bleu"] = Measured(bleu(after, references), n=n)
     if perplexity is not None:
@@ -132,24 +150,16 @@ def figures_of_tasks(
     """
     shares: dict[str, list[tuple[Measured, int]]] = {}
     for edited, task in zip(after, tasks, strict=True):
-        for name, m in edit_figures(task.texts, edited, judges=judges, wanted=task.wanted).items():
+        for name, m in _accuracies(task.texts, edited, judges, task.wanted).items():  # each wants another class
             shares.setdefault(name, []).append((m, len(edited)))
-    references = [r for task in tasks for r in task.references or []]
-    everything = [text for edited in after for text in edited]
-    whole = edit_figures(
-        [text for task in tasks for text in task.texts],
-        everything,
-        judges=judges,
-        wanted=tasks[0].wanted,
-        references=references if len(references) == len(everything) else None,
-        perplexity=perplexity,
-    )
+    found = {}
     for name, parts in shares.items():
-        if name.startswith("edit_accuracy"):  # each direction wants another class
-            n = sum(k for _, k in parts)
-            p = sum((m.value or 0.0) * k for m, k in parts) / n
-            whole[name] = Measured(p, _stderr(p, n), n, parts[0][0].note)
-    return whole
+        n = sum(k for _, k in parts)
+        p = sum((m.value or 0.0) * k for m, k in parts) / n
+        found[name] = Measured(p, _stderr(p, n), n, parts[0][0].note)
+    before, everything = [text for task in tasks for text in task.texts], [text for edited in after for text in edited]
+    references = [r for task in tasks for r in task.references or []]
+    return found | _kept(before, everything, references if len(references) == len(everything) else None, perplexity)
 
 
 def edit_curve(

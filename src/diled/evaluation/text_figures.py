@@ -16,7 +16,7 @@ References: Zhao et al. 2018 (arXiv 1706.04223), reverse perplexity; Pillutla et
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -76,8 +76,8 @@ def sample_figures(
     real, others, drawn = [test[i] for i in order[:n]], (others + more)[:n], list(texts[:n])
     found = _perplexities(drawn, real, more, train, judge)
     note, known = f"{n:,} against {n:,} test texts", n - len(order[n : 2 * n])
-    found |= _mauve("mauve", real, drawn, judge, seed, note)
-    found |= _mauve("mauve/floor", real, others, judge, seed, f"{note}, {known:,} of the others from training")
+    said = f"{note}, {known:,} of the others from training"
+    found |= _mauve(real, {"mauve": (drawn, note), "mauve/floor": (others, said)}, judge, seed)
     for suffix, some in (("", drawn), ("/floor", real)):
         compared = min(n, COMPARED)
         if n > 1:
@@ -124,14 +124,18 @@ def _perplexities(
 
 
 def _mauve(
-    name: str, real: Sequence[str], texts: Sequence[str], judge: Judge | None, seed: int, note: str
+    real: Sequence[str], sets: Mapping[str, tuple[Sequence[str], str]], judge: Judge | None, seed: int
 ) -> dict[str, Measured]:
-    """MAUVE where both sets are large enough for one, and there is a judge."""
-    if judge is None or min(len(real), len(texts)) < FEWEST:
+    """MAUVE against real texts of sets of texts (name -> texts, note) where both are large enough, and there is a judge."""
+    large = {name: some for name, some in sets.items() if min(len(real), len(some[0])) >= FEWEST}
+    if judge is None or not large:
         return {}
-    value = mauve(judge.features(real), judge.features(texts), seed=seed)
-    said = f"features of {judge.name}; {note}; {default_clusters(len(real), len(texts))} clusters"
-    return {name: Measured(value, n=len(texts), note=said)}
+    features, found = judge.features(real), {}
+    for name, (texts, note) in large.items():
+        value = mauve(features, judge.features(texts), seed=seed)
+        said = f"features of {judge.name}; {note}; {default_clusters(len(real), len(texts))} clusters"
+        found[name] = Measured(value, n=len(texts), note=said)
+    return found
 
 
 def interpolation_figures(
@@ -166,14 +170,14 @@ def interpolation_figures(
             "interpolation_perplexity/floor": Measured(judge.perplexity(real), n=n, note=f"{judge.name}, per word"),
         }
     note = f"{n:,} against {n:,} real texts"
-    found |= _mauve("interpolation_mauve", real, some, judge, seed, note)
+    found |= _mauve(real, {"interpolation_mauve": (some, note)}, judge, seed)
     other = [reference_texts[i] for i in rng.permutation(len(reference_texts))]
     size = min(
         n, len(other) // 2
     )  # MAUVE falls as its sets get smaller: as many as above where there are twice as many
     ours, theirs = other[:size], other[size : 2 * size]
     said = f"{size:,} real texts against {size:,} others"
-    found |= _mauve("interpolation_mauve/floor", ours, theirs, judge, seed, said)
+    found |= _mauve(ours, {"interpolation_mauve/floor": (theirs, said)}, judge, seed)
     if all(path[0] == path[-1] for path in paths):
         return found  # a decoder that does not listen writes one text everywhere
     even = smoothness(paths)

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Density, device_of
+from diled.api import Density, device_of, identity_of
 from diled.diffusion.samplers import heun
 from diled.errors import ConfigError, DataError
 from diled.latent.edit import Attribute, one_each
@@ -61,7 +61,7 @@ no further, and the decoder shows the class well inside only."""
 STEPS = 50
 """Steps of each way through noise."""
 KEPT = 4
-"""Sets of codes whose ways through noise an edit remembers."""
+"""Sets of codes whose ways through noise an edit remembers, each of one prior as it then was."""
 RELATIVE = 1e-5
 """Error of a step along energies, relative to codes or to their unit."""
 
@@ -239,7 +239,7 @@ class AttributeODE:
     prior: Density
     goals: tuple[tuple[CodeClassifier, int], ...]
     depth: float | None = None
-    _kept: dict[bytes, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
+    _kept: dict[str, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.depth is not None and not 0 <= self.depth <= 1:
@@ -251,13 +251,14 @@ class AttributeODE:
     def apply(self, codes: np.ndarray, strength: float) -> np.ndarray:
         """Edited codes, (n, d) float32.
 
-        The way through noise without guidance is kept for the codes of the last few calls: at further strengths it is the same.
+        The way through noise without guidance is kept for the codes of the last few calls: at further strengths it is the same,
+        as long as the prior's weights are.
         """
         z = torch.as_tensor(codes, dtype=torch.float32, device=device_of(self.prior))
         wish = Wish(self.goals, strength < 0)
         if isinstance(self.prior, StandardNormal):
             return along_energy(z, wish, abs(strength)).cpu().numpy()
-        key = hashlib.blake2b(np.ascontiguousarray(codes).tobytes()).digest()
+        key = f"{identity_of(self.prior)} {hashlib.sha256(np.ascontiguousarray(codes).tobytes()).hexdigest()}"
         if key not in self._kept:
             if len(self._kept) == KEPT:
                 self._kept.pop(next(iter(self._kept)))

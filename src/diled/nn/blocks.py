@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GridFeatures", "LogSNREmbedding", "dropping", "mlp", "zero_init"]
+__all__ = ["GridFeatures", "LogSNREmbedding", "dropping", "mlp", "one_of_equal", "zero_init"]
 
 
 def mlp(sizes: list[int], *, activation: type[nn.Module] = nn.SiLU, dropout: float = 0.0) -> nn.Sequential:
@@ -31,6 +31,14 @@ def zero_init(layer: nn.Module) -> nn.Module:
     for p in layer.parameters():
         nn.init.zeros_(p)
     return layer
+
+
+def one_of_equal(level: Tensor) -> Tensor:
+    """Noise levels (B,), or (1,) where all are views of one number, as those of a sampler's step are.
+
+    What depends on the level alone is computed once then, and is broadcast over the examples.
+    """
+    return level[:1] if level.stride(0) == 0 else level
 
 
 class LogSNREmbedding(nn.Module):

@@ -152,31 +152,41 @@ class Writer(nn.Module):
         return self.draw(len(code), lambda logits, i, rows: logits.argmax(1), code)
 
     def search(self, code: Tensor, beams: int) -> Tensor:
-        """Beam search for argmax p(x | z), (B, L): the k likeliest beginnings are kept; an end ends a sequence for good."""
+        """Beam search for argmax p(x | z), (B, L): the k likeliest beginnings are kept; an end ends a sequence for good.
+
+        A probability only falls as a sequence goes on, so a beginning that is less likely than a whole sequence is over, too.
+        """
         n, k, v = len(code), beams, self.symbols
         state = self.writing(n * k, code.repeat_interleave(k, 0))
+        found = torch.zeros(n, self.length, dtype=torch.long, device=state.device)
+        rows = torch.arange(n, device=state.device)  # the codes whose search goes on
         x = torch.zeros(n, k, self.length, dtype=torch.long, device=state.device)
         score = torch.full((n, k), float("-inf"), device=state.device)
         score[:, 0] = 0.0  # all beginnings are the same one
         now = torch.full((n * k,), self.start, device=state.device)
-        ended = torch.zeros(n, k, dtype=torch.bool, device=state.device)
+        over = torch.zeros(n, k, dtype=torch.bool, device=state.device)
         only_end = torch.full((v,), float("-inf"), device=state.device)
         only_end[END] = 0.0
-        first = torch.arange(n, device=state.device)[:, None]
         for i in range(self.length):
-            log_p = wide(state.step(now, i)).log_softmax(1).reshape(n, k, v)
-            if ended.any():
-                log_p[ended] = only_end
+            after = wide(state.step(now, i)).log_softmax(1)
+            log_p = only_end.to(after).repeat(len(rows), k, 1)
+            log_p[~over] = after
             score, best = log_p.add_(score[..., None]).flatten(1).topk(k, 1)
             beam, symbol = best // v, best % v
-            x, ended = x[first, beam], ended[first, beam]
+            place = ((~over).flatten().cumsum(0) - 1).view_as(over).gather(1, beam)  # of each beginning in the state
+            x, over = x.gather(1, beam[..., None].expand_as(x)), over.gather(1, beam)
             x[:, :, i] = symbol
-            ended = ended | (symbol == END)
-            if ended.all():
-                break
-            state.keep((first * k + beam).flatten())
-            now = symbol.flatten()
-        return x[first[:, 0], score.argmax(1)]
+            over = over | (symbol == END)
+            over = over | (score < score.masked_fill(~over, float("-inf")).amax(1, keepdim=True))
+            left = ~over.all(1) & (i + 1 < self.length)
+            if left.sum() <= FEW * len(rows):
+                found[rows] = x[torch.arange(len(rows), device=state.device), score.argmax(1)]
+                rows, x, score, over, symbol, place = (part[left] for part in (rows, x, score, over, symbol, place))
+                if not len(rows):
+                    break
+            state.keep(place[~over])
+            now = symbol[~over]
+        return found
 
 
 class CausalTransformer(Writer):

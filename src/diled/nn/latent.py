@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diled.nn.blocks import LogSNREmbedding, zero_init
+from diled.nn.blocks import LogSNREmbedding, one_of_equal, zero_init
 
 __all__ = ["Flat", "ResidualMLP"]
 
@@ -36,7 +36,7 @@ class ResidualMLP(nn.Module):
 
     def forward(self, z_t: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
         """z_t (B, D), log_snr (B,), condition (B, condition_dim) or None -> (B, D)."""
-        level = self.time(self.embed(log_snr))
+        level = self.time(self.embed(one_of_equal(log_snr)))
         if self.condition is not None and condition is not None:
             level = level + self.condition(condition)
         h = self.into(z_t)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from diled.nn.blocks import GridFeatures, LogSNREmbedding, zero_init
+from diled.nn.blocks import GridFeatures, LogSNREmbedding, one_of_equal, zero_init
 from diled.nn.image import Shuffle, conv_levels, convolution, padding
 
 __all__ = ["UNet"]
@@ -81,7 +81,7 @@ class UNet(nn.Module):
 
     def forward(self, z_t: Tensor, log_snr: Tensor, condition: Tensor | None = None) -> Tensor:
         """z_t (B, C, *S), log_snr (B,), condition (B, condition_dim) or None -> (B, C, *S)."""
-        level = self.level(self.embed(log_snr))
+        level = self.level(self.embed(one_of_equal(log_snr)))
         if self.condition is not None and condition is not None:
             level = level + self.condition(condition)
         level = nn.functional.silu(level)

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diled.auditing import Subject, audit_models, identity_of
+from diled.api import identity_of
+from diled.auditing import Subject, audit_models
 from diled.data import Data, Split, open_data
 from diled.evaluation.measure import Measured
 from diled.runs import RunConfig

@@ -13,6 +13,7 @@ the validation split says so in every record's note.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,13 +31,16 @@ from diled.runs import RunConfig, hardware, read_settings, resolve
 from diled.studies.commands import as_records, exit_code, refuse_uncommitted, speed_of, trained, training_of
 from diled.studies.records import Record, add, read
 
-__all__ = ["Row", "arguments", "main", "rows", "run_row", "run_study", "split_of", "studies"]
+__all__ = ["Row", "arguments", "main", "other_floors", "rows", "run_row", "run_study", "split_of", "studies"]
 
 WHOLE = "study.yaml"
 """The file of a study that takes rows of another one."""
 
 OF_VALIDATION = "validation split"
 """How the note of every record begins that was measured on it."""
+
+MOVED = 0.01
+"""Share by which what real data reach may differ between rows."""
 
 SAMPLERS = {"mnist-prior": (("ancestral", 100), ("ancestral", 300))}
 """Study -> samplers and steps whose samples are measured, too."""
@@ -146,6 +150,24 @@ def split_of(record: Record) -> str:
     return "validation" if record.note.startswith(OF_VALIDATION) else "test"
 
 
+def other_floors(found: list[Record], recorded: list[Record]) -> list[str]:
+    """What real data reach in one row and do not in recorded ones of the same data, seed and number of examples, in words.
+
+    It depends on no model, so the rows were measured by different code then, as in the features of another network.
+    """
+    remarks = []
+    for r in (r for r in found if "floor" in r.metric):
+        for other in recorded:
+            same = (other.data, other.seed, other.metric, other.n) == (r.data, r.seed, r.metric, r.n)
+            if same and other.system != r.system and not math.isclose(other.value, r.value, rel_tol=MOVED):
+                remarks.append(
+                    f"{r.metric} is {r.value:.4g} of {r.system} and {other.value:.4g} of {other.system}, whose row was "
+                    "measured by other code: the two do not compare. Measure all rows anew, with another --results."
+                )
+                break
+    return remarks
+
+
 def measured(model: Model, data: Data, study: str = "") -> dict[str, Measured]:
     """All figures of a row."""
     found = figures(model, data)
@@ -202,6 +224,8 @@ def _run_rows(program: str, chosen: argparse.Namespace, measured: Measuring) -> 
                 records = record_row(chosen.study, row, seed, model, data, found, command)
                 if chosen.split == "validation":
                     records = [replace(r, note=f"{OF_VALIDATION}; {r.note}".rstrip("; ")) for r in records]
+                for remark in other_floors(records, read(path)):
+                    print(remark, flush=True)
                 add(path, records)
 
 
