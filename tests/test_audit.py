@@ -16,7 +16,7 @@ from diled import auditing
 from diled.auditing import Subject, audit_models, report_audit, subjects_of
 from diled.errors import ConfigError
 from diled.evaluation.audit import Effort, Section
-from diled.evaluation.audit_columns import columns_of, competing
+from diled.evaluation.audit_columns import columns_of, competing, worded
 from diled.evaluation.audited import combined, differences
 from diled.evaluation.measure import Measured
 
@@ -173,6 +173,20 @@ def test_the_page_shows_splits_terms_and_attacks_at_the_radii_that_were_run(audi
         assert piece in page.split('id="robustness"')[-1]
     assert "robustness_gap/strong/0.08" in competing({"diled": figures})
     assert "strong attack" not in str(columns_of({"a": {"robustness_gap": Measured(1.0)}}))
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        ("bound_nats/test", "bound, test"),
+        ("amortization_gap_train", "amortization gap, train"),
+        ("robustness_gap/strong/0.05", "robustness gap, strong attack at 0.05"),
+        ("robustness_gap/words/substitutions=2", "robustness gap, words, 2 substitutions"),
+        ("robustness_gap/substitutions=1", "robustness gap, 1 substitution"),
+    ],
+)
+def test_a_metric_in_words(metric, said):
+    assert worded(metric) == said
 
 
 def test_codes_alone_are_printed_as_a_table(runs, tmp_path, capsys):

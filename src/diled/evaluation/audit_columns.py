@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from diled.evaluation.measure import Measured
@@ -19,6 +20,7 @@ __all__ = [
     "columns_of",
     "competing",
     "terms_of",
+    "worded",
 ]
 
 Figures = Mapping[str, Mapping[str, Measured]]
@@ -143,6 +145,13 @@ def columns_of(figures: Figures) -> dict[str, tuple[str, str]]:
 
 def _radius(metric: str) -> float:
     return float(metric.rsplit("/", 1)[1])
+
+
+def worded(metric: str) -> str:
+    """A metric in words: `robustness_gap/strong/0.1` is robustness gap, strong attack at 0.1."""
+    apart = re.sub(r"_(test|train)$", r"/\1", metric.replace("_nats", "")).replace("strong/", "strong attack at ")
+    counted = re.sub(r"substitutions=(\d+)", lambda m: f"{m[1]} substitution{'' if m[1] == '1' else 's'}", apart)
+    return counted.replace("/", ", ").replace("_", " ")
 
 
 def terms_of(figures: Figures) -> dict[str, tuple[str, str]]:

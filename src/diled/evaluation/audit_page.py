@@ -22,6 +22,7 @@ from diled.evaluation.audit_columns import (
     columns_of,
     competing,
     terms_of,
+    worded,
 )
 from diled.evaluation.measure import Measured
 from diled.evaluation.report import described, document, dot, figure_html, provenance_html, replace_file
@@ -175,7 +176,7 @@ def _differences(differences: Mapping[str, Mapping[str, str]], places: Mapping[s
     gaps = list(dict.fromkeys(gap for row in differences.values() for gap in row))
     if not gaps:
         return ""
-    table = {gap.replace("_", " "): {name: Cell(row.get(gap)) for name, row in differences.items()} for gap in gaps}
+    table = {worded(gap): {name: Cell(row.get(gap)) for name, row in differences.items()} for gap in gaps}
     words = (
         f"Larger than that of {next(iter(places))} by so much, with 95 % intervals. Examples that both models were measured on "
         "are redrawn in pairs; training examples that are not the same, by themselves."
