@@ -6,18 +6,19 @@ import pytest
 from digits_levels import learns, to_beat
 
 NO_BOUND = ("ae", "daae")
-LONGER = {"training.steps": 1500}
+BOLDER = {"training.steps": 500, "training.learning_rate": 4e-3}
+LONGER = BOLDER | {"training.steps": 900}
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("diled", {}),
-        ("diled_fixed", {"training.steps": 800}),
+        ("diled_fixed", BOLDER),
         ("diled_levels", {"model.levels": 2}),
         ("vae", LONGER),
         ("beta_vae", LONGER | {"model.beta": 2.0, "model.cycles": 2}),
-        ("hierarchical_vae", {"training.steps": 800}),
+        ("hierarchical_vae", BOLDER),
         ("two_stage_vae", LONGER),
         ("ldm", {}),
         ("lsgm", {}),
