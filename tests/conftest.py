@@ -36,10 +36,10 @@ LONGEST = (
     "docs",
     "designs",
 )
-"""Files that take half a minute or more, the longest first."""
+"""Files that take about half a minute or more, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no worker waits for the other's last: the mutation check alone takes a third of all."""
+    """The longest files first, so that no worker waits for the other's last: the mutation check alone takes a quarter of all."""
     places = {f"test_{name}.py": i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))

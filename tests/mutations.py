@@ -561,9 +561,9 @@ def _run_tests(root: Path, tests: Iterable[str], first_only: bool = True) -> dic
 
 
 def _unchanged(root: Path, mutations: Iterable[tuple[Mutation, float]]) -> dict[str, Any]:
-    """What tests of these mutations say where nothing is changed: of each file those of the mutation that took least seconds.
+    """What tests of these mutations say where nothing is changed: of each file one, of the mutation that took least seconds.
 
-    One mutation of a file is enough, since all tests run by themselves as well.
+    One test of a file is enough, since all run by themselves as well.
     """
     quickest: dict[str, tuple[float, str]] = {}
     for mutation, seconds in mutations:
