@@ -40,6 +40,6 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no worker waits for the other's last: the mutation check alone takes a quarter of all."""
+    """The longest files first, so that no worker waits for the other's last: the mutation check alone is a quarter of all."""
     places = {f"test_{name}.py": i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(places)))
