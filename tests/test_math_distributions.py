@@ -235,6 +235,33 @@ def test_discretized_gradients_in_float32_are_those_of_float64(kind):
         torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("levels", [2, 17])
+def test_slopes_of_logistic_bins_of_first_and_second_order(levels):
+    """In a cell that is open above, below or on no side."""
+    x = torch.tensor([[-1.0], [1.0], [float(round_to_grid(torch.tensor(0.3), levels))]]).double()
+    mean, log_scale = (randn(3, 1).requires_grad_() for _ in range(2))
+
+    def nll(mean: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
+        return Discretized(Logistic(mean, log_scale), levels).nll(x)
+
+    assert torch.autograd.gradcheck(nll, (mean, log_scale))
+    assert torch.autograd.gradgradcheck(nll, (mean, log_scale))
+    rows = torch.func.vmap(torch.func.grad(lambda m, s, x: Discretized(Logistic(m, s), levels).nll(x[None]).sum()))
+    torch.testing.assert_close(rows(mean, log_scale, x), torch.autograd.grad(nll(mean, log_scale).sum(), mean)[0])
+
+
+def test_a_mixture_is_the_same_in_pieces(monkeypatch):
+    x, grads = round_to_grid(randn(7, 3, 1), 4), []
+    for piece in (10**9, 25):  # two examples of nine numbers
+        monkeypatch.setattr("diled.distributions.PIECE", piece)
+        m = mixture(3, 3, 4, 7)
+        parameters = [m.log_weights, m.means, m.log_scales, m.coefficients]
+        parameters = [p.clone().requires_grad_() for p in parameters]
+        nll = LogisticMixture(*parameters, 4).nll(x)
+        grads.append((nll, *torch.autograd.grad(nll @ torch.arange(7.0).double(), parameters)))
+    torch.testing.assert_close(*grads)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_log_phi_and_its_slope_are_scipys_on_both_sides_of_where_the_series_begins(dtype):
     u = torch.tensor([-1e5, -3000, -30.5, -30.01, -29.99, -10.01, -9.99, -5, -1, 0, 1, 5, 9, 40], dtype=dtype)
