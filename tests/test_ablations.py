@@ -239,7 +239,7 @@ def test_records_name_the_code_that_measured_and_the_code_that_trained(trained, 
     assert "trained by uncommitted code" in capsys.readouterr().err
     found = read(tmp_path / "ablations.json")
     assert {(r.study, r.system, r.seed, r.commit) for r in found} == {("ablations", "diled", 0, "0123456789ab")}
-    assert all("trained at fedcba987654" in r.note and not r.note.startswith("validation") for r in found)
+    assert all(r.trained_at == "fedcba987654" for r in found)
     assert {r.command for r in found} == {"python -m diled.studies.ablations convergence --only diled --seeds 0"}
 
 

@@ -357,12 +357,27 @@ def test_the_benchmark_of_cost_needs_a_trained_run(
 
 
 def test_figures_become_records_and_those_without_a_value_are_left_out() -> None:
-    made = {"steps": 5, "cpu_seconds": 1.5, "commit": "not of the training's cost"}
+    made = {"steps": 5, "cpu_seconds": 1.5, "versions": "not of the training's cost"}
     assert commands.training_of(made) == {"steps": 5, "train_seconds": None, "cpu_seconds": 1.5, "parameters": None}
     found = {"bound_nats": Measured(98.5, 0.25, 8, "a remark"), "rate_nats": Measured(None)}
     shared = {f: getattr(RECORD, f) for f in asdict(RECORD) if f not in ("metric", "value", "stderr", "n", "note")}
     want = replace(RECORD, metric="bound_nats", value=98.5, stderr=0.25, n=8, note="a remark")
     assert commands.as_records(found, **shared) == [want]
+
+
+def test_a_record_says_where_a_model_was_trained_if_it_was_not_where_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "made_here", lambda: {"hardware": "two cores", "commit": "0123456789ab"})
+    assert "trained_at" not in commands.training_of(commands.made_here())
+    made = commands.training_of({"commit": "fedcba987654", "hardware": "a GPU"})
+    assert (made["trained_at"], made["trained_on"]) == ("fedcba987654", "a GPU")
+    elsewhere = replace(RECORD, seed=1, trained_at="fedcba987654", trained_on="a GPU")
+    add(tmp_path / "r.json", [RECORD, elsewhere])
+    assert read(tmp_path / "r.json") == [RECORD, elsewhere]
+    assert ["trained_at" in values for values in json.loads((tmp_path / "r.json").read_text())] == [False, True]
+    with pytest.raises(ConfigError, match="committed code only"):
+        add(tmp_path / "r.json", [replace(RECORD, trained_at="fedcba987654-dirty")])
 
 
 def test_every_command_refuses_to_record_what_uncommitted_code_measures(

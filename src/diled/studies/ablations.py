@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +297,7 @@ def _measured(chosen: argparse.Namespace) -> Iterator[tuple[Run, Data, dict[str,
 
 
 def records(run: Run, data: Data, found: dict[str, Measured], what: str) -> list[Record]:
-    """What was found of one run as records, made by the code that measures; the note names the code that trained.
+    """What was found of one run as records, made by the code that measures, with the commit that trained.
 
     Raises:
         ConfigError: the run was trained by uncommitted code.
@@ -305,7 +305,7 @@ def records(run: Run, data: Data, found: dict[str, Measured], what: str) -> list
     made = _provenance(run.folder)
     if uncommitted(made.get("commit")):
         raise ConfigError(f"{run.folder} was trained by uncommitted code: train it again, or use --trial.")
-    measured = as_records(
+    return as_records(
         found,
         study=STUDY,
         data=data_key(data),
@@ -315,7 +315,6 @@ def records(run: Run, data: Data, found: dict[str, Measured], what: str) -> list
         **made_here(),
         command=f"python -m diled.studies.ablations {what} --only {run.row} --seeds {run.seed}",
     )
-    return [replace(r, note="; ".join(filter(None, (f"trained at {made['commit']}", r.note)))) for r in measured]
 
 
 if __name__ == "__main__":

@@ -123,8 +123,17 @@ def made_here() -> dict[str, Any]:
 
 
 def training_of(made: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of a training, from the provenance of its model; None for what it does not hold."""
-    return {key: made.get(key) for key in ("steps", "train_seconds", "cpu_seconds", "parameters")}
+    """What a record says of a training, from the provenance of its model; None for what it does not hold.
+
+    A kept model may be measured by later code, or elsewhere: then the record says of both.
+    """
+    here = made_here()
+    elsewhere = {
+        name: made[key]
+        for name, key in (("trained_at", "commit"), ("trained_on", "hardware"))
+        if made.get(key) not in (None, here[key])
+    }
+    return {key: made.get(key) for key in ("steps", "train_seconds", "cpu_seconds", "parameters")} | elsewhere
 
 
 def speed_of(made: Mapping[str, Any]) -> dict[str, Measured]:

@@ -42,8 +42,7 @@ from diled.latent.optimize import Goal
 from diled.model import Model
 from diled.models.token_diffusion import TokenDiffusion
 from diled.optimizing import Designs, Settings, design
-from diled.runs import commit, hardware
-from diled.studies.commands import as_records, exit_code, refuse_uncommitted
+from diled.studies.commands import as_records, exit_code, made_here, refuse_uncommitted, training_of
 from diled.studies.proteins import shifted
 from diled.studies.records import add, read
 from diled.studies.table import rows, run_row, system
@@ -178,31 +177,26 @@ def _run(chosen: argparse.Namespace) -> None:
             print(f"{row}, seed {seed}: {said}", flush=True)
             if recorded:
                 shared = {"study": study, "data": study.replace("-", "/"), "system": system(row), "seed": seed}
-                add(
-                    path,
-                    as_records(found, **shared, **made, hardware=hardware(), commit=commit() or "", command=command),
-                )
+                add(path, as_records(found, **shared, **made, **made_here(), command=command))
 
 
 def _of_row(
     study: str, row: str, seed: int, plan: Plan, chosen: argparse.Namespace, settings: dict[str, Any]
 ) -> tuple[dict[str, Measured], dict[str, Any]]:
     """The figures of one row, and what is recorded of its training."""
-    nothing = {"steps": None, "train_seconds": None, "cpu_seconds": None, "parameters": None}
     if row in ("ridge", "data"):
         config = rows(study)[next(iter(rows(study)))].config(settings, seed)
         data = open_data(config.data, config.preprocess)
         judge, note = judge_of(study, data)
         if row == "data":
             values = np.array(list(landscape().values()))
-            return {f"{plan.name}/percentile99": Measured(float(np.percentile(values, 99)), n=len(values))}, nothing
+            return {
+                f"{plan.name}/percentile99": Measured(float(np.percentile(values, 99)), n=len(values))
+            }, training_of({})
         best = ridge(data, plan)
         worth = judge(best)
-        return {
-            f"{plan.name}/additive": Measured(
-                float(worth.mean()), float(worth.std() / np.sqrt(len(worth))), len(best), note
-            )
-        }, nothing
+        spread = float(worth.std() / np.sqrt(len(worth)))
+        return {f"{plan.name}/additive": Measured(float(worth.mean()), spread, len(best), note)}, training_of({})
     alone = row == "ensemble"  # a model without codes and without a leash has no part in the search
     model, data = run_row(study, "profile" if alone else row, seed, chosen.runs / study, settings)
     judge, note = judge_of(study, data)
@@ -215,10 +209,7 @@ def _of_row(
         if len(designs):
             seconds = time.process_time() - start
             found |= judged(designs, judge, data, plan.name, method, note, seconds)
-    if alone:
-        return found, nothing
-    made = {key: model.provenance.get(key) for key in ("steps", "train_seconds", "cpu_seconds")}
-    return found, {**made, "parameters": model.parameters}
+    return found, training_of({} if alone else {**model.provenance, "parameters": model.parameters})
 
 
 if __name__ == "__main__":

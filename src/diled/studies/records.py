@@ -42,6 +42,10 @@ class Record:
     commit: str
     command: str
     note: str = ""
+    trained_at: str = ""
+    """The commit that trained what was measured, where it is another one than `commit`; left out of the file where empty."""
+    trained_on: str = ""
+    """The hardware of `train_seconds` and `cpu_seconds`, where it is another than `hardware`; likewise."""
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -67,17 +71,21 @@ def add(path: Path, records: list[Record]) -> None:
     """Add records to a file, in place of earlier ones of the same key; sorted, written atomically, by one process at a time.
 
     Raises:
-        ConfigError: they were made by uncommitted code.
+        ConfigError: they were made by uncommitted code, or what they measure was trained by it.
     """
     for record in records:
-        if not record.commit or record.commit.endswith("-dirty"):
+        if not record.commit or "-dirty" in record.commit + record.trained_at:
             raise ConfigError(
                 "Results are recorded by committed code only: commit the changes under src and run again."
             )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         kept = {record.key: record for record in read(path)} | {record.key: record for record in records}
-        write_json(path, [asdict(kept[key]) for key in sorted(kept, key=str)])
+        write_json(path, [_written(kept[key]) for key in sorted(kept, key=str)])
+
+
+def _written(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in asdict(record).items() if value or name not in ("trained_at", "trained_on")}
 
 
 def mean_and_spread(records: list[Record]) -> tuple[float, float | None, int]:

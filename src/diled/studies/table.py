@@ -27,8 +27,16 @@ from diled.errors import ConfigError, did_you_mean
 from diled.evaluation.measure import Measured, samples_distance
 from diled.model import Model
 from diled.reporting import figures
-from diled.runs import RunConfig, hardware, read_settings, resolve
-from diled.studies.commands import as_records, exit_code, refuse_uncommitted, speed_of, trained, training_of
+from diled.runs import RunConfig, read_settings, resolve
+from diled.studies.commands import (
+    as_records,
+    exit_code,
+    made_here,
+    refuse_uncommitted,
+    speed_of,
+    trained,
+    training_of,
+)
 from diled.studies.records import Record, add, read
 
 __all__ = ["Row", "arguments", "main", "other_floors", "rows", "run_row", "run_study", "split_of", "studies"]
@@ -113,8 +121,7 @@ def record_row(
         system=system(row),
         seed=seed,
         **training_of({**made, "parameters": model.parameters}),
-        hardware=made.get("hardware") or hardware(),
-        commit=made.get("commit") or "",
+        **made_here(),
         command=command,
     )
 
