@@ -300,6 +300,42 @@ def test_compiled_is_asked_for_once(monkeypatch):
     assert torch.equal(weights(compiled.densities[0]), weights(plain.densities[0]))
 
 
+def test_members_with_batchnorm_have_running_moments_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("diled.distributions.Normal.sample", lambda q, noise=None: q.mean)
+    net = model_config("vae", {"network": {"kind": "residual", "channels": 4}, "latent_dim": 4, "rate_warmup": 0.0})
+    fixed = NOISY.model_copy(update={"binarize": "threshold"})
+    c, data = (
+        config(steps=4, accumulate=2, ema=0.5, learning_rate=0.002),
+        torch.randint(0, 256, (2, 20, 1, 8, 8), dtype=torch.uint8),
+    )
+    recipes, ones = ([build("vae", net, fixed, seed=m) for m in range(2)] for _ in range(2))
+    found = fit_stacked([r.stages for r in recipes], list(data), fixed, c, [0, 1])
+    for m, (density, one) in enumerate(zip(found.densities, ones, strict=True)):
+        own = c.model_copy(update={"seed": m, "monitor_every": 99})
+        fit(one.model, one.stages, data[m], data[m], fixed, own, tmp_path / str(m), say=lambda line: None)
+        torch.testing.assert_close(density.state_dict(), one.model.state_dict(), rtol=1e-3, atol=1e-4)
+        assert int(density.state_dict()["encoder.network.net.1.num_batches_tracked"]) == 8
+
+
+class Counting(Plain):
+    """Counts its steps in a buffer, and a member that begins at 100 breaks at the third."""
+
+    def terms(self, q, *, exact=False, progress=1.0):
+        self.shift.add_(1.0)
+        terms = super().terms(q - self.shift, exact=exact, progress=progress)
+        return terms | {"break": (102.5 - self.shift[0]).sqrt().expand(len(q))}
+
+
+def test_a_member_that_stops_keeps_the_buffers_from_before():
+    pair, said = [Counting(0), Counting(0)], []
+    pair[1].shift.fill_(100.0)
+    found = fit_stacked(stages(*pair), [values(0), values(1)], SPEC, config(steps=5), [0, 1], say=said.append)
+    assert [float(d.shift[0]) for d in found.densities] == [5.0, 102.0]
+    assert list(found.stopped) == [1]
+    assert "'break' is nan" in said[0]
+    assert "stopped at step 3" in said[0]
+
+
 def test_frozen_parts_stay_and_may_differ():
     pair = [Plain(0), Plain(1)]
     before = [d.inward.weight.detach().clone() for d in pair]
@@ -312,12 +348,6 @@ def test_frozen_parts_stay_and_may_differ():
 
 
 # What is refused
-
-
-class Counting(Plain):
-    def terms(self, q, *, exact=False, progress=1.0):
-        self.shift.add_(1.0)
-        return super().terms(q, exact=exact, progress=progress)
 
 
 class Looking(Plain):
@@ -335,7 +365,6 @@ REFUSED = {
     "other settings": (ConfigError, "differs from member 0 in its part 'model'", [Plain(0), Plain(1, scale=2.0)], {}),
     "other sizes": (ConfigError, "in its part 'inward'", [Plain(0), Plain(1, width=4)], {}),
     "one model twice": (ConfigError, "share weights", shared(), {}),
-    "buffers": (ModelError, "'shift' changes", [Counting(0), Counting(1)], {}),
     "no vmap": (ModelError, "cannot train with stacked weights", [Looking(0), Looking(1)], {}),
     "members": (ConfigError, "There are 1 members, 2 sets of values", [Plain(0)], {}),
     "half asleep": (ConfigError, "half_asleep", [Plain(0), Plain(1)], {"half_asleep": 0.5}),
@@ -364,14 +393,6 @@ def test_recipes_stages_and_shapes_are_checked():
         fit_stacked(pair, [data[0], data[1][:, :2]], SPEC, BASE, [0, 1])
     with pytest.raises(ConfigError, match="only then"):
         fit_stacked(pair, data, SPEC, BASE, [0, 1], validation=data[0])
-
-
-def test_batchnorm_is_refused():
-    net = {"network": {"kind": "residual", "channels": 4}, "latent_dim": 4}
-    each = [build("vae", model_config("vae", net), NOISY, seed=m).stages for m in range(2)]
-    data = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
-    with pytest.raises(ModelError, match="running_mean' changes in training"):
-        fit_stacked(each, [data, data], NOISY, BASE, [0, 1])
 
 
 def test_settings_are_compared_by_what_they_mean():

@@ -1,7 +1,7 @@
 """Runs that are trained together with stacked weights, each kept as if it had been trained by itself.
 
 Together are those that differ in their seed, their synthetic set and what happens to examples on the way (`training.stacked`).
-What it refuses, such as BatchNorm, several stages and reverse half asleep, is left to be trained one by one, and so is a run
+What it refuses, such as several stages and reverse half asleep, is left to be trained one by one, and so is a run
 that was begun. Nothing is written before all runs of a group are done, so a group that was stopped begins anew.
 """
 

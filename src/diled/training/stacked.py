@@ -6,6 +6,7 @@ Of M members with weights theta_m, batches x_m and losses L_m(theta_m) = mean_b 
 
 and clipping by a member's own norm, AdamW and averages act on each member by itself. So one step on tensors (M, ...) is M
 separate steps, up to rounding, in as many kernels as one takes; and those are what a small network on a GPU waits for.
+Buffers that training changes in place, such as BatchNorm's running moments, are stacked and each member's own.
 
 Batches are those of the engine. Noise, times and binarisation are drawn for all members together: reproducible, but a member's
 draws depend on who trains beside it.
@@ -85,7 +86,7 @@ def fit_stacked(
     Raises:
         ConfigError: the recipe, or the members, cannot be trained this way.
         DataError: examples have another shape than `spec` says.
-        ModelError: the density changes buffers while it trains, or cannot be vectorised.
+        ModelError: the density cannot be vectorised.
     """
     configs = _configs(config, seeds, len(stages), len(values), validation)
     members, sources = [_only(list(each), m) for m, each in enumerate(stages)], [source_of(v) for v in values]
@@ -142,7 +143,8 @@ class _Training:
         self.batches = [Batches(source, own.batch_size, seed=seed_from(own.seed, 0)) for source, own in pairs]
         self.result, self.frozen = Stacked(densities), dict[int, list[Tensor]]()
         self.gradients: Any = vmap(grad_and_value(self._loss, has_aux=True), (0, 0, 0, None), randomness="different")
-        self._probe()
+        self.moving = self._probe()
+        self.before: dict[str, Tensor] = {}
         if self.config.compile:
             self.gradients = fused(self.gradients)
 
@@ -162,18 +164,14 @@ class _Training:
         """Of one member: its weights by name, and x (B, *shape)."""
         return functional_call(self.first, (trained, fixed), (x, progress))
 
-    def _probe(self) -> None:
-        """One call, of which nothing is kept, to refuse in words what cannot be stacked."""
+    def _probe(self) -> list[str]:
+        """One call, of which nothing is kept, to refuse in words what cannot be stacked. The buffers that training changes."""
         fixed = {name: tensor.clone() for name, tensor in self.fixed.items()}
         try:
             self.gradients(self.trained, fixed, self._batch(0, 0.0), torch.zeros((), device=self.device))
         except (RuntimeError, NotImplementedError) as error:
             raise ModelError(f"This density cannot train with stacked weights: train it alone ({error}).") from None
-        for name in (name for name, tensor in fixed.items() if not torch.equal(tensor, self.fixed[name])):
-            raise ModelError(
-                f"The buffer '{name.removeprefix('density.')}' changes in training, as those of BatchNorm do, and stacked "
-                "training keeps buffers: train this model alone, or take another network."
-            )
+        return [name for name, tensor in fixed.items() if not torch.equal(tensor, self.fixed[name])]
 
     def _batch(self, micro: int, progress: float) -> Tensor:
         """x of all members, (M, B, *shape)."""
@@ -211,6 +209,7 @@ class _Training:
         """One optimiser step of every member that is left; the mean terms, (M,) each."""
         config, here, every = self.config, step / self.config.steps, self.config.accumulate
         found: list[tuple[dict[str, Tensor], tuple[Tensor, dict[str, Tensor]]]] = []
+        self.before = {name: self.fixed[name].clone() for name in self.moving}
         for micro in range(step * every, (step + 1) * every):
             reseed(seed_from(*[own.seed for own in self.configs], micro))
             now = torch.full((), here, device=self.device)
@@ -231,14 +230,14 @@ class _Training:
         return means
 
     def _stop(self, step: int, means: dict[str, Tensor], norms: list[Tensor], say: Say) -> None:
-        """Put aside the weights of members that met what is no number, before anything is done to them."""
+        """Put aside the weights, and buffers from before this step, of members that met what is no number."""
         finite = torch.stack([*means.values(), *norms]).isfinite().all(0)
         if bool(finite.all()):  # one answer from the device in each step, as in the engine
             return
         for m in (~finite).nonzero()[:, 0].tolist():
             if m not in self.frozen:
                 bad = [f"the term '{name}' is {float(t[m])}" for name, t in means.items() if not t[m].isfinite()]
-                self.frozen[m] = [p[m].clone() for p in self.ends]
+                self.frozen[m] = [p[m].clone() for p in (*self.ends, *self.before.values())]
                 self.result.stopped[m] = (
                     f"Member {m} (seed {self.configs[m].seed}) stopped at step {step}: "
                     f"{', '.join(bad) or 'a gradient is NaN or infinite'}. Its weights from before are kept."
@@ -247,10 +246,12 @@ class _Training:
 
     @torch.no_grad()
     def _write(self) -> None:
-        """Give each density its weights."""
+        """Give each density its weights and buffers."""
+        ends = [*self.ends, *(self.fixed[name] for name in self.moving)]
         for m, density in enumerate(self.densities):
-            rows, own = self.frozen.get(m) or [p[m] for p in self.ends], dict(density.named_parameters())
-            for name, row in zip(self.trained, rows, strict=True):
+            rows, own = self.frozen.get(m) or [p[m] for p in ends], dict(density.named_parameters())
+            own |= dict(density.named_buffers())
+            for name, row in zip([*self.trained, *self.moving], rows, strict=True):
                 own[name.removeprefix("density.")].copy_(row)
 
     def _look(self, step: int, validation: Tensor, best: list[Best]) -> None:
