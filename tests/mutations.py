@@ -90,6 +90,8 @@ AFFINE = f"{DISTRIBUTIONS}::test_affine_pushes_forward"
 LOGISTIC = f"{DISTRIBUTIONS}::test_logistic_against_scipy"
 BERNOULLI = f"{DISTRIBUTIONS}::test_bernoulli_against_torch"
 DISCRETIZED = f"{DISTRIBUTIONS}::test_discretized_against_scipy"
+LOGISTIC_BINS = f"{DISTRIBUTIONS}::test_discretized_against_scipy[256-logistic]"
+BIN_SLOPES = f"{DISTRIBUTIONS}::test_slopes_of_logistic_bins_of_first_and_second_order[17]"
 TAIL_GRADIENTS = f"{DISTRIBUTIONS}::test_discretized_gradients_in_float32_are_those_of_float64"
 LOG_PHI = "test_math_distributions.py::test_log_phi_and_its_slope_are_scipys_on_both_sides_of_where_the_series_begins"
 MIXTURE = f"{DISTRIBUTIONS}::test_mixture_by_hand"
@@ -202,6 +204,14 @@ MUTATIONS = [
         "Phi is half of erfc",
         (LOG_PHI,),
     ),
+    Mutation(
+        "distributions.py", "u.clamp(max=0) - v", "u.clamp(max=0) + v", "the upper tail of a logistic", (LOGISTIC_BINS,)
+    ),
+    Mutation("distributions.py", "by_c = rest - under", "by_c = rest + under", "slope of the mean", (BIN_SLOPES,)),
+    Mutation("distributions.py", "by_q = rest + under", "by_q = rest - under", "slope of the scale", (BIN_SLOPES,)),
+    Mutation("distributions.py", "(c * by_c + q", "(c * by_c - q", "a sign in the slope of the scale", (BIN_SLOPES,)),
+    Mutation("distributions.py", "return (2 * q + (", "return (q + (", "half of a bin's width", (LOGISTIC_BINS,)),
+    Mutation("distributions.py", "+ most.squeeze(dim)", "- most.squeeze(dim)", "the largest of a sum", (MIXTURE,)),
     Mutation(
         "distributions.py", "m = m + self.coefficients", "m = m - self.coefficients", "channel dependence", (MIXTURE,)
     ),

@@ -10,6 +10,7 @@ STACKED = "test_stacked.py"
 ALONE = f"{STACKED}::test_members_are_the_trainings_they_would_be_by_themselves"
 PACE = f"{STACKED}::test_a_part_with_its_own_pace_is_a_group_of_its_own"
 NAN = f"{STACKED}::test_a_member_that_meets_nan_stops_alone"
+BUFFERS = f"{STACKED}::test_a_member_that_stops_keeps_the_buffers_from_before"
 LOG = f"{STACKED}::test_log_holds_means_of_steps_for_each_member"
 NOISE = f"{STACKED}::test_noise_differs_between_members_and_is_reproducible"
 OWN = f"{STACKED}::test_members_may_have_data_and_augmentation_of_their_own"
@@ -72,8 +73,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             f"{ALONE}[plain]",
         ),
         (
-            "[p[m] for p in self.ends]",
-            "[p[0] for p in self.ends]",
+            "[p[m] for p in ends]",
+            "[p[0] for p in ends]",
             "all get the first member's weights",
             f"{ALONE}[plain]",
         ),
@@ -89,6 +90,13 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             "isfinite().all(0).all().expand(len(norms[0]))\n",
             "all stop together",
             f"{NAN}[value]",
+        ),
+        ("{name: self.fixed[name].clone() for", "{name: self.fixed[name] for", "buffers from after it stopped", BUFFERS),
+        (
+            "*(self.fixed[name] for name in self.moving)]",
+            "*(self.fixed[name][:1].expand_as(self.fixed[name]) for name in self.moving)]",
+            "all get the first member's moments",
+            f"{STACKED}::test_members_with_batchnorm_have_running_moments_of_their_own",
         ),
         ('randomness="different"', 'randomness="same"', "members share their noise", NOISE),
         ("if k == j]) for j in alike}", "if k != j]) for j in alike}", "augmentations are mixed up", OWN),
