@@ -91,7 +91,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             "all stop together",
             f"{NAN}[value]",
         ),
-        ("{name: self.fixed[name].clone() for", "{name: self.fixed[name] for", "buffers from after it stopped", BUFFERS),
+        (
+            "{name: self.fixed[name].clone() for",
+            "{name: self.fixed[name] for",
+            "buffers from after it stopped",
+            BUFFERS,
+        ),
         (
             "*(self.fixed[name] for name in self.moving)]",
             "*(self.fixed[name][:1].expand_as(self.fixed[name]) for name in self.moving)]",

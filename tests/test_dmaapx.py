@@ -68,8 +68,8 @@ def test_every_arm_is_a_valid_run_that_differs_in_what_it_says(plan: dmaapx.Arms
     epochs = normal.training.epochs or 0
     sequences = "gifford" in plan.name or "yelp" in plan.name
     few = 21 if "yelp" in plan.name else 300
-    fewer = plan.name.endswith("gpu") or plan.name == "dmaapx-width-mini" or sequences
-    assert epochs == (few if fewer else 1000)
+    fewer = {"dmaapx-width-mini": 600} | ({plan.name: few} if plan.name.endswith("gpu") or sequences else {})
+    assert epochs == fewer.get(plan.name, 1000)
     assert normal.training.schedule == "constant"
     for arm, values in plan.arms.items():
         config = plan.config(arm, seed=3, pool=Path("pool"))
@@ -113,6 +113,8 @@ def test_a_grid_of_widths_is_trained_on_real_and_on_synthetic_examples() -> None
     mini, paper = dmaapx.arms_of("dmaapx-width"), dmaapx.arms_of("dmaapx-width", "paper")
     assert len(mini.arms) == 24
     assert mini.config("vae@real/n_c=8,m_z=16", 0).data == "mnist"
+    assert mini.sections == ("bounds",)
+    assert paper.sections == dmaapx.SECTIONS
     assert len(paper.arms) == 2 * (4 * 12 + 5)
     config = paper.config("vae@synthetic/n_c=512,m_z=64", 0, pool=Path("pool"))
     assert (config.data, config.model.network.channels, config.model.latent_dim) == ("cifar10", 512, 64 * 64)

@@ -6,7 +6,7 @@ A study is one file under `arms`: what all arms share (`base`); what draws synth
 a run, and `sampler_steps`); what each arm changes (`arms`), with `from` for the source, or another arm of the same seed, whose
 samples it is trained on (the first source unless said otherwise); and scales, which change these, leave out arms (`without`)
 or have their own (`arms`, or a `grid` of widths), on the data and settings of another study at the same scale where they name
-one (`of`). In order:
+one (`of`); `sections` of the audit, if not all. In order:
 
     RUNS/STUDY-SCALE/source/NAME         a diffusion model, fitted to the same real training images
     RUNS/STUDY-SCALE/pool/NAME           its samples, k times as many as there are images
@@ -145,6 +145,7 @@ class Arms:
         drawn: system -> the source or the arm that its synthetic set comes from; only of arms that have one.
         folds: size of a synthetic set, in training sets.
         effort: of the audits.
+        sections: of the audits; all of them include that of an arm's synthetic set.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Arms:
     drawn: dict[str, str]
     folds: int
     effort: Effort
+    sections: tuple[str, ...] = SECTIONS
 
     @property
     def first(self) -> str:
@@ -213,10 +215,12 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
     if "of" in changes:
         other = arms_of(changes["of"], scale)
         base, sources, effort, folds = other.base, other.sources, other.effort, other.folds
+        sections = other.sections
     else:
         base, sources = dotted(whole["base"]), _sources(whole, changes)
         audit: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in changes["audit"].items()}
         effort, folds = Effort(**audit), 0
+        sections = SECTIONS
     return Arms(
         name=f"{study}-{scale}",
         base={**base, **changes.get("base", {})},
@@ -225,6 +229,7 @@ def arms_of(study: str, scale: str = "mini") -> Arms:
         arms=given,
         folds=changes.get("pool", {"folds": folds})["folds"],
         effort=effort,
+        sections=tuple(changes.get("sections", sections)),
     )
 
 
@@ -304,7 +309,7 @@ def reproduce(
             out = place(folder, arm, seed)
             model = trained_arm(plan, arm, seed, folder, steps, device)
             subjects = subjects_of([out], None, device)
-            sections = (*SECTIONS, "pool") if arm in plan.drawn else SECTIONS
+            sections = plan.sections + (("pool",) if arm in plan.drawn and plan.sections == SECTIONS else ())
             audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=sections)
             found[arm][seed] = next(iter(audited.values()))
             keys[arm] = f"{data_key(subjects[0].data)}/{plan.name}"
