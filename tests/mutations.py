@@ -170,51 +170,50 @@ MUTATIONS = [
     ),
     Mutation("distributions.py", "h = 1.0 / (levels - 1)", "h = 1.0 / levels", "width of a bin", (DISCRETIZED,)),
     Mutation(
-        "distributions.py",
+        "distributions.py", "m = m + self.coefficients", "m = m - self.coefficients", "channel dependence", (MIXTURE,)
+    ),
+    # bins.py
+    Mutation(
+        "bins.py",
         "log_upper = torch.where(top, torch.zeros_like(log_upper), log_upper)",
         "log_upper = log_upper + 0 * top",
         "the last bin does not take its tail",
         (DISCRETIZED,),
     ),
     Mutation(
-        "distributions.py",
+        "bins.py",
         "return torch.where(u < far, log_tail",
         "return torch.where(u > 1e9, log_tail",
         "gradients in the far tail",
         (TAIL_GRADIENTS,),
     ),
     Mutation(
-        "distributions.py",
+        "bins.py",
         "series = (1 + series) * w * -odd",
         "series = (1 + series) * w * odd",
         "signs of the series for log Phi",
         (LOG_PHI,),
     ),
     Mutation(
-        "distributions.py",
+        "bins.py",
         "torch.log(-math.sqrt(2 * math.pi) * tail)",
         "torch.log(-math.sqrt(math.pi) * tail)",
         "the constant of the series for log Phi",
         (LOG_PHI,),
     ),
     Mutation(
-        "distributions.py",
+        "bins.py",
         "torch.log(0.5 * torch.erfc(-math",
         "torch.log(torch.erfc(-math",
         "Phi is half of erfc",
         (LOG_PHI,),
     ),
-    Mutation(
-        "distributions.py", "u.clamp(max=0) - v", "u.clamp(max=0) + v", "the upper tail of a logistic", (LOGISTIC_BINS,)
-    ),
-    Mutation("distributions.py", "by_c = rest - under", "by_c = rest + under", "slope of the mean", (BIN_SLOPES,)),
-    Mutation("distributions.py", "by_q = rest + under", "by_q = rest - under", "slope of the scale", (BIN_SLOPES,)),
-    Mutation("distributions.py", "(c * by_c + q", "(c * by_c - q", "a sign in the slope of the scale", (BIN_SLOPES,)),
-    Mutation("distributions.py", "return (2 * q + (", "return (q + (", "half of a bin's width", (LOGISTIC_BINS,)),
-    Mutation("distributions.py", "+ most.squeeze(dim)", "- most.squeeze(dim)", "the largest of a sum", (MIXTURE,)),
-    Mutation(
-        "distributions.py", "m = m + self.coefficients", "m = m - self.coefficients", "channel dependence", (MIXTURE,)
-    ),
+    Mutation("bins.py", "u.clamp(max=0) - v", "u.clamp(max=0) + v", "the upper tail of a logistic", (LOGISTIC_BINS,)),
+    Mutation("bins.py", "by_c = rest - under", "by_c = rest + under", "slope of the mean", (BIN_SLOPES,)),
+    Mutation("bins.py", "by_q = rest + under", "by_q = rest - under", "slope of the scale", (BIN_SLOPES,)),
+    Mutation("bins.py", "(c * by_c + q", "(c * by_c - q", "a sign in the slope of the scale", (BIN_SLOPES,)),
+    Mutation("bins.py", "return (2 * q + (", "return (q + (", "half of a bin's width", (LOGISTIC_BINS,)),
+    Mutation("bins.py", "+ most.squeeze(dim)", "- most.squeeze(dim)", "the largest of a sum", (MIXTURE,)),
     # diffusion/schedule.py
     Mutation(
         "diffusion/schedule.py",

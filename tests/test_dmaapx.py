@@ -12,6 +12,7 @@ from tiny import diled
 
 from diled.data import open_data
 from diled.errors import ConfigError
+from diled.runs import read_run
 from diled.studies import calibration, commands, dmaapx
 from diled.studies.commands import as_records
 from diled.studies.intervals import COMPARED
@@ -440,3 +441,17 @@ def test_calibration_takes_a_run_of_these_settings_only(tmp_path: Path, monkeypa
     assert calibration.main([*words, "1", "--every", "0.5"]) == 0, "it is finished, and taken as it is"
     assert calibration.main([*words, "2", "--every", "0.5"]) == 2
     assert calibration.main([*words, "1", "--every", "0.3"]) == 2
+    other = [*words, "1", "--every", "0.5", "--only", "vae@real/batch=64"]
+    assert calibration.main(other) == 0
+    (made,) = {(r.system, r.command) for r in read(tmp_path / "dmaapx.json")} - {("vae@real", *commands_of)}
+    assert made[1].endswith("--every 0.5 --only vae@real/batch=64 --seeds 0")
+    assert read_run(tmp_path / "runs" / "calibration" / "vae,batch=64-0").training.batch_size == 64
+
+
+@pytest.mark.parametrize("variant", calibration.VARIANTS)
+def test_variants_of_the_calibration_change_what_they_say(variant: str) -> None:
+    plan, ours = calibration.plan_of(variant), calibration.plan_of("vae@real")
+    assert plan.sources == ours.sources
+    changed = {key for key in plan.base if plan.base[key] != ours.base[key]}
+    assert changed == set(calibration.VARIANTS[variant])
+    assert calibration.config_of(plan, 0, 5, 1.0, 10.0).training.monitor_every == 10

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from diled.api import NoBound, has_entropy
+from diled.bins import log_ndtr
 from diled.diffusion import EDM, PARAMETERIZATIONS, DataDiffusion, Diffusion, LinearLogSNR, Mixed, V
 from diled.distributions import (
     Bernoulli,
@@ -25,7 +26,6 @@ from diled.distributions import (
     LogisticMixture,
     NoisyGrid,
     Normal,
-    _log_ndtr,
     on_grid,
     round_to_grid,
 )
@@ -253,7 +253,7 @@ def test_slopes_of_logistic_bins_of_first_and_second_order(levels):
 def test_a_mixture_is_the_same_in_pieces(monkeypatch):
     x, grads = round_to_grid(randn(7, 3, 1), 4), []
     for piece in (10**9, 25):  # two examples of nine numbers
-        monkeypatch.setattr("diled.distributions.PIECE", piece)
+        monkeypatch.setattr("diled.bins.PIECE", piece)
         m = mixture(3, 3, 4, 7)
         parameters = [m.log_weights, m.means, m.log_scales, m.coefficients]
         parameters = [p.clone().requires_grad_() for p in parameters]
@@ -266,7 +266,7 @@ def test_a_mixture_is_the_same_in_pieces(monkeypatch):
 def test_log_phi_and_its_slope_are_scipys_on_both_sides_of_where_the_series_begins(dtype):
     u = torch.tensor([-1e5, -3000, -30.5, -30.01, -29.99, -10.01, -9.99, -5, -1, 0, 1, 5, 9, 40], dtype=dtype)
     u.requires_grad_()
-    log_phi = _log_ndtr(u)
+    log_phi = log_ndtr(u)
     (slope,) = torch.autograd.grad(log_phi.sum(), u)
     at = u.detach().double().numpy()
     tolerance = {"rtol": 1e-6, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 1e-13, "atol": 1e-15}

@@ -65,6 +65,11 @@ def results(tmp_path: Path) -> Path:
         ("vae@real", "peak_test_elbo"): (-84.0,),
         ("vae@real", "test_elbo"): (-95.0,),
         ("vae@real", "generalization_gap"): (25.0,),
+        ("vae@real/rate=0.0003", "test_elbo/epoch=10"): (-97.0,),
+        ("vae@real/rate=0.0003", "peak_epoch"): (10.0,),
+        ("vae@real/rate=0.0003", "peak_test_elbo"): (-97.0,),
+        ("vae@real/rate=0.0003", "test_elbo"): (-98.0,),
+        ("vae@real/rate=0.0003", "generalization_gap"): (1.0,),
     }
     found = [
         replace(RECORD, data=data, system=s, metric=m, seed=seed, value=v)
@@ -152,10 +157,14 @@ def test_pages_show_the_pictures_that_are_drawn(results: Path, tmp_path: Path) -
 
 
 def test_the_curve_and_its_peak(results: Path) -> None:
-    lines = calibration(results / "dmaapx.json").splitlines()
-    assert lines[0] == "| epoch | 2 | 10 |"
-    assert lines[2] == "| test ELBO | -120.00 | -99.00 |"
-    assert lines[-1].startswith("The peak is -84.00 at epoch 57 (paper: about -83.8 near epoch 57), the end -95.00")
+    head, _, paper, *ours = calibration(results / "dmaapx.json").splitlines()
+    assert head.startswith("| test ELBO at epoch | 2 | 10 | 50 | 100 |")
+    assert paper.startswith("| paper | – | -86.80 | -83.90 |")
+    assert paper.endswith("| -94.60 | -83.84 (57) | -94.60 (1000) | 25.76 |")
+    assert ours == [
+        "| vae@real | -120 | -99.00 | – | – | – | – | – | – | – | -84.00 (57) | -95.00 (10) | 25.00 |",
+        "| vae@real/rate=0.0003 | – | -97.00 | – | – | – | – | – | – | – | -97.00 (10) | -98.00 (10) | 1.00 |",
+    ]
 
 
 def test_without_records_nothing_is_said_or_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

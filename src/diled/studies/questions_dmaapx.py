@@ -27,6 +27,7 @@ import numpy as np
 from diled.evaluation.sequences import spearman
 from diled.studies.commands import exit_code
 from diled.studies.dmaapx import arms_of, recorded
+from diled.studies.paper_dmaapx import CURVE
 from diled.studies.render import markdown
 from diled.studies.render_dmaapx import cell, named
 
@@ -50,6 +51,8 @@ WAYS, LINES = {"real": "normal", "synthetic": "DMaaPx"}, {"real": "--", "synthet
 OF_WIDTHS = {"test_elbo": "Test ELBO", "generalization_gap": "Generalization gap"}
 """Metric -> heading."""
 AUDITED = ("test_elbo", "generalization_gap", "amortization_gap_test")
+SHOWN_FROM = 5
+"""Epoch from which on curves of calibration are drawn: before it they only fall, and far."""
 EMPTY = "Nothing is recorded yet."
 
 Means = dict[str, dict[str, float]]
@@ -184,17 +187,25 @@ def _number(value: float | None) -> str:
 
 
 def calibration(path: Path) -> str:
-    """The curve of normal training on all images, its peak and its end, beside the paper's."""
-    found = means(path, "calibration").get("vae@real", {})
-    if not found:
+    """The curves of normal training on all images, with their peaks and ends, beside the paper's."""
+    curves = {"paper": CURVE} | {system: found for system, found in means(path, "calibration").items() if found}
+    if len(curves) == 1:
         return EMPTY
-    epochs = _epochs(found)
-    curve = markdown(["epoch", *(str(e) for e, _ in epochs)], [["test ELBO", *(f"{v:.2f}" for _, v in epochs)]])
-    return (
-        f"{curve}\n\nThe peak is {found['peak_test_elbo']:.2f} at epoch {found['peak_epoch']:.0f} (paper: about -83.8 near "
-        f"epoch 57), the end {found['test_elbo']:.2f} on all test images (paper: -94.6), the generalization gap there "
-        f"{found['generalization_gap']:.2f} (paper: 25.76)."
-    )
+    epochs = sorted({epoch for found in curves.values() for epoch, _ in _epochs(found)})
+    head = [
+        "test ELBO at epoch",
+        *map(str, epochs),
+        "best (epoch)",
+        "end, all test images (epoch)",
+        "generalization gap",
+    ]
+    rows = []
+    for system, found in curves.items():
+        seen = dict(_epochs(found))
+        peak = f"{found['peak_test_elbo']:.2f} ({found['peak_epoch']:.0f})"
+        end = f"{found['test_elbo']:.2f} ({max(seen)})"
+        rows.append([system, *(_number(seen.get(e)) for e in epochs), peak, end, f"{found['generalization_gap']:.2f}"])
+    return markdown(head, rows)
 
 
 def _epochs(found: dict[str, float]) -> list[tuple[int, float]]:
@@ -260,14 +271,15 @@ def draw_descent(path: Path, out: Path, study: str = "dmaapx-width", scale: str 
 
 
 def draw_calibration(path: Path, out: Path) -> bool:
-    """Test ELBO by epoch; whether there are records."""
-    found = means(path, "calibration").get("vae@real", {})
-    epochs = _epochs(found)
-    if not epochs:
+    """Test ELBO by epoch, the paper's and ours; whether there are records."""
+    curves = means(path, "calibration")
+    if not any(map(_epochs, curves.values())):
         return False
-    figure, axis = _axis(6.0, 3.8)
-    axis.plot(*np.array(epochs).T, "o-", ms=4, lw=1.2, color="#1f4e79")
-    axis.scatter(found["peak_epoch"], found["peak_test_elbo"], color="#c2571a", zorder=3, label="the peak")
+    figure, axis = _axis(7.0, 4.2)
+    for i, (system, found) in enumerate(({"paper": CURVE} | curves).items()):
+        line = [(epoch, elbo) for epoch, elbo in _epochs(found) if epoch >= SHOWN_FROM]
+        axis.plot(*np.array(line).T, "o-", ms=4, lw=1.2, color=f"C{i}", label=system) if line else None
+        axis.scatter(found["peak_epoch"], found["peak_test_elbo"], color=f"C{i}", marker="*", s=70, zorder=3)
     _logarithmic(axis)
     axis.set(xlabel="epoch", ylabel="test ELBO, nats")
     axis.legend(fontsize=8)

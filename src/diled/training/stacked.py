@@ -249,8 +249,8 @@ class _Training:
         """Give each density its weights and buffers."""
         ends = [*self.ends, *(self.fixed[name] for name in self.moving)]
         for m, density in enumerate(self.densities):
-            rows, own = self.frozen.get(m) or [p[m] for p in ends], dict(density.named_parameters())
-            own |= dict(density.named_buffers())
+            rows = self.frozen.get(m) or [p[m] for p in ends]
+            own: dict[str, Tensor] = {**dict(density.named_parameters()), **dict(density.named_buffers())}
             for name, row in zip([*self.trained, *self.moving], rows, strict=True):
                 own[name.removeprefix("density.")].copy_(row)
 
