@@ -154,6 +154,29 @@ def test_columns_that_are_unclear(tmp_path):
     refused(tmp_path / "none.parquet", "no column 'image'")
 
 
+def test_numbers_that_are_none_are_said(tmp_path):
+    """A word or decimal commas make text of a column of measurements; infinite values are missing ones."""
+    texts, numbers = drawn(40, 6, 9), [f"{i}.5" for i in range(40)]
+
+    def notes(values):
+        data = opened(faulty(tmp_path / "a.csv", texts, fitness=values))
+        return data, " ".join(data.notes)
+
+    data, text = notes([*numbers[:6], "n.d.", *numbers[7:]])
+    assert said(data, "'fitness' was read as text, since 1 of its 40 values are no numbers, such as 'n.d.' in line 8:")
+    (tmp_path / "b.csv").write_text(
+        "sequence;fitness\n" + "".join(f"{a};{b.replace('.', ',')}\n" for a, b in zip(texts, numbers, strict=True))
+    )
+    assert said(opened(tmp_path / "b.csv"), "'fitness' has decimal commas and was read as text")
+    data, text = notes(["inf", "nan", "-inf", *numbers[3:]])
+    assert "'fitness' is missing for 3 of 40 examples. 2 of them are infinite." in text
+    y = np.concatenate([part.labels["fitness"] for part in (data.train, data.validation, data.test)])
+    assert np.isnan(y).sum() == 3
+    assert np.isfinite(y).sum() == 37
+    for plain in (numbers, [*numbers[:20], *["x"] * 20], ["low", "1", "2", "3"] * 10):  # numbers, half words, classes
+        assert "was read as text" not in notes(plain)[1]
+
+
 def test_options_that_have_no_effect(tmp_path):
     refused(np.zeros((20, 3)), "--preprocess.sequence.max_length is for sequences", "vectors", max_length=3)
     refused(GOOD, "--preprocess.binarize", binarize="threshold")

@@ -246,7 +246,9 @@ def property_of(data: Data) -> str:
     """
     numbers = properties_of(data.spec)
     if not numbers:
-        raise ConfigError("The data have no column of numbers, so there is no property to design for.")
+        classes = [column for column, names in data.spec.labels.items() if names]
+        read = f" Read as classes: {', '.join(classes)}. Write measured values with a decimal point." if classes else ""
+        raise ConfigError(f"The data have no column of numbers, so there is no property to design for.{read}")
     if len(numbers) > 1:
         raise ConfigError(f"Name the property (--property): the data have {', '.join(numbers)}.")
     return numbers[0]

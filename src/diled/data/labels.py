@@ -74,13 +74,18 @@ def _encode(
     """(values, classes) of one column, or None where it is no label, and a note or an empty string."""
     missing = np.array([v is None for v in raw]) if raw.dtype == object else np.zeros(len(raw), bool)
     present = np.array(raw[~missing].tolist()) if raw.dtype == object else raw
-    note = f"'{column}' is missing for {int(missing.sum()):,} of {len(raw):,} examples. " if missing.any() else ""
+    note = _missing(column, missing)
     if len(present) == 0:
         return None, f"'{column}' has no values and was left out."
     if present.dtype.kind == "f":
         values = np.full(len(raw), np.nan, np.float32)
         values[~missing] = present
-        return (values, []), note
+        infinite = int(np.isinf(values).sum())
+        values[np.isinf(values)] = np.nan
+        if np.isnan(values).all():
+            return None, f"'{column}' has no finite values and was left out."
+        note = _missing(column, np.isnan(values))
+        return (values, []), note + (f"{infinite:,} of them are infinite." if infinite else "")
     if present.dtype.kind == "S":
         present = np.char.decode(present, "utf-8", "replace")
     whole = present.dtype.kind in "iu"
@@ -97,3 +102,8 @@ def _encode(
         return (values, []), note + f"'{column}' has {len(found):,} different values: read as real numbers."
     index[~missing] = inverse
     return (index, [str(v) for v in found.tolist()]), note
+
+
+def _missing(column: str, missing: np.ndarray) -> str:
+    """A note on examples (N,) without a value, or nothing."""
+    return f"'{column}' is missing for {int(missing.sum()):,} of {len(missing):,} examples. " if missing.any() else ""

@@ -113,6 +113,8 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
                 notes.append(
                     f"'{name}' holds {different} different whole numbers: classes, unless written with a point."
                 )
+        elif values.dtype == object and (said := _meant_as_numbers(name, values, table.places)):
+            notes.append(said)
         columns[name] = values
     ids = [str(value) for value in rows.column(named).to_pylist()] if named else [str(i) for i in range(rows.num_rows)]
     tails = [f" ({name})" for name in ids] if named else [""] * len(ids)
@@ -126,6 +128,31 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
 def _whole(values: np.ndarray) -> bool:
     """Whether objects (N,) are whole numbers, but for what is missing."""
     return values.dtype == object and {type(value) for value in values} <= {int, type(None)}
+
+
+def _meant_as_numbers(name: str, values: np.ndarray, places: Sequence[str]) -> str:
+    """A note on a column (N,) of text most of which are numbers: a single word, or decimal commas, make classes of them."""
+    present = [(i, value) for i, value in enumerate(values.tolist()) if isinstance(value, str)]
+    words = [(i, value) for i, value in present if not _is_number(value)]
+    if len({value for _, value in present}) <= CLASSES or not words:
+        return ""
+    if all(_is_number(value.replace(",", ".", 1)) for _, value in words):
+        return f"'{name}' has decimal commas and was read as text: write its numbers with a decimal point."
+    if 2 * len(words) >= len(present):
+        return ""
+    i, word = words[0]
+    return (
+        f"'{name}' was read as text, since {len(words):,} of its {len(present):,} values are no numbers, such as '{word}' in "
+        f"{places[i]}: mend them, or leave their cells empty."
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def named_column(texts: Mapping[str, object], table: Table, config: SequenceConfig, what: str) -> str | None:
