@@ -600,7 +600,8 @@ def test_designs_are_new_distinct_ranked_and_better_than_chance(method: str):
     assert found.columns["distance"].tolist() == distance
     assert list(found.columns) == ["predicted", "uncertainty", "bound_nats", "distance"]
     few = design(model, data, Goal("fitness"), 300, replace(settings, candidates=1, steps=2))
-    assert f"Only {len(few)} distinct new sequences were found, of 300 that were asked for." in few.notes
+    none, some = "No new sequence was found: ", f"Only {len(few)} distinct new sequences were found, of 300 that"
+    assert any(note.startswith(some if len(few) else none) for note in few.notes)
 
 
 def test_designs_beat_all_that_was_measured():
@@ -715,6 +716,37 @@ def test_what_speaks_against_a_list_is_said(monkeypatch: pytest.MonkeyPatch):
     few = design(bijection(), data, Goal("fitness", 0, -1.3521), 10, worst)
     assert len(few)
     assert any("predicted to be better than the best training example, -1.352" in note for note in few.notes)
+
+
+def test_of_few_validation_examples_all_choose_the_weights_and_it_is_said():
+    data, settings = additive(), replace(FAST, method="evolution", steps=1)
+    few = Split(data.validation.values[:19], {"fitness": data.validation.labels["fitness"][:19]}, [""] * 19)
+    for one, words in ((few, "validation examples, which chose its weights too, is"), (data.validation, "on other ")):
+        notes = design(bijection(), replace(data, validation=one), Goal("fitness"), 3, settings).notes
+        assert words in notes[0]
+
+
+def test_an_empty_list_says_what_to_do_and_nothing_else_warns(recwarn: pytest.WarningsRecorder):
+    """Of a parent all of whose positions are fixed there is one sequence, which no climb changes."""
+    data = additive()
+    row = data.train.values[0]
+    limits = constraints_of(data, parent=to_strings(row[None], data.spec)[0], most=1, fixed=["1-4"])
+    for method, words in (
+        ("evolution", "Try more candidates, or"),
+        ("ode", "Try method evolution, more candidates, or"),
+    ):
+        found = design(bijection(), data, Goal("fitness"), 3, replace(FAST, method=method, steps=2), limits)
+        assert len(found) == 0
+        assert any(note.startswith("No new sequence was found: ") and words in note for note in found.notes)
+    assert not [str(one.message) for one in recwarn if "degrees of freedom" in str(one.message)]
+
+
+def test_a_property_that_was_read_as_classes_is_named():
+    data = additive()
+    with pytest.raises(
+        ConfigError, match=r"no column of numbers.*Read as classes: dose\. Write measured values with a"
+    ):
+        optimizing.property_of(replace(data, spec=data.spec.model_copy(update={"labels": {"dose": ["0", "1"]}})))
 
 
 def test_models_without_codes_are_held_back_by_their_own_bound():

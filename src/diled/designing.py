@@ -156,6 +156,7 @@ class Search:
         self.y = torch.from_numpy(data.train.labels[goal.column][order]).float().to(self.device)
         held = self._rows(data.validation.values), self._labels(data.validation.labels[goal.column])
         choosing, scoring = _halves(held[1], settings.seed)
+        self.apart = not torch.equal(choosing, scoring)
         of_sequences = self.features(self.train)
         self.predictor = Ensemble(of_sequences.shape[1], members=settings.members).to(self.device)
         features = self.features(held[0])
@@ -266,6 +267,8 @@ class Search:
         now = self.worth(x)
         for k in range(limits.most - int(limits.forced.sum())):
             row, place = (target != x).nonzero(as_tuple=True)
+            if not len(row):
+                break
             tried = x[row].clone()
             tried[torch.arange(len(row), device=x.device), place] = target[row, place]
             gain = torch.full(x.shape, float("-inf"), device=x.device)
@@ -385,12 +388,13 @@ class Search:
 
     def ranked(self, x: Tensor, n: int) -> Designs:
         """The best n rows with what is known of them."""
-        notes = [
-            f"The ensemble's Spearman correlation on other validation examples is {self.accuracy['spearman']:.3f}."
-        ]
+        where = "other validation examples" if self.apart else "validation examples, which chose its weights too,"
+        notes = [f"The ensemble's Spearman correlation on {where} is {self.accuracy['spearman']:.3f}."]
         if self.accuracy["spearman"] < RANKS:
             notes.append("So its predictions rank nothing: these designs are guesses.")
-        if len(x) < n:
+        if not len(x):
+            notes.append(self._nothing())
+        elif len(x) < n:
             notes.append(f"Only {len(x)} distinct new sequences were found, of {n} that were asked for.")
         mean, std = (v.cpu() for v in self.predictor.predict(self.features(x))) if len(x) else (torch.empty(0),) * 2
         notes += self._beside(mean)
@@ -406,6 +410,16 @@ class Search:
         if self.constraints.parent is not None:
             columns["changes"] = (rows != self.constraints.parent).sum(1).cpu().numpy()
         return Designs(values, to_strings(values, self.data.spec), columns, self.accuracy, notes)
+
+    def _nothing(self) -> str:
+        """What an empty list means, and what to do."""
+        known = "" if self.settings.keep_known else "a training sequence, "
+        what = f"{known}the parent, " if self.constraints.parent is not None and known else known
+        other = "" if self.settings.method == "evolution" else "method evolution, "
+        return (
+            f"No new sequence was found: all that came up is {what}or against the constraints. Try {other}more candidates, or "
+            f"fewer constraints{', or keep_known' if known else ''}."
+        )
 
     def _beside(self, mean: Tensor) -> list[str]:
         """What predictions are to be read against: the parent's, and the best value that was measured."""

@@ -77,7 +77,7 @@ COLUMNS = {
     "distinct_1/floor": ("of real text, words", ""),
     "distinct_2": ("distinct pairs", ""),
     "distinct_2/floor": ("of real text, pairs", ""),
-    "unique/floor": ("of real text, unique", ""),
+    "unique/floor": ("of real data, unique", ""),
     "empty": ("empty", "lower"),
     "length": ("words", ""),
     "length/floor": ("of real text, words each", ""),
