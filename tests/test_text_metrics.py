@@ -302,6 +302,10 @@ def test_bleu_by_hand():
     expected = 100 * math.exp(1 - 6 / 5) * (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25
     assert bleu(["a b c d e."], ["a b c d e ."]) == pytest.approx(expected)
     assert content_kept(["a b c d e"], ["a b c d f"]) == bleu(["a b c d e"], ["a b c d f"])
+    # of texts without blanks, or of few words, what is given back whole is right
+    assert bleu(["日本語", "b c"], ["日本語", "b c"]) == pytest.approx(100)
+    assert bleu(["a b d", "e"], ["a b c", "e"]) == pytest.approx(100 * (3 / 4 * 1 / 2 * 0.5 / 1) ** (1 / 3))  # smoothed
+    assert bleu(["a b c", "d e"], ["a b c d", "d e"]) == 0, "four words are wanted, and none has four"
     with pytest.raises(DataError, match="1 texts and 2 references"):
         bleu(["a"], ["a", "b"])
     with pytest.raises(DataError, match="without a reference"):

@@ -22,6 +22,7 @@ from diled.data.grammar import entropy, sentences
 from diled.data.known_texts import as_reviews
 from diled.data.text import encode_texts
 from diled.draws import seeded
+from diled.editing import by_group
 from diled.errors import ConfigError, DataError
 from diled.evaluation import text_judge, texts
 from diled.evaluation.measure import Measured
@@ -31,6 +32,7 @@ from diled.family import model_config
 from diled.model import Model
 from diled.models.autoregressive import described_writing
 from diled.models.zoo import build
+from diled.sequences import scored
 from diled.space import raw_tensor, to_space
 from diled.studies import texts as study
 from diled.studies.table import rows
@@ -135,6 +137,39 @@ def test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens(data: Data
     wrong = Echo()
     wrong.decode = lambda z, **options: z.round().long().roll(1, 0)  # type: ignore[method-assign]
     assert texts.text_reconstruction(wrong, test, data)["exact_match"].value < 0.1
+
+
+class Told(Echo):
+    """A bound of a nat for each token that is scored, and one text over and over."""
+
+    def __init__(self, text: Tensor) -> None:
+        super().__init__()
+        self.text = text
+
+    def terms(self, x: Tensor, **options: object) -> dict[str, Tensor]:
+        return {"nll": scored(x).sum(1).float()}
+
+    def sample(self, n: int, **options: object) -> Tensor:
+        return self.text.expand(n, -1)
+
+
+def test_groups_of_texts_have_their_bounds_and_reconstructions(tmp_path: Path):
+    """One group has four words in each text, the other six; every text is given back, and samples are all of one group."""
+    two = [f"{a} {b} c .,short\n{a} {b} c and more .,long" for a in "abcdefghij" for b in "klmnopqrst"]
+    (tmp_path / "two.csv").write_text("\n".join(["text,size", *two]) + "\n")
+    data = open_data(tmp_path / "two.csv", PreprocessConfig(text=TextConfig(vocabulary=256)))
+    names = data.spec.labels["size"]
+    row = data.train.values[data.train.labels["size"] == names.index("long")][:1]
+    model = Model(Told(torch.from_numpy(row.astype(np.int64))), data.spec)
+    found = by_group(model, data, "size", samples=30, repeats=1)
+    for name, tokens in (("short", 7 + 1), ("long", 16)):  # a byte each, and an end, which is certain after the longest
+        mine = data.test.labels["size"] == names.index(name)
+        assert found[name]["bound_nats"].value == tokens
+        assert found[name]["nats_per_token"].value == 1
+        assert found[name]["bleu"].value == pytest.approx(100)
+        assert found[name]["exact_match"].value == 1
+        assert found[name]["share_of_data"].value == pytest.approx(mine.mean())
+        assert found[name]["share_of_samples"].value == (name == "long")
 
 
 def test_paths_lead_from_one_text_to_the_next(data: Data):
@@ -251,6 +286,10 @@ def test_too_few_sentences_for_a_judge_are_trained_on_and_reported_all_the_same(
     assert found["sample_perplexity/ngram"]["value"] > 0
     assert (tmp_path / "run" / "report.html").exists()
     if n == 10:
+        drawn = package.evaluate(tmp_path / "few.txt", data=tmp_path / "few.txt")
+        assert drawn["sample_perplexity"].value is None
+        assert "at least 20 texts to train on" in drawn["sample_perplexity"].note
+        assert drawn["sample_perplexity/ngram"].value > 0
         assert found["sample_perplexity"]["value"] is None
         assert "at least 20 texts to train on" in found["sample_perplexity"]["note"]
         assert not {"mauve", "interpolation_perplexity", "bleu_shuffled", "active_units"} & set(found)
@@ -271,6 +310,17 @@ def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.Cap
         assert cli.main(["evaluate", str(drawn), "--data", "sentences", *words]) == 2
         assert f"'{words[0][2:]}' has no meaning" in capsys.readouterr().err
     assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--samples", "0"]) == 2
+
+
+def test_the_file_of_a_set_itself_is_mostly_copies_of_training(tmp_path: Path, quick_judge: None):
+    """Four fifths of it are training texts, so that of 20 drawn texts, 16 on average."""
+    (tmp_path / "own.txt").write_text(
+        "\n".join(f"the {a} {b} was {c} ." for a in "abcde" for b in "fghij" for c in "klmnopqr")
+    )
+    found = package.evaluate(tmp_path / "own.txt", data=tmp_path / "own.txt")
+    assert found["copied"].n == 20
+    assert found["copied"].value > 0.5
+    assert found["copied/floor"].value == 0
 
 
 def test_samples_of_others_are_compared_with_real_texts_as_a_run_reads_them(

@@ -278,7 +278,7 @@ def figures_of_file(
     """
     from diled.data import texts_and_faults
     from diled.evaluation.text_figures import sample_figures
-    from diled.evaluation.text_judge import judge_of
+    from diled.evaluation.text_judge import judge_of, too_few
 
     if data is None:
         raise ConfigError(f"{path} holds samples: say with --data which set of text they are to be like.")
@@ -286,9 +286,14 @@ def figures_of_file(
     if place.spec.kind != "text":
         raise ConfigError(f"{place.name} holds {place.spec.kind}s, and {path} texts: name a set of text (--data).")
     texts, unread = texts_and_faults(path)
-    order = np.random.default_rng(seed).permutation(len(texts))[: samples or 5000]
+    # Not the draw that divides a set of text: of the file of that very set, it would show the test texts alone.
+    order = np.random.default_rng((seed, 5)).permutation(len(texts))[: samples or 5000]
     train, test = (to_strings(split.values, place.spec) for split in (place.train, place.test))
-    found = sample_figures([texts[i] for i in order], train, test, judge_of(place), seed=seed)
+    missing = too_few(len(place.train), len(place.validation))
+    judge = None if missing else judge_of(place)
+    found = sample_figures([texts[i] for i in order], train, test, judge, seed=seed)
+    if missing:
+        found["sample_perplexity"] = Measured(None, note=missing)
     n = len(texts) + len(unread)
     found["empty"] = Measured(len(unread) / n, n=n, note="; ".join(unread[:5]) or "no line is empty or unreadable")
     return found

@@ -30,6 +30,7 @@ __all__ = [
     "Lengths",
     "Smoothness",
     "bleu",
+    "bleu_order",
     "content_kept",
     "copied",
     "distinct",
@@ -75,6 +76,8 @@ class Smoothness:
 def bleu(hypotheses: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]) -> float:
     """BLEU of a corpus, 0 to 100: n-grams are counted over all texts before they are divided.
 
+    Of n-grams up to `bleu_order`: where no reference has four words, there is nothing longer to be found again.
+
     Args:
         hypotheses: (N,) texts.
         references: (N,) texts, or (N,) lists of texts that are all right.
@@ -90,7 +93,13 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str] | Sequence[Sequenc
     if min(map(len, lists)) == 0:
         raise DataError("A text without a reference has no BLEU: give at least one for each.")
     streams = [[r[i] if i < len(r) else None for r in lists] for i in range(max(map(len, lists)))]
-    return float(_scorer().corpus_score(list(hypotheses), streams).score)
+    order = bleu_order([text for some in lists for text in some])
+    return float(_scorer(order).corpus_score(list(hypotheses), streams).score)
+
+
+def bleu_order(references: Sequence[str]) -> int:
+    """The longest n-grams that BLEU counts: of 4 words, or as many as the longest reference has, and at least of 1."""
+    return min(ORDER, max(1, int(word_counts(references).max())))
 
 
 def content_kept(edited: Sequence[str], source: Sequence[str] | Sequence[Sequence[str]]) -> float:
@@ -224,13 +233,13 @@ def _grams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
 
 
-def _scorer() -> Any:
+def _scorer(order: int = ORDER) -> Any:
     """sacrebleu with words divided by blanks alone."""
     try:
         from sacrebleu.metrics import BLEU
     except ImportError:
         raise ModelError("BLEU needs the package sacrebleu: pip install 'diled[text]'.") from None
-    return BLEU(tokenize="none", force=True, max_ngram_order=ORDER)
+    return BLEU(tokenize="none", force=True, max_ngram_order=order)
 
 
 def _some(texts: Sequence[str]) -> None:

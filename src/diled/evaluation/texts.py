@@ -30,7 +30,7 @@ from diled.evaluation.measure import Measured, bounds_of_examples, over_examples
 from diled.evaluation.ngrams import word_counts
 from diled.evaluation.text_figures import interpolation_figures, sample_figures
 from diled.evaluation.text_judge import judge_of, too_few
-from diled.evaluation.text_metrics import bleu
+from diled.evaluation.text_metrics import bleu, bleu_order
 from diled.latent.interpolate import between
 from diled.models.autoregressive import described_writing
 from diled.models.sampling import BATCH, described, sample_batches, takes_mean
@@ -145,7 +145,7 @@ def text_reconstruction(model: Any, test: Split, data: Data, *, seed: int = 0) -
     shown, wrong = (to_strings(torch.cat(rows).numpy(), data.spec) for rows in (own, others))
     real = to_strings(test.values, data.spec)
     same = torch.cat(own).numpy().astype(np.int64) == test.values
-    note = f"corpus BLEU-4 of words, decoded {described_writing(model)} from mean codes"
+    note = f"corpus BLEU-{bleu_order(real)} of words, decoded {described_writing(model)} from mean codes"
     found = {
         "bleu": Measured(bleu(shown, real), n=len(real), note=note),
         "exact_match": averaged(same.all(1)),
