@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tiny import diled, train, weights
 import diled as package
 from diled import cli, verbs
 from diled.config import AugmentConfig, Config, PoolConfig, PreprocessConfig, TrainingConfig
-from diled.errors import DiledError
+from diled.errors import DataWarning, DiledError
 from diled.family import FAMILY
 from diled.runs import model_named_in, nested, rank, read_run, resolve
 
@@ -298,3 +299,12 @@ def test_ctrl_c_outside_of_training(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_show", interrupted)
     assert diled("models") == 130
     assert capsys.readouterr().err == "diled: stopped.\n"
+
+
+def test_what_inputs_lost_is_told_in_one_sentence(monkeypatch):
+    """Without the file and the line of the code; warnings of other libraries keep theirs."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # and it is put back
+    assert cli.main(["no-verb"]) == 2
+    lost = DataWarning("1 of 2 texts is lost.")
+    assert warnings.formatwarning(lost, DataWarning, "some.py", 3) == "diled: 1 of 2 texts is lost.\n"
+    assert "some.py:3: UserWarning: odd" in warnings.formatwarning(UserWarning("odd"), UserWarning, "some.py", 3)

@@ -465,6 +465,16 @@ def test_health_reads_in_nats():
     assert set(seen) >= {"code_rms", "shuffled_distortion", "reconstruction_mse", "code_nats_per_dim"}
 
 
+def test_one_example_has_no_other_code_and_no_spread():
+    """Its own code in place of another's would cost nothing, and every model of few data would be said to have collapsed."""
+    trained = session()
+    x = to_space(trained.values[:1], trained.spec)
+    seen = health(trained.recipe.model.eval(), x)
+    assert not {"shuffled_distortion", "code_nats_per_dim"} & set(seen.values)
+    assert all(np.isfinite(value) for value in seen.values.values())
+    assert "unused code" not in seen.warnings(1.0)
+
+
 # Records
 
 

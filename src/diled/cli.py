@@ -15,6 +15,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args, get_origin
@@ -99,6 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     from diled.errors import DiledError, Interrupted, TrainingError, did_you_mean
     from diled.runs import rank
 
+    warnings.formatwarning = _sentence
     # Busy-waiting threads slow small models down 30-fold beside another process; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -114,6 +116,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("diled: stopped.", file=sys.stderr)
         return 130
+
+
+_PYTHONS = warnings.formatwarning
+
+
+def _sentence(message: Any, category: type[Warning], *place: Any, **line: Any) -> str:
+    """What inputs lost as one sentence, as mistakes are told; other warnings as Python prints them."""
+    from diled.errors import DataWarning
+
+    return f"diled: {message}\n" if issubclass(category, DataWarning) else _PYTHONS(message, category, *place, **line)
 
 
 def _run(verb: str, argv: list[str]) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 __all__ = [
     "ConfigError",
     "DataError",
+    "DataWarning",
     "DiledError",
     "Interrupted",
     "ModelError",
@@ -30,6 +31,10 @@ class ConfigError(DiledError):
 
 class DataError(DiledError, ValueError):
     """Data are missing, unreadable, empty, or of another shape or type than what they are wanted for."""
+
+
+class DataWarning(UserWarning):
+    """Inputs are read, but not as they are: something in them was changed or lost."""
 
 
 class ModelError(DiledError):

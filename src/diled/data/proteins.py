@@ -19,7 +19,7 @@ import numpy as np
 from diled.config import DataSpec, PreprocessConfig
 from diled.data.faults import Kept, short
 from diled.data.scale import symbol_rows
-from diled.errors import DataError
+from diled.errors import DataError, DataWarning
 
 __all__ = [
     "PADDING",
@@ -226,7 +226,7 @@ def from_strings(
         more = "" if fault == "is empty" else ": convert it, or pass convert=True (--convert) to read it as X"
         raise DataError(f"{where[i]} {fault}{more}.")
     if cleaned.rare:
-        warnings.warn(cleaned.rare, stacklevel=2)
+        warnings.warn(cleaned.rare, DataWarning, stacklevel=2)
     whole = len(spec.background or "")
     rows = []
     for text, place in zip(cleaned.texts, where, strict=True):

@@ -16,7 +16,7 @@ from diled.data import proteins
 from diled.data.sequence_sources import read_records
 from diled.data.text import decode_rows, encode_texts, named
 from diled.data.text_files import fault_of, unknown_notes
-from diled.errors import DataError
+from diled.errors import DataError, DataWarning
 
 __all__ = ["from_strings", "read_texts", "texts_and_faults", "to_strings"]
 
@@ -66,7 +66,7 @@ def from_strings(
             raise DataError(f"{places[i] if places else named(i, text)} {fault}.")
     rows = encode_texts(texts, spec, places=places, convert=convert)
     for note in unknown_notes(rows, spec):
-        warnings.warn(note, stacklevel=2)
+        warnings.warn(note, DataWarning, stacklevel=2)
     return rows
 
 

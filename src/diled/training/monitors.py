@@ -33,7 +33,7 @@ class Monitor:
         if progress < 0.34:
             return said
         listens = v.get("shuffled_distortion", 0.0) - v.get("distortion", 0.0)
-        if "distortion" in v and listens < 0.02 * abs(v["distortion"]):
+        if {"distortion", "shuffled_distortion"} <= v.keys() and listens < 0.02 * abs(v["distortion"]):
             said["unused code"] = (
                 f"The decoder hardly uses the code: shuffling the codes costs only {listens:.1f} nats of reconstruction. "
                 "The posterior has collapsed or is about to; lower the weight of the rate (rate_weight, beta) or "
@@ -70,12 +70,13 @@ def health(density: Density, x: Tensor) -> Monitor:
     posterior = encoder(x)
     z = posterior.sample()
     values["code_rms"] = z.pow(2).mean().sqrt().item()
-    if isinstance(posterior, Normal):
+    if isinstance(posterior, Normal) and len(x) > 1:
         noise = posterior.var.mean(0)
         carried = 0.5 * torch.log1p(posterior.mean.var(0) / noise)
         values["code_nats_per_dim"] = carried.mean().item()
     if decoder is not None:
-        for name, code in (("distortion", z), ("shuffled_distortion", z.roll(1, 0))):
+        shuffled = {"shuffled_distortion": z.roll(1, 0)} if len(x) > 1 else {}  # one example has no other's code
+        for name, code in ({"distortion": z} | shuffled).items():
             with seeded(0):  # a diffusion decoder draws noise: the same for both
                 values[name] = decoder(code).nll(x).mean().item()
         shown = decoder(posterior.mean).mean
