@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import runpy
 import subprocess
 import sys
 import warnings
@@ -59,6 +60,14 @@ def test_the_overview_names_every_verb(capsys):
     said = capsys.readouterr().out
     assert re.findall(r"^  (\w+)", said, re.MULTILINE) == VERBS == [f.__name__ for f in map(verbs.__dict__.get, VERBS)]
     assert diled("--version") == 0
+    assert capsys.readouterr().out.strip() == package.__version__
+
+
+def test_the_package_is_run_as_the_command(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["diled", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("diled", run_name="__main__")
+    assert ended.value.code == 0
     assert capsys.readouterr().out.strip() == package.__version__
 
 
