@@ -246,6 +246,10 @@ def test_compositions_by_name_and_what_means_nothing_is_refused():
         policy(GREY, hue=10)
     with pytest.raises(ConfigError, match=r"brightness means nothing for images of 4 channel"):
         policy(DataSpec(kind="image", shape=(4, 6, 6)), "tuned", brightness=0.1)
+    with pytest.raises(ConfigError, match=r"stretch_turned has no effect, since nothing is stretched"):
+        policy(GREY, stretch_turned=0.5)
+    unstretched = policy(GREY, "tuned", stretch=0)
+    assert (unstretched.stretch, unstretched.stretch_turned, unstretched.scale) == (0, 0, 0.15)
     with pytest.raises(ConfigError, match=r"these are vectors"):
         policy(DataSpec(kind="vector", shape=(4,)), "naive")
 

@@ -66,6 +66,12 @@ def policy_for(config: TrainingConfig, spec: DataSpec) -> AugmentConfig | None:
     tuned = TUNED_GREY if channels == 1 else TUNED_COLOUR
     base = {"none": NOTHING, "naive": NAIVE, "tuned": tuned}[config.augment]
     values = NOTHING.changes | base.changes | dict.fromkeys(without, 0) | named
+    if not values["stretch"]:
+        if named.get("stretch_turned"):
+            raise ConfigError(
+                "training.augment_values.stretch_turned has no effect, since nothing is stretched: give stretch as well."
+            )
+        values["stretch_turned"] = 0
     border = config.augment_values.border
     if border == "auto":
         border = "zeros" if channels == 1 else "reflection"
