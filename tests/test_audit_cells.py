@@ -131,6 +131,21 @@ def test_a_process_killed_between_arrays_and_record_leaves_no_cell(tmp_path, mon
     assert kept_section(tmp_path, "bounds", "k" * 64) is None
 
 
+@pytest.mark.parametrize("left", [0, 10, -10])
+def test_arrays_that_were_cut_short_are_no_cell(tmp_path, left):
+    keep_section(tmp_path, "one", "bounds", "k" * 64, BOUND)
+    (path,) = tmp_path.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:left])
+    assert kept_section(tmp_path, "bounds", "k" * 64) is None
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_with_its_name(measured, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(ConfigError, match=r"Could not write to .*file.*: .*Choose another --out"):
+        audited(tmp_path / "file", subject())
+    assert not measured
+
+
 @pytest.mark.parametrize(
     ("error", "times"),
     [(NoBound("none"), 1), (ModelError("none"), 2), (ConfigError("none"), 2), (DataError("none"), 2)],

@@ -577,6 +577,12 @@ def test_a_folder_that_is_no_whole_model(tmp_path, how, said):
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_pipeline_without_an_autoencoder(tmp_path):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "DDPMPipeline"}')
+    with pytest.raises(ModelError, match="pipeline without an autoencoder"):
+        load_foreign(str(tmp_path), GREY)
+
+
 def test_a_model_for_other_data(tmp_path):
     tiny_vae().save_pretrained(tmp_path)
     grey = DataSpec(kind="image", shape=(1, 16, 16), levels=256)

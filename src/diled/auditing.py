@@ -99,7 +99,7 @@ def audit_models(
 
     Raises:
         ConfigError: an unknown section, more examples than `MOST`, a name that two subjects share, or a subject with other
-            test examples, or examples in another measure, than the first.
+            test examples, or examples in another measure, than the first; a folder that cannot be written to.
     """
     unknown = [name for name in sections if name not in SECTIONS]
     if unknown:
@@ -107,7 +107,10 @@ def audit_models(
     _check_counts(effort)
     _check_comparable(subjects)
     cells = folder / "cells"
-    cells.mkdir(parents=True, exist_ok=True)
+    try:
+        cells.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"Could not write to {folder}: {error.strerror or error}. Choose another --out.") from None
     found: dict[str, Audited] = {}
     for subject in subjects:
         examples, data = examples_of(subject, seed), _data_hash(subject.data)

@@ -74,6 +74,6 @@ def kept_section(cells: Path, section: str, key: str) -> Section | str | None:
                 arrays = {name.replace("|", "/"): file[name] for name in file.files}
             figures = {name: Measured(**value) for name, value in record["figures"].items()}
             return Section(figures, arrays, list(record["notes"]))
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             continue  # cut short
     return None

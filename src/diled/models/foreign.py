@@ -153,6 +153,11 @@ def from_diffusers(folder: str | Path, spec: DataSpec, device: str = "cpu") -> F
     """
     folder = Path(folder)
     place = folder / "vae" if (folder / "model_index.json").is_file() else folder
+    if not place.is_dir():
+        raise ModelError(
+            f"{folder} is a pipeline without an autoencoder (it has no folder 'vae'), so there is nothing to audit. Give an "
+            "AutoencoderKL, or a pipeline that has one."
+        )
     model = _Diffusers(_read_diffusers(place))
     if model.channels != spec.shape[0]:
         raise ModelError(
