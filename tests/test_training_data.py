@@ -111,7 +111,7 @@ def chosen(**values):
     return resolve("digits", "vae", None, {f"pool.{key}": value for key, value in values.items()})
 
 
-def test_what_a_run_is_trained_on(pool):
+def test_what_a_run_is_trained_on(pool, monkeypatch):
     data, n = open_data("digits"), 1293
     whole = source_for(chosen(source="pool"), data)
     assert np.array_equal(whole.values.numpy(), pool.values)
@@ -125,6 +125,10 @@ def test_what_a_run_is_trained_on(pool):
     assert np.array_equal(source_for(chosen(), data).values.numpy(), pool.real)
     with pytest.raises(DataError, match=r"holds 3,000 examples, but --pool.folds 3 needs 3,879 .* at most 2 folds"):
         source_for(chosen(source="pool", folds=3), data)
+    few = SimpleNamespace(values=pool.values[:1000])
+    monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: few)
+    with pytest.raises(DataError, match=r"draw more, or leave --pool.folds out to take all"):
+        source_for(chosen(source="pool", folds=1), data)
 
 
 def test_of_proteins_test_sequences_are_left_out_and_counted(monkeypatch):

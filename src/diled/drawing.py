@@ -121,9 +121,11 @@ def source_of(
     if dtype not in ("fp32", "bf16"):
         raise ConfigError(f"dtype '{dtype}' is unknown. Known: fp32, bf16.")
     if sampler is not None and sampler not in SCHEDULERS:
+        known = f" Known: {', '.join(SCHEDULERS)}."
+        near = did_you_mean(sampler, SCHEDULERS)
         raise ConfigError(
-            f"sampler '{sampler}' is unknown.{did_you_mean(sampler, SCHEDULERS)} Known: {', '.join(SCHEDULERS)}; the number "
-            "of steps is given apart, with --steps. Leave --sampler out for the model's own."
+            f"sampler '{sampler}' is unknown.{near if near.startswith(' Did') else ''}{known} The number of steps is given "
+            "apart, with --steps. Leave --sampler out for the model's own."
         )
     if not isinstance(source, Model) and is_pipeline(Path(source)):
         if draw:
@@ -205,10 +207,14 @@ def _scheduler(
         raise ModelError(f"{folder} has the scheduler '{name}', which this version of diffusers does not know.")
     try:
         scheduler = getattr(diffusers, name).from_config(config)
-        taken = steps or (scheduler.config.num_train_timesteps if name == "DDPMScheduler" else 50)
+        most = scheduler.config.num_train_timesteps
+        taken = steps or (most if name == "DDPMScheduler" else min(50, most))
         scheduler.set_timesteps(taken)
     except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"The scheduler {name} of {folder} cannot be used: {str(error).splitlines()[0]}") from None
+        raise ConfigError(
+            f"The scheduler {name} of {folder} cannot be used: {str(error).splitlines()[0]} Choose other --steps, or another "
+            "--sampler."
+        ) from None
     return name, scheduler, taken
 
 

@@ -151,8 +151,10 @@ def _wanted(pool: PoolConfig, data: Data, there: int) -> int:
     """How many examples of a pool are wanted, of those that are there."""
     wanted = there if pool.folds is None else pool.folds * len(data.train)
     if there < wanted:
+        folds = there // len(data.train)
+        less = f"take at most {folds} fold{'s' * (folds > 1)}" if folds else "leave --pool.folds out to take all"
         raise DataError(
             f"{pool.source} holds {there:,} examples, but --pool.folds {pool.folds} needs {wanted:,} ({pool.folds} times the "
-            f"{len(data.train):,} real ones): draw more, or take at most {there // len(data.train)} folds."
+            f"{len(data.train):,} real ones): draw more, or {less}."
         )
     return wanted

@@ -11,6 +11,7 @@ Reference: Xiao, Zenn and Bamler 2024 (arXiv 2310.19653), Algorithm 2, step 1.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,17 @@ from diled.arguments import data_of, is_run
 from diled.config import DataSpec
 from diled.data import Data, open_data, to_strings
 from diled.data.sources import existing
-from diled.data.synthesis import Shard, begin, complete, index_folder, is_finished, plan, read_manifest, write_shard
+from diled.data.synthesis import (
+    MANIFEST,
+    Shard,
+    begin,
+    complete,
+    index_folder,
+    is_finished,
+    plan,
+    read_manifest,
+    write_shard,
+)
 from diled.drawing import Dtype, Source, is_pipeline, source_of
 from diled.draws import BLOCK
 from diled.errors import ConfigError, DiledError, Interrupted
@@ -107,7 +118,7 @@ def synthesize(
     if not isinstance(source, Model) and _is_folder_of_samples(Path(source)):
         given = {"steps": steps, "sampler": sampler, "draw": draw, "seed": seed, "shard": shard, "batch": batch}
         given |= {"dtype": dtype != "fp32", "verify": verify, "shard_size": shard_size != SHARD_SIZE}
-        return _index(existing(source), n, out, data, [key for key, value in given.items() if value], probe)
+        return _index(existing(source), n, out, data, [key for key, value in given.items() if value], probe, say)
     if n is None or out is None:
         raise ConfigError(f"Say {'how many samples to draw: --n' if n is None else 'where to put the samples: --out'}.")
     if data is not None and not probe:
@@ -278,7 +289,13 @@ def _is_folder_of_samples(path: Path) -> bool:
 
 
 def _index(
-    folder: Path, n: int | None, out: str | Path | None, data: str | Path | None, given: list[str], probe: bool
+    folder: Path,
+    n: int | None,
+    out: str | Path | None,
+    data: str | Path | None,
+    given: list[str],
+    probe: bool,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """A manifest over a folder of samples; where data are named, the samples are read as theirs."""
     if given:
@@ -288,7 +305,7 @@ def _index(
     place = None if data is None else open_data(data)
     about = {"source": {"kind": "folder", "name": folder.resolve().name}, "provenance": provenance()}
     try:
-        return index_folder(
+        manifest = index_folder(
             folder,
             about,
             n=n,
@@ -297,6 +314,10 @@ def _index(
         )
     except OSError as error:
         raise ConfigError(f"Could not write to {folder}: {error.strerror or error}.") from None
+    say(
+        f"{manifest['settings']['n']:,} samples of {folder} are in its {MANIFEST}: --pool.source {shlex.quote(str(folder))}"
+    )
+    return manifest
 
 
 def _training_data(source: str | Path | Model, data: str | Path | None, spec: DataSpec) -> Data | None:

@@ -36,6 +36,8 @@ __all__ = [
 
 LISTS = "values"
 """Column of the lists of numbers in synthetic sets."""
+NUMBER = "index"
+"""Column that numbers the samples of synthetic sets; no label."""
 _SPLIT = re.compile(rf"(?:^|[-_./])({'|'.join(SPLIT_NAMES)})(?=[-_./]|$)", re.IGNORECASE)
 
 
@@ -176,6 +178,8 @@ def label_columns(table: Any, *but: str) -> tuple[dict[str, np.ndarray], list[st
         if field.name in but:
             continue
         column = table.column(field.name)
+        if field.name == NUMBER and _counts(column):
+            continue
         if pa.types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
         if _is_label(column.type):
@@ -187,6 +191,17 @@ def label_columns(table: Any, *but: str) -> tuple[dict[str, np.ndarray], list[st
     return columns, [
         f"Columns that hold neither numbers nor text were left out: {', '.join(ignored)}."
     ] if ignored else []
+
+
+def _counts(column: Any) -> bool:
+    """Whether a column is of whole numbers, each larger than the one before: numbers of rows, and no classes."""
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_integer(column.type)
+        and not column.null_count
+        and (np.diff(column.to_numpy().astype(float)) > 0).all()
+    )
 
 
 def _items(column: Any, image_column: str, name: str) -> list[ImageItem]:

@@ -92,6 +92,7 @@ def _find(source: Any, preprocess: PreprocessConfig) -> Found:
         raise DataError(f"Data are given by a name, a path, an array or a list, not by {type(source).__name__}.")
     path = existing(source, KNOWN)
     if path.is_dir():
+        _refuse_unfinished(path)
         if sequences_below(path):
             return read_sequences(path, preprocess)
         return read_folder(path) if is_image_folder(path) else read_parquet(path, preprocess.image_column)
@@ -103,6 +104,18 @@ def _find(source: Any, preprocess: PreprocessConfig) -> Found:
     if suffix in EXTENSIONS:
         raise DataError(f"{path} is one image, and one image cannot train a model: give a folder of at least 10.")
     return read_parquet(path, preprocess.image_column)
+
+
+def _refuse_unfinished(folder: Path) -> None:
+    """Refuse a synthetic set of which shards are missing: those that are there would pass for all of it."""
+    from diled.data.synthesis import AGAIN, read_manifest
+
+    try:
+        finished = read_manifest(folder)["complete"]
+    except DataError:  # there is none, or it is somebody else's
+        return
+    if not finished:
+        raise DataError(f"The synthetic set {folder} is not finished. {AGAIN}")
 
 
 def is_array(source: Any) -> bool:

@@ -252,9 +252,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         version = manifest["format"]
         missing = {"complete", "settings", "source", "shards"} - set(manifest)
     except OSError:
-        raise DataError(
-            f"{folder} is no synthetic set: it has no {MANIFEST}. `diled synthesize {folder}` writes one over samples."
-        ) from None
+        draws = (path.parent / "config.json").exists()
+        mend = (
+            f" {folder} --n N --out DIR` draws one from this model" if draws else f" {folder}` writes one over samples"
+        )
+        raise DataError(f"{folder} is no synthetic set: it has no {MANIFEST}. `diled synthesize{mend}.") from None
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}), or the manifest of something else.") from None
     if version != FORMAT or missing:
