@@ -151,7 +151,7 @@ def test_the_page_says_of_how_many_examples_and_shows_what_was_annealed(audited)
     for piece in ("log p(x) by AIS, test", "−123.4", "BDMC gap", "0.68", "the first 17 of them", "of 19 samples"):
         assert piece in part
     report_audit({"vae": found["vae"]}, subjects[:1], folder)
-    assert "AIS" not in (folder / "audit.html").read_text().split('id="provenance"')[0].split("How likely is x?")[-1]
+    assert "by AIS" not in (folder / "audit.html").read_text().split('id="provenance"')[0].split("How likely is x?")[-1]
 
 
 def test_the_page_shows_splits_terms_and_attacks_at_the_radii_that_were_run(audited, tmp_path):
