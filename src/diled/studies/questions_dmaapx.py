@@ -247,6 +247,8 @@ def draw_widths(path: Path, out: Path, study: str = "dmaapx-width", scale: str =
                 style = {"ls": LINES[kind], "color": f"C{i}", "label": f"m_z = {m}, {way}"}
                 axis.plot(*np.array(line).T, marker="o", ms=4, lw=1.2, **style) if line else None
         _logarithmic(axis)
+        channels = sorted({n for _, n, _ in found})
+        axis.set_xticks(channels, map(str, channels))
         axis.set(xlabel="channels n_c", ylabel=f"{heading}, nats")
     axes[0].legend(fontsize=7)
     return _saved(figure, out)
