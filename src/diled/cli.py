@@ -118,14 +118,16 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-_PYTHONS = warnings.formatwarning
+_usual_format = warnings.formatwarning
 
 
 def _sentence(message: Any, category: type[Warning], *place: Any, **line: Any) -> str:
     """What inputs lost as one sentence, as mistakes are told; other warnings as Python prints them."""
     from diled.errors import DataWarning
 
-    return f"diled: {message}\n" if issubclass(category, DataWarning) else _PYTHONS(message, category, *place, **line)
+    return (
+        f"diled: {message}\n" if issubclass(category, DataWarning) else _usual_format(message, category, *place, **line)
+    )
 
 
 def _run(verb: str, argv: list[str]) -> int:
