@@ -20,6 +20,8 @@ TWICE = f"{TESTS}::test_sequences_that_training_has_too"
 COLUMN = f"{TESTS}::test_splits_by_files_and_by_columns"
 LENGTHS = f"{TESTS}::test_lengths_and_gaps"
 ALIKE = f"{TESTS}::test_gaps_are_read_alike_in_training_and_afterwards"
+LEFT_OUT = "test_proteins_bad_input.py::test_records_that_the_model_does_not_read_are_left_out"
+BYTES = "test_text_bad_input.py::test_lines_that_the_model_does_not_read_are_left_out"
 
 MUTATIONS = {
     "data/proteins.py": [
@@ -59,6 +61,10 @@ MUTATIONS = {
         ("(values != parent)", "(values == parent)", "mutations are what stayed", MUTANTS),
         ("new = np.array([row not in", "new = np.array([row in", "what is new is dropped", TWICE),
         ("known |= set(rows[split])", "known |= set()", "validation is unknown to test", TWICE),
+    ],
+    "data/sequence_examples.py": [
+        ("values[where]", "values[: len(where)]", "measurements of what was left out", LEFT_OUT),
+        ("sound[i]: fault for", "i: fault for", "another record has the fault", BYTES),
     ],
     "data/records.py": [
         ("for n in named]) for split", 'for n in named]) | (split == "test") for split', "all is test", COLUMN),

@@ -30,6 +30,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             AVERAGE,
         ),
         ("spearman(sign * scores", "spearman(scores", "a low bound ranks high", BESIDE),
+        ("np.where(trained_on, np.nan, y)", "np.where(trained_on, y, np.nan)", "what was trained on is new", BESIDE),
         ("names[said.argmax(1).numpy()]", "names[said.argmin(1).numpy()]", "the least likely class", HEADS),
     ],
     "evaluation/sequences.py": [

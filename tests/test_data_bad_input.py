@@ -15,8 +15,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from diled.config import DataSpec, PreprocessConfig
-from diled.data import open_data, read_examples
-from diled.errors import DataError
+from diled.data import open_data, open_examples, read_examples
+from diled.errors import DataError, DataWarning
 
 GREY = DataSpec(kind="image", shape=(1, 28, 28), levels=256, mode="L")
 
@@ -385,6 +385,29 @@ def test_an_image_of_another_kind_than_the_model(tmp_path, mode, size, words):
 def test_examples_that_do_not_fit(inputs, words):
     with pytest.raises(DataError, match=words):
         read_examples(inputs, GREY)
+
+
+def test_images_that_the_model_does_not_read_are_left_out(tmp_path):
+    """Another size, a cut file and no image at all; arrays beside them are read as ever."""
+    for name in "abcde":
+        picture(tmp_path / f"{name}.png", size=(28, 28))
+    Image.new("L", (5, 5)).save(tmp_path / "b.png")
+    whole = (tmp_path / "c.png").read_bytes()
+    (tmp_path / "c.png").write_bytes(whole[: len(whole) * 2 // 3])
+    (tmp_path / "d.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"b.png is grey 5x5.*To leave out what cannot be read: --skip\.$"):
+        open_examples(tmp_path, GREY, option="--skip")
+    with pytest.warns(DataWarning, match=r"3 of 5 images were left out\. .*d.png.*") as said:
+        found = open_examples([tmp_path, np.zeros((28, 28))], GREY, skip=True)
+    assert (found.ids, len(said)) == (["a.png", "e.png", "2"], 1)
+    expected = [*read_examples([tmp_path / "a.png", tmp_path / "e.png"], GREY), np.zeros((1, 28, 28))]
+    np.testing.assert_array_equal(found.values, expected)
+    with pytest.raises(DataError, match=r"None of 1 images can be read\. .*b.png"):
+        open_examples(tmp_path / "b.png", GREY, skip=True)
+    for one in (tmp_path / "b.png", tmp_path / "c.png"):
+        with pytest.raises(DataError, match=r"b.png is grey 5x5|c.png") as caught:
+            open_examples(one, GREY, option="--skip")
+        assert "--skip" not in str(caught.value), "one image that cannot be read is all there is"
 
 
 def test_examples_for_models_of_other_kinds(tmp_path):

@@ -12,9 +12,9 @@ from test_proteins_data import PARENT, drawn, everything, fasta, opened, said, t
 from tiny import diled
 
 from diled.config import DataSpec, SequenceConfig
-from diled.data import from_strings, read_examples, to_strings
+from diled.data import from_strings, open_examples, read_examples, to_strings
 from diled.data.proteins import encode, protein_spec
-from diled.errors import ConfigError, DataError
+from diled.errors import ConfigError, DataError, DataWarning
 from diled.output import check_out
 from diled.runs import resolve
 
@@ -275,6 +275,27 @@ def test_files_that_the_model_does_not_read(tmp_path):
         from_strings(["VAKC"], SITES)
     with pytest.raises(DataError, match="whole sequences of 4, or the residues of its 2 sites"):
         from_strings(["VAK"], SITES)
+
+
+def test_records_that_the_model_does_not_read_are_left_out(tmp_path):
+    """Those that are left keep their ids and their measurements; a list with files is counted as a whole."""
+    texts = [GOOD[0], "AC1", GOOD[1], "", "ACDEFGHIKLM", GOOD[2]]
+    path = faulty(tmp_path / "a.csv", texts, fitness=[0.5, 1.5, "", 3.5, 4.5, 5.5])
+    with pytest.raises(DataError, match=r"line 3 .* \(2 more: .*\)\. To leave out what cannot be read: --skip\.$"):
+        open_examples(path, SPEC, option="--skip")
+    with pytest.raises(DataError, match=r"\(2 more: .*, line 6 \(p4\)\)\.$"):
+        open_examples(path, SPEC)
+    said = r"3 of 6 records were left out: .*line 3 \(p1\) has '1' .*line 5 \(p3\) is empty; .*line 6 \(p4\) has 11 symbols"
+    with pytest.warns(DataWarning, match=said):
+        found = open_examples(path, SPEC, skip=True)
+    assert (to_strings(found.values, SPEC), found.ids) == (GOOD[:3], ["p0", "p2", "p5"])
+    np.testing.assert_array_equal(found.labels["fitness"], [0.5, np.nan, 5.5])
+    with pytest.warns(DataWarning, match=r"4 of 8 records .*Sequence 2 \('\?'\)"):
+        mixed = open_examples([path, "?", encode(GOOD[3:5], 9), GOOD[5]], SPEC, skip=True)
+    assert to_strings(mixed.values, SPEC) == [*GOOD[:3], *GOOD[3:6]]
+    assert mixed.ids == ["p0", "p2", "p5", "7", "8", "9"]
+    with pytest.raises(DataError, match=r"None of 2 records can be read: Sequence 1 \('1'\) has '1' at position 1"):
+        open_examples(["1", "2"], SPEC, skip=True)
 
 
 def test_what_cannot_be_written(tmp_path):

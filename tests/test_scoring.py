@@ -18,7 +18,7 @@ import diled as package
 from diled.data import open_data
 from diled.data.proteins import protein_spec, to_strings
 from diled.data.splits import Split
-from diled.errors import ConfigError, NoBound
+from diled.errors import ConfigError, DataWarning, NoBound
 from diled.evaluation.measure import bounds, bounds_of_examples
 from diled.model import Model, load
 from diled.models.exact_sequences import Potts, Profile
@@ -128,6 +128,8 @@ def test_a_model_that_says_nothing_is_refused(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(NoBound, match="no bound"):
         package.score(tmp_path / "run", some)
     assert not list(tmp_path.glob("run/scores*"))
+    with pytest.raises(ConfigError, match=r"on_error 'drop' is unknown\. Known: stop, skip"):
+        package.score(tmp_path / "run", some, on_error="drop")
     with pytest.raises(ConfigError, match="repeats = 0"):
         package.score(tmp_path / "run", some, repeats=0)
     np.save(tmp_path / "some.npy", some)
@@ -177,21 +179,38 @@ def test_search_writes_a_table(variants: Path, tmp_path: Path):
 
 
 def test_scores_are_set_beside_what_was_measured(variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """By scipy; a row without a value counts in no correlation, and classes have none."""
+    """By scipy; a row without a value counts in no correlation, classes have none, and what was trained on is set apart."""
     rows = rows_of(variants / "variants.csv")
     y = np.array([float(row["fitness"]) for row in rows])
     found = package.score(variants / "run", variants / "variants.csv", repeats=2)
     for column, sign in (("bound_nats", -1), ("predicted_fitness", 1)):
         rank = found.spearman[f"{column}/fitness"]
         assert (rank.value, rank.n) == (pytest.approx(spearmanr(sign * found.columns[column], y).statistic), 200)
-    assert set(found.spearman) == {"bound_nats/fitness", "predicted_fitness/fitness"}
+    data = open_data(variants / "variants.csv")
+    new = ~np.isin([row["sequence"] for row in rows], to_strings(data.train.values, data.spec))
+    for column, sign in (("bound_nats", -1), ("predicted_fitness", 1)):
+        rank = found.spearman_new[f"{column}/fitness"]
+        expected = spearmanr(sign * found.columns[column][new], y[new]).statistic
+        assert (rank.value, rank.n) == (pytest.approx(expected), new.sum())
+    assert set(found.spearman) == set(found.spearman_new) == {"bound_nats/fitness", "predicted_fitness/fitness"}
+    assert f"The model was trained on {(~new).sum()} of these 200 examples." in found.text()
+    assert f"'fitness' among the others: {rank.value:.3f} (n = {new.sum()})." in found.text()
     rank = found.spearman["bound_nats/fitness"].value
     assert f"Spearman correlation of minus bound_nats with 'fitness': {rank:.3f} (n = 200)." in found.text()
     with (tmp_path / "some.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerows([["sequence", "fitness"], *([row["sequence"], row["fitness"]] for row in rows[:20])])
         writer.writerows([row["sequence"], ""] for row in rows[20:40])
-    some = package.score(variants / "run", tmp_path / "some.csv", repeats=2).spearman["bound_nats/fitness"]
+        writer.writerow(["AC?", "1.5"])
+    assert diled("score", variants / "run", tmp_path / "some.csv") == 2
+    assert "line 42 has '?' at position 3" in (said := capsys.readouterr().err)
+    assert "To leave out what cannot be read: on_error='skip' (--on-error skip)." in said
+    with pytest.warns(DataWarning, match="1 of 41 records were left out: some.csv, line 42"):
+        assert diled("score", variants / "run", tmp_path / "some.csv", "--on-error", "skip", "--repeats", 2) == 0
+    with pytest.warns(DataWarning, match="1 of 41"):
+        scored = package.score(variants / "run", tmp_path / "some.csv", repeats=2, on_error="skip")
+    assert scored.ids == [str(i) for i in range(40)]
+    some = scored.spearman["bound_nats/fitness"]
     assert some.n == 20
     assert not package.score(variants / "run", [rows[0]["sequence"]]).spearman
     assert diled("score", variants / "run", variants / "variants.csv") == 0

@@ -17,9 +17,9 @@ from test_text_data import BPE, TEXTS, known_files, opened, word_pieces, written
 from tokenizers import Tokenizer, models
 
 from diled.config import PreprocessConfig, TextConfig
-from diled.data import from_strings, open_data, read_examples, to_strings
+from diled.data import from_strings, open_data, open_examples, read_examples, to_strings
 from diled.data.text import encode_texts, load_tokenizer, text_spec, token_counts, tokenizer_of
-from diled.errors import ConfigError, DataError, ModelError
+from diled.errors import ConfigError, DataError, DataWarning, ModelError
 from diled.models.io import load_model, save_model
 from diled.output import check_out
 
@@ -279,6 +279,23 @@ def test_files_that_a_model_does_not_read(tmp_path):
     with pytest.raises(DataError, match=r"a.txt, line 2 is empty"):
         read_examples(tmp_path / "a.txt", SPEC)
     assert len(read_examples("q " * 30, SPEC, convert=True)) == 1
+
+
+def test_lines_that_the_model_does_not_read_are_left_out(tmp_path):
+    """A piece that the tokenizer does not know is lost, and no fault."""
+    lines = [b"the soup", b"caf\xe9", b"", b"q " * 30, b"bell \x07", b"the pasta"]
+    (tmp_path / "a.txt").write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(
+        DataError, match=r"a.txt, line 2 has the byte 0xe9 .* \(3 more: .*\)\. To leave out .*: --skip\."
+    ):
+        open_examples(tmp_path / "a.txt", SPEC, option="--skip")
+    with pytest.warns(
+        DataWarning, match=r"4 of 6 records .*line 2 .*line 3 is empty; .*line 4 has 59 tokens.*line 5 has the"
+    ):
+        found = open_examples(tmp_path / "a.txt", SPEC, skip=True)
+    assert (to_strings(found.values, SPEC), found.ids) == (["the soup", "the pasta"], ["0", "5"])
+    with pytest.raises(DataError, match=r"^Text 1 \('q q .* to cut it\.$"):
+        open_examples("q " * 30, SPEC, option="--skip")
 
 
 def test_strings_of_other_data():

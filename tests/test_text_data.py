@@ -473,7 +473,7 @@ def test_what_a_model_is_given(tmp_path, monkeypatch):
     for given in (listed, np.array(listed)):
         assert to_strings(read_examples(given, spec), spec) == listed, "texts of a list are no paths"
     mixed, names = read_named_examples([Path("a.csv"), "docs"], spec)
-    assert (to_strings(mixed[-1:], spec), names) == (["docs"], [*(f"n{i}" for i in range(12)), "0"])
+    assert (to_strings(mixed[-1:], spec), names) == (["docs"], [*(f"n{i}" for i in range(12)), "12"])
     for text in ("either/or", "what is a.txt", "see a.csv .", ".txt", "no.such file.txt", "and/or a.txt"):
         assert to_strings(read_examples(text, spec), spec) == [text]
     assert (read_examples(TEXTS[0], text_spec(2, BPE), convert=True) == rows[:1, :2]).all()

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
-from diled.data import Data, Split, known_sets, open_data, read_named_examples
-from diled.data.sequence_examples import measured_columns
-from diled.data.splits import hashed
+from diled.data import Data, Split, known_sets, open_data, open_examples
+from diled.data.splits import hashed, seen
 from diled.errors import ConfigError, DiledError
 from diled.latent.attributes import fit_ode
 from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
@@ -27,13 +26,14 @@ __all__ = [
     "at_least_one",
     "data_of",
     "edit_of",
+    "examples_of",
     "is_run",
     "measured_of",
     "model_of",
-    "named_examples_of",
     "named_split",
     "tell_other_test",
     "trained_on",
+    "trained_rows",
     "write_pairs",
     "write_result",
 ]
@@ -219,20 +219,40 @@ def named_split(inputs: Any, spec: DataSpec | None = None) -> Split | None:
     return None
 
 
-def named_examples_of(inputs: Any, model: Model, convert: bool) -> tuple[np.ndarray, list[str]]:
-    """Raw values (n, *shape) of a known set or of anything that `read_examples` reads, and a name for each."""
+def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop") -> Split:
+    """A known set, or anything that `open_examples` reads: raw values (n, *shape), and a name for each.
+
+    Args:
+        inputs: as in `open_examples`, or the name of a known set.
+        model: that reads them.
+        convert: as in `open_examples`.
+        on_error: `stop`, or `skip` to leave out what cannot be read.
+
+    Raises:
+        ConfigError: another word for `on_error`.
+        DataError: as in `open_examples`.
+    """
+    if on_error not in ("stop", "skip"):
+        raise ConfigError(f"on_error '{on_error}' is unknown. Known: stop, skip.")
     split = named_split(inputs, model.spec)
     if split is not None:
-        return split.values, list(split.ids)
-    return read_named_examples(inputs, model.spec, convert=convert)
+        return split
+    option = "on_error='skip' (--on-error skip)"
+    return open_examples(inputs, model.spec, convert=convert, skip=on_error == "skip", option=option)
 
 
-def measured_of(inputs: Any, model: Model) -> dict[str, np.ndarray]:
+def measured_of(examples: Split) -> dict[str, np.ndarray]:
     """The real numbers that stand beside examples in a known set or a table of sequences: column -> (N,), NaN where missing."""
-    split = named_split(inputs, model.spec)
-    if split is None:
-        return measured_columns(inputs, model.spec)
-    return {name: values for name, values in split.labels.items() if values.dtype.kind == "f"}
+    return {name: values for name, values in examples.labels.items() if values.dtype.kind == "f"}
+
+
+def trained_rows(run: Any, model: Model, values: np.ndarray) -> np.ndarray | None:
+    """Which raw values (n, *shape) the model was trained on, (n,) bool; None where its training data are not here."""
+    try:
+        train = data_of(run, None, model).train.values
+    except DiledError:
+        return None
+    return seen(values.reshape(len(values), -1), train.reshape(len(train), -1))
 
 
 def write_result(values: np.ndarray, model: Model, out: str | Path | None, ids: Sequence[str] | None = None) -> None:

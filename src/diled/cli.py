@@ -276,6 +276,7 @@ TYPES: dict[str, Any] = {
     "Literal['vector', 'classifier', 'ode']": Literal["vector", "classifier", "ode"],
     "Literal['euclidean', 'cosine']": Literal["euclidean", "cosine"],
     "Literal['fp32', 'bf16']": Literal["fp32", "bf16"],
+    "Literal['stop', 'skip']": Literal["stop", "skip"],
 }
 """What the annotations of the verbs mean on a command line, where it is not text."""
 

@@ -44,12 +44,14 @@ class Scores:
         columns: name -> (n,) numbers, or names of classes.
         notes: what is not there, and why; and how scores agree with what was measured.
         spearman: `column/property` -> rank correlation of a score with a measured property, of minus the bound or the energy.
+        spearman_new: the same among the examples that the model was not trained on, where it was on others.
     """
 
     ids: list[str]
     columns: dict[str, np.ndarray]
     notes: list[str] = field(default_factory=list)
     spearman: dict[str, Measured] = field(default_factory=dict)
+    spearman_new: dict[str, Measured] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,6 +72,7 @@ def score_examples(
     repeats: int = 64,
     seed: int = 0,
     measured: Mapping[str, np.ndarray] | None = None,
+    trained_on: np.ndarray | None = None,
 ) -> Scores:
     """Everything that the model says of raw values (n, *shape).
 
@@ -80,6 +83,7 @@ def score_examples(
         repeats: Monte-Carlo passes that are averaged, in each of which all examples meet the same noise, so that they compare.
         seed: of their noise.
         measured: property -> (n,) values to compare the scores with, NaN where missing.
+        trained_on: (n,) bool, which examples the model was trained on; None: not known.
 
     Raises:
         NoBound: the model says nothing of examples.
@@ -103,7 +107,12 @@ def score_examples(
         raise refusal
     ranks = _ranks(columns, measured or {})
     notes += [_said(name, one) for name, one in ranks.items()]
-    return Scores(list(ids), columns, notes, ranks)
+    new: dict[str, Measured] = {}
+    if ranks and trained_on is not None and trained_on.any():
+        notes.append(f"The model was trained on {trained_on.sum():,} of these {len(values):,} examples.")
+        new = _ranks(columns, {name: np.where(trained_on, np.nan, y) for name, y in (measured or {}).items()})
+        notes += [_said(name, one, " among the others") for name, one in new.items()]
+    return Scores(list(ids), columns, notes, ranks, new)
 
 
 def _ranks(columns: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]) -> dict[str, Measured]:
@@ -119,10 +128,10 @@ def _ranks(columns: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
     return found
 
 
-def _said(name: str, rank: Measured) -> str:
+def _said(name: str, rank: Measured, among: str = "") -> str:
     column, _, of = name.partition("/")
     score = column if column.startswith("predicted_") else f"minus {column}"
-    return f"Spearman correlation of {score} with '{of}': {rank.value:.3f} (n = {rank.n:,})."
+    return f"Spearman correlation of {score} with '{of}'{among}: {rank.value:.3f} (n = {rank.n:,})."
 
 
 def write_scores(scores: Scores, values: np.ndarray, spec: DataSpec, out: str | Path) -> None:

@@ -23,7 +23,7 @@
 """
 
 from diled._callable import make_callable
-from diled.data.examples import read_examples, read_named_examples
+from diled.data.examples import open_examples, read_examples, read_named_examples
 from diled.data.known import known_sets
 from diled.data.opening import open_data
 from diled.data.scale import from_model, to_model, to_pil
@@ -37,6 +37,7 @@ __all__ = [
     "from_strings",
     "known_sets",
     "open_data",
+    "open_examples",
     "read_examples",
     "read_named_examples",
     "read_texts",

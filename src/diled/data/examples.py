@@ -1,4 +1,4 @@
-"""`read_examples`: what a user hands to a trained model, as raw values in the model's shape, or a clear refusal.
+"""`open_examples`: what a user hands to a trained model, as raw values in the model's shape, or a clear refusal.
 
 Only lossless changes happen by themselves: a missing batch or channel axis, channels last, a palette or 16-bit file of
 the model's own kind, and the resizing that the model was trained with. The rest needs `convert=True`.
@@ -6,6 +6,7 @@ the model's own kind, and the resizing that the model was trained with. The rest
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,39 +21,50 @@ from diled.data.images import CHANNELS, EXTENSIONS, KIND_NAMES, Header, ImageIte
 from diled.data.parquet import parquet_files, parquet_part
 from diled.data.pixels import as_channels, fit, size_text
 from diled.data.scale import raw_dtype
-from diled.data.sequence_examples import read_named_sequences
+from diled.data.sequence_examples import read_sequence_examples
 from diled.data.sources import check_file, existing, is_array, is_image_folder
-from diled.errors import DataError
+from diled.data.splits import Split
+from diled.errors import DataError, DataWarning
 
-__all__ = ["read_examples", "read_named_examples"]
+__all__ = ["open_examples", "read_examples", "read_named_examples"]
 
 _LADDER = ("L", "RGB", "RGBA")
 Block = list[ImageItem] | tuple[str, np.ndarray]
 
 
 def read_examples(inputs: Any, spec: DataSpec, **options: Any) -> np.ndarray:
-    """`inputs` as raw values (N, *spec.shape), ready for `to_model`. Arguments and errors as in `read_named_examples`."""
-    return read_named_examples(inputs, spec, **options)[0]
+    """`inputs` as raw values (N, *spec.shape), ready for `to_model`. Arguments and errors as in `open_examples`."""
+    return open_examples(inputs, spec, **options).values
 
 
-def read_named_examples(
+def read_named_examples(inputs: Any, spec: DataSpec, **options: Any) -> tuple[np.ndarray, list[str]]:
+    """Raw values (N, *spec.shape), and a name for each example. Arguments and errors as in `open_examples`."""
+    found = open_examples(inputs, spec, **options)
+    return found.values, found.ids
+
+
+def open_examples(
     inputs: Any,
     spec: DataSpec,
     *,
     convert: bool = False,
+    skip: bool = False,
+    option: str = "",
     max_pixels: int = 64_000_000,
     image_column: str = "image",
     sequence_column: str | None = None,
-) -> tuple[np.ndarray, list[str]]:
-    """Raw values (N, *spec.shape) in the model's raw type, and a name for each example.
+) -> Split:
+    """Raw values (N, *spec.shape) in the model's raw type, a name for each example, and measurements beside sequences in files.
 
     Arguments:
         inputs: a path (image, folder, `.npy`, `.npz`, Parquet), a Pillow image, one example or an array of them, or a list
             of any of these. Images may be (H, W, C), and (H, W) where there is one channel. For a model of sequences also
-            a sequence, and files of them, see `read_named_sequences`.
+            a sequence, and files of them, see `read_sequence_examples`.
         spec: what the model was trained on.
         convert: bring other channels, sizes (centre crop, unless the model has a policy) and values between the model's
             levels to what the model wants.
+        skip: leave out image files and records of sequences that the model cannot read, and say in a warning how many.
+        option: the user's way to ask for `skip`, for messages; empty: there is none.
         max_pixels: larger images are refused as image bombs.
         image_column: the column of Parquet files that holds the images.
         sequence_column: the column of tables that holds the sequences.
@@ -61,19 +73,28 @@ def read_named_examples(
         DataError: nothing there, unreadable, or of another shape, kind or range than the model's; it names the input.
     """
     if spec.sequential:
-        return read_named_sequences(inputs, spec, convert=convert, column=sequence_column)
+        return read_sequence_examples(inputs, spec, convert=convert, column=sequence_column, skip=skip, option=option)
     blocks = _gather(inputs, image_column, "the input")
-    values, names = [], []
+    reading = partial(_pictures, spec=spec, convert=convert, max_pixels=max_pixels, skip=skip, option=option)
+    values, names, failed, total = [], [], [], 0
     for block in blocks:
         if isinstance(block, list):
-            values.append(_pictures(block, spec, convert, max_pixels))
-            names += [item.id for item in block]
+            pictures, errors = reading(block)
+            values.append(pictures)
+            names += [item.id for item, error in zip(block, errors, strict=True) if error is None]
+            failed += [error for error in errors if error is not None]
+            total += len(block)
         else:
             name, array = block
             one = _array(numeric(np.asarray(array), name), spec, convert, name)
             values.append(_in_range(one, spec, convert, name))
             names += [str(len(names) + i) for i in range(len(one))]
-    return (values[0] if len(values) == 1 else np.concatenate(values)), names
+    if failed:
+        if not names:
+            raise DataError(f"None of {total:,} images can be read. {failed[0]}")
+        some = " ".join(map(str, failed[:3])) + (" ..." if len(failed) > 3 else "")
+        warnings.warn(f"{len(failed):,} of {total:,} images were left out. {some}", DataWarning, stacklevel=2)
+    return Split(values[0] if len(values) == 1 else np.concatenate(values), {}, names)
 
 
 def _gather(inputs: Any, image_column: str, name: str) -> list[Block]:
@@ -123,8 +144,13 @@ def _path(path: Path, image_column: str) -> list[Block]:
     return [examples] if isinstance(examples, list) else [(str(path), examples)]
 
 
-def _pictures(items: list[ImageItem], spec: DataSpec, convert: bool, max_pixels: int) -> np.ndarray:
-    """Image files or Pillow images as raw values of an image model."""
+def _pictures(
+    items: list[ImageItem], *, spec: DataSpec, convert: bool, max_pixels: int, skip: bool, option: str
+) -> tuple[np.ndarray, list[DataError | None]]:
+    """Image files or Pillow images as raw values (n, *shape) of an image model, and for each its error or None.
+
+    With `skip`, n counts those without an error; otherwise the first error is raised.
+    """
     if spec.kind != "image":
         raise DataError(f"The model wants {_wants(spec)}; {items[0].name} is an image: give an array.")
     kind = spec.mode or {1: "L", 3: "RGB", 4: "RGBA"}.get(spec.shape[0], "")
@@ -133,19 +159,32 @@ def _pictures(items: list[ImageItem], spec: DataSpec, convert: bool, max_pixels:
     height, width = spec.shape[1:]
     policy = "crop" if convert and spec.size_policy == "exact" else spec.size_policy
     check = partial(_check_picture, spec=spec, kind=kind, policy=policy, convert=convert, max_pixels=max_pixels)
-    in_threads(check, items, skip=False)
 
     def resize(image: np.ndarray, name: str) -> np.ndarray:
         return fit(image, (height, width), policy, name)
 
-    values, _ = read_all(items, kind, (height, width), max_pixels=max_pixels, resize=resize)
+    try:
+        errors = [one if isinstance(one, DataError) else None for one in in_threads(check, items, skip=skip)]
+        rows = [row for row, error in enumerate(errors) if error is None]
+        good = [items[row] for row in rows]
+        values, damaged = read_all(good, kind, (height, width), max_pixels=max_pixels, skip=skip, resize=resize)
+    except DataError as error:
+        if not option or len(items) == 1:
+            raise
+        raise DataError(f"{error} To leave out what cannot be read: {option}.") from error
+    for row, fault in zip(rows, damaged, strict=True):
+        errors[row] = fault
+    if skip:
+        values = values[[fault is None for fault in damaged]]
+    if not len(values):
+        return values, errors
     name = items[0].name if len(items) == 1 else f"{items[0].name} or one of {len(items) - 1:,} more"
     if spec.mode is None and kind != "F":
         # The model has a grey scale of its own, such as 0 to 16: the file's full scale is stretched over it.
         shares = values.astype(np.float64) / 255
         values = (spec.low + shares * (spec.high - spec.low)).astype(np.float32)
-        return _in_range(values, spec, True, name)
-    return _in_range(values, spec, convert, name)
+        return _in_range(values, spec, True, name), errors
+    return _in_range(values, spec, convert, name), errors
 
 
 def _check_picture(

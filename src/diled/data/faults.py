@@ -24,15 +24,18 @@ class Kept:
         faults: sentences on those that were left out.
     """
 
-    def __init__(self, texts: Sequence[str], places: Sequence[str], skip: bool) -> None:
+    def __init__(
+        self, texts: Sequence[str], places: Sequence[str], skip: bool, option: str = "--preprocess.on_error skip"
+    ) -> None:
         """All records at first.
 
         Args:
             texts: (N,).
             places: (N,), where each was found, for messages.
             skip: leave out what has a fault, instead of stopping.
+            option: the user's way to have them left out, for messages; empty: there is none.
         """
-        self.texts, self.places, self.skip = list(texts), places, skip
+        self.texts, self.places, self.skip, self.option = list(texts), places, skip, option
         self.rows = list(range(len(self.texts)))
         self.faults: list[str] = []
 
@@ -51,7 +54,8 @@ class Kept:
         if not self.skip:
             others = ", ".join(self.places[self.rows[i]] for i in sorted(faults)[1:5])
             more = f" ({len(named) - 1:,} more: {others}{', ...' if len(named) > 5 else ''})" if len(named) > 1 else ""
-            raise DataError(f"{named[0]}{more}. To leave out what cannot be read: --preprocess.on_error skip.")
+            left = f" To leave out what cannot be read: {self.option}." if self.option and len(self.texts) > 1 else ""
+            raise DataError(f"{named[0]}{more}.{left}")
         self.faults += named
         self.texts = [text for i, text in enumerate(self.texts) if i not in faults]
         self.rows = [row for i, row in enumerate(self.rows) if i not in faults]

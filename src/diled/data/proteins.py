@@ -10,16 +10,15 @@ residues and the background holds the rest.
 from __future__ import annotations
 
 import string
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig
-from diled.data.faults import Kept, short
+from diled.data.faults import Kept
 from diled.data.scale import symbol_rows
-from diled.errors import DataError, DataWarning
+from diled.errors import DataError
 
 __all__ = [
     "PADDING",
@@ -31,9 +30,9 @@ __all__ = [
     "decode",
     "encode",
     "fits",
-    "from_strings",
     "prepare",
     "protein_spec",
+    "residue_rows",
     "sites_of",
     "to_strings",
     "whole_sequence",
@@ -192,77 +191,76 @@ def _fault(character: str, position: int, filling: str) -> str:
     return f"has {shown} at position {position}, which is no amino acid"
 
 
-def from_strings(
-    texts: Sequence[str],
-    spec: DataSpec,
-    *,
-    places: Sequence[str] | None = None,
-    padding: str = PADDING,
-    convert: bool = False,
-) -> np.ndarray:
-    """Texts as rows of numbers (N, L) uint8, as the model of `spec` reads them.
+def residue_rows(
+    texts: Sequence[str], spec: DataSpec, *, padding: str = PADDING, convert: bool = False
+) -> tuple[np.ndarray, dict[int, str], list[str]]:
+    """The texts that can be read, as rows of numbers (n, L) uint8; what is wrong with the others, record -> predicate; notes.
 
     Gaps stay in a text of exactly L symbols, a row of an alignment, and are removed from others, and from all where training
-    data were no alignment (`spec.aligned`). Where only sites of a
-    background are modelled, a text is the whole sequence or the residues of its sites.
+    data were no alignment (`spec.aligned`). Where only sites of a background are modelled, a text is the whole sequence or the
+    residues of its sites. A note says how many have rare residues, which are read as X.
 
     Args:
         texts: of residues.
         spec: of the model's data.
-        places: a name for each text, for messages.
         padding: what only fills up at the ends.
         convert: read what is no amino acid as X, and cut what is too long.
 
     Raises:
-        DataError: a character that is no amino acid, a sequence that is too long or empty, or another background.
+        DataError: the data are no sequences.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
     if not spec.sequential:
         raise DataError(f"The data are {spec.kind}s of shape {spec.shape}, not sequences.")
-    where = places or [f"Sequence {i + 1} ('{short(text)}')" for i, text in enumerate(texts)]
     cleaned = clean(texts, symbols=spec.symbols, padding=padding, convert=convert)
-    if cleaned.faults:
-        i, fault = next(iter(cleaned.faults.items()))
-        more = "" if fault == "is empty" else ": convert it, or pass convert=True (--convert) to read it as X"
-        raise DataError(f"{where[i]} {fault}{more}.")
-    if cleaned.rare:
-        warnings.warn(cleaned.rare, DataWarning, stacklevel=2)
+    faults = {
+        i: fault if fault == "is empty" else f"{fault}: convert it, or pass convert=True (--convert) to read it as X"
+        for i, fault in cleaned.faults.items()
+    }
     whole = len(spec.background or "")
     rows = []
-    for text, place in zip(cleaned.texts, where, strict=True):
+    for i, text in enumerate(cleaned.texts):
+        if i in faults:
+            continue
         text = text if len(text) in (spec.numel, whole) and spec.aligned else text.replace("-", "")
-        rows.append(_at_sites(text, spec, place) if whole else _cut(text, spec, place, convert))
-    return encode(rows, spec.numel, spec.symbols)
+        fault = _misplaced(text, spec) if whole else _unfit(text, spec, convert)
+        if fault:
+            faults[i] = fault
+        elif whole and len(text) == whole:
+            rows.append("".join(text[site] for site in spec.sites))
+        else:
+            rows.append(text[: spec.numel])
+    return encode(rows, spec.numel, spec.symbols), faults, [cleaned.rare] if cleaned.rare else []
 
 
-def _cut(text: str, spec: DataSpec, place: str, convert: bool) -> str:
+def _unfit(text: str, spec: DataSpec, convert: bool) -> str:
+    """What is wrong with the length of a sequence."""
     if not text:
-        raise DataError(f"{place} has nothing but gaps.")
-    if len(text) > spec.numel and not convert:
-        raise DataError(
-            f"{place} has {len(text):,} symbols, and the model reads at most {spec.numel:,}: shorten it, or pass "
-            "convert=True (--convert) to cut it."
-        )
-    return text[: spec.numel]
+        return "has nothing but gaps"
+    if len(text) <= spec.numel or convert:
+        return ""
+    return (
+        f"has {len(text):,} symbols, and the model reads at most {spec.numel:,}: shorten it, or pass convert=True (--convert) "
+        "to cut it"
+    )
 
 
-def _at_sites(text: str, spec: DataSpec, place: str) -> str:
-    """The residues of the modelled sites."""
+def _misplaced(text: str, spec: DataSpec) -> str:
+    """What is wrong with a sequence that is neither of the modelled sites nor of their background."""
     whole = spec.background or ""
     if len(text) == len(spec.sites):
-        return text
+        return ""
     if len(text) != len(whole):
-        raise DataError(
-            f"{place} has {len(text):,} residues: the model reads whole sequences of {len(whole):,}, or the residues of "
-            f"its {len(spec.sites)} sites."
+        return (
+            f"has {len(text):,} residues: the model reads whole sequences of {len(whole):,}, or the residues of its "
+            f"{len(spec.sites)} sites"
         )
     for i in range(len(whole)):
         if text[i] != whole[i] and i not in spec.sites:
-            raise DataError(
-                f"{place} has '{text[i]}' at position {i + 1}, where the model's background has '{whole[i]}': only the "
-                f"sites {', '.join(str(s + 1) for s in spec.sites)} are modelled."
+            return (
+                f"has '{text[i]}' at position {i + 1}, where the model's background has '{whole[i]}': only the sites "
+                f"{', '.join(str(s + 1) for s in spec.sites)} are modelled"
             )
-    return "".join(text[site] for site in spec.sites)
+    return ""
 
 
 # Preparing for training -----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ every string is a text, "docs" and "." as well, and a path is a `Path`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from PIL import Image
 
 from diled.config import DataSpec, SequenceConfig
 from diled.data.arrays import examples_in, numeric
+from diled.data.faults import Kept
 from diled.data.images import EXTENSIONS
-from diled.data.records import Records
+from diled.data.records import Records, joined_records
 from diled.data.scale import raw_dtype
 from diled.data.sequence_sources import (
     PATHS,
@@ -30,18 +32,25 @@ from diled.data.sequence_sources import (
     read_records,
     sequences_below,
 )
-from diled.data.strings import from_strings
-from diled.errors import DataError
+from diled.data.splits import Split
+from diled.data.strings import place_of, rows_and_faults
+from diled.errors import DataError, DataWarning
 
-__all__ = ["measured_columns", "read_named_sequences"]
+__all__ = ["read_sequence_examples"]
 
 ARRAYS = (".npy", ".npz")
 
 
-def read_named_sequences(
-    inputs: Any, spec: DataSpec, *, convert: bool = False, column: str | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """Rows (N, L) of the model's symbols, and a name for each.
+def read_sequence_examples(
+    inputs: Any,
+    spec: DataSpec,
+    *,
+    convert: bool = False,
+    column: str | None = None,
+    skip: bool = False,
+    option: str = "",
+) -> Split:
+    """Rows (N, L) of the model's symbols, a name for each, and the columns of real numbers beside them in files.
 
     Args:
         inputs: a sequence or text, a path (FASTA, `.csv`, `.tsv`, `.jsonl`, `.txt` with one in each line, Parquet, `.npy`,
@@ -50,32 +59,61 @@ def read_named_sequences(
         spec: what the model was trained on.
         convert: read what is no amino acid as X, and cut what is too long.
         column: of tables; None: as in training data.
+        skip: leave out records that cannot be read, and say in a warning how many.
+        option: the user's way to ask for `skip`, for messages.
 
     Raises:
         DataError: nothing there, or no sequences that the model reads; it names the input, the record and the position.
     """
+    blocks = _blocks(inputs, spec, column)
+    records = [block for block in blocks if isinstance(block, Records)]
+    if not records:
+        values = np.concatenate(blocks)
+        return Split(values, {}, [str(i) for i in range(len(values))])
+    whole = joined_records(records)
+    sound = [i for i in range(len(whole.texts)) if i not in whole.faults]
+    rows, faults, notes = rows_and_faults([whole.texts[i] for i in sound], spec, convert=convert)
+    kept = Kept(whole.texts, whole.places, skip, option)
+    kept.drop(whole.faults | {sound[i]: fault for i, fault in faults.items()})
+    if not kept.rows:
+        raise DataError(f"None of {len(whole.texts):,} records can be read: {kept.faults[0]}.")
+    for note in kept.notes() + notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    where, each, ids, start, count = np.array(kept.rows), [], [], 0, 0
+    for block in blocks:
+        if isinstance(block, Records):
+            stop = start + len(block.texts)
+            here = (where >= start) & (where < stop)
+            ids += [whole.ids[i] or str(count + i - start) for i in where[here]]
+            each.append(rows[here])
+            count, start = count + stop - start, stop
+        else:
+            ids += [str(count + i) for i in range(len(block))]
+            each.append(block)
+            count += len(block)
+    alone = len(records) == len(blocks)
+    labels = {name: values[where] for name, values in _real_columns(whole).items()} if alone else {}
+    return Split(np.concatenate(each), labels, ids)
+
+
+def _blocks(inputs: Any, spec: DataSpec, column: str | None) -> list[Any]:
+    """What the inputs hold, in order: records of text, or rows (n, L) of numbers."""
     if isinstance(inputs, (list, tuple)) and not len(inputs):
         raise DataError("The list of examples is empty.")
     if isinstance(inputs, (list, tuple)) and not all(np.isscalar(one) and not isinstance(one, str) for one in inputs):
         words = [isinstance(one, str) and (spec.kind == "text" or not _is_path(one, spec)) for one in inputs]
         if all(words):
-            return from_strings(inputs, spec, convert=convert), [str(i) for i in range(len(inputs))]
+            return [_listed(inputs, spec)]
         if any(isinstance(one, (str, Path, Image.Image)) or hasattr(one, "__array__") for one in inputs):
-            each = [
-                (from_strings([one], spec, convert=convert), ["0"])
-                if word
-                else read_named_sequences(one, spec, convert=convert, column=column)
-                for one, word in zip(inputs, words, strict=True)
-            ]
-            names = [name for _, names in each for name in names]
-            files = any(isinstance(one, (str, Path)) and not word for one, word in zip(inputs, words, strict=True))
-            return np.concatenate([rows for rows, _ in each]), names if files else [str(i) for i in range(len(names))]
+            places = enumerate(zip(inputs, words, strict=True))
+            parts = [[_listed([one], spec, i)] if word else _blocks(one, spec, column) for i, (one, word) in places]
+            return [block for part in parts for block in part]
     if isinstance(inputs, Image.Image):
         raise DataError(f"The model reads {_wanted(spec)}; the input is an image.")
     if isinstance(inputs, Path) or (isinstance(inputs, str) and _is_path(inputs, spec)):
-        return _from_path(Path(inputs).expanduser(), spec, convert, column)
+        return _of_path(Path(inputs).expanduser(), spec, column)
     if isinstance(inputs, str):
-        return from_strings([inputs], spec, convert=convert), ["0"]
+        return [_listed([inputs], spec)]
     try:
         values = np.asarray(inputs)
     except ValueError:
@@ -83,9 +121,14 @@ def read_named_sequences(
     if values.dtype.kind in "UO" and values.size:
         texts = values.ravel().tolist()
         if all(isinstance(one, str) for one in texts):
-            return from_strings(texts, spec, convert=convert), [str(i) for i in range(len(texts))]
-    rows = _rows(values, spec, "the input")
-    return rows, [str(i) for i in range(len(rows))]
+            return [_listed(texts, spec)]
+    return [_rows(values, spec, "the input")]
+
+
+def _listed(texts: Sequence[str], spec: DataSpec, first: int = 0) -> Records:
+    """Texts of a list, from its item `first` on, which have no ids of their own."""
+    places = [place_of(first + i, text, spec) for i, text in enumerate(texts)]
+    return Records(list(texts), [""] * len(texts), places)
 
 
 def _is_path(given: str | Path, spec: DataSpec) -> bool:
@@ -97,7 +140,7 @@ def _is_path(given: str | Path, spec: DataSpec) -> bool:
     return bool(text) and (named or looks_like_path(text))
 
 
-def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) -> tuple[np.ndarray, list[str]]:
+def _of_path(path: Path, spec: DataSpec, column: str | None) -> list[Any]:
     """All sequences of a file or folder, splits and labels disregarded."""
     from diled.data.sources import check_file, existing
 
@@ -108,42 +151,21 @@ def _from_path(path: Path, spec: DataSpec, convert: bool, column: str | None) ->
         if not files:
             raise DataError(f"The folder {path} holds no files of sequences ({' '.join(SEQUENCES)}, .parquet).")
     elif suffix in ARRAYS:
-        blocks = [_rows(group[key], spec, str(path)) for key, group in examples_in(path).values()]
-        rows = np.concatenate(blocks)
-        return rows, [str(i) for i in range(len(rows))]
+        return [_rows(group[key], spec, str(path)) for key, group in examples_in(path).values()]
     elif suffix in EXTENSIONS:
         raise DataError(f"The model reads {_wanted(spec)}; {path} is an image.")
     else:
         if not is_sequence_file(path):
             check_file(path)
         files = [path]
-    records = _records(files, spec, column)
-    for i, fault in records.faults.items():
-        raise DataError(f"{records.places[i]} {fault}.")
-    return from_strings(records.texts, spec, places=records.places, convert=convert), records.ids
-
-
-def _records(files: Sequence[Path], spec: DataSpec, column: str | None = None) -> Records:
-    """What files hold, read as what the model of `spec` was trained on."""
     kind: Kind = "text" if spec.kind == "text" else "protein"
-    return read_records(files, SequenceConfig(kind=kind, column=column), kind)[0]
+    return [read_records(files, SequenceConfig(kind=kind, column=column), kind)[0]]
 
 
-def measured_columns(inputs: Any, spec: DataSpec) -> dict[str, np.ndarray]:
-    """The columns of real numbers of a file that `read_named_sequences` reads, or of a folder: name -> (N,), NaN where missing.
-
-    Args:
-        inputs: what was read; all but paths have none.
-        spec: what the model was trained on.
-    """
-    if not isinstance(inputs, (str, Path)) or not spec.sequential or not _is_path(inputs, spec):
-        return {}
-    path = Path(inputs).expanduser()
-    files = sequences_below(path) if path.is_dir() else [path]
-    if path.suffix.lower() in ARRAYS:
-        return {}
+def _real_columns(records: Records) -> dict[str, np.ndarray]:
+    """The columns of real numbers of N records: name -> (N,), NaN where missing."""
     found = {}
-    for name, values in _records(files, spec).columns.items():
+    for name, values in records.columns.items():
         present = [v for v in values.tolist() if v is not None]
         if present and {type(v) for v in present} <= {int, float} and any(type(v) is float for v in present):
             found[name] = np.array([np.nan if v is None else v for v in values], np.float64)

@@ -14,11 +14,11 @@ import numpy as np
 from diled.config import DataSpec, SequenceConfig
 from diled.data import proteins
 from diled.data.sequence_sources import read_records
-from diled.data.text import decode_rows, encode_texts, named
+from diled.data.text import decode_rows, named, token_rows
 from diled.data.text_files import fault_of, unknown_notes
 from diled.errors import DataError, DataWarning
 
-__all__ = ["from_strings", "read_texts", "texts_and_faults", "to_strings"]
+__all__ = ["from_strings", "place_of", "read_texts", "rows_and_faults", "texts_and_faults", "to_strings"]
 
 
 def to_strings(values: np.ndarray, spec: DataSpec) -> list[str]:
@@ -42,7 +42,7 @@ def from_strings(
 ) -> np.ndarray:
     """Texts as rows of numbers (N, L), as the model of `spec` reads them; outer blanks are taken away.
 
-    See `proteins.from_strings` and `text.encode_texts`. A warning says where a tokenizer has no token for a piece of a text.
+    See `proteins.residue_rows` and `text.token_rows`. A warning says where a tokenizer has no token for a piece of a text.
 
     Args:
         texts: residues, or words.
@@ -55,19 +55,36 @@ def from_strings(
         DataError: what cannot be read, is empty or too long.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
+    rows, faults, notes = rows_and_faults(texts, spec, padding=padding, convert=convert)
+    for i, fault in sorted(faults.items()):
+        raise DataError(f"{places[i] if places else place_of(i, texts[i], spec)} {fault}.")
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    return rows
+
+
+def rows_and_faults(
+    texts: Sequence[str], spec: DataSpec, *, padding: str | None = None, convert: bool = False
+) -> tuple[np.ndarray, dict[int, str], list[str]]:
+    """The texts that can be read, as rows of numbers (n, L); what is wrong with the others, record -> predicate; notes.
+
+    Arguments as in `from_strings`, which stops at the first fault instead.
+    """
     if spec.kind != "text":
         filling = proteins.PADDING if padding is None else padding
-        return proteins.from_strings(texts, spec, places=places, padding=filling, convert=convert)
+        return proteins.residue_rows(texts, spec, padding=filling, convert=convert)
     if padding is not None:
         raise DataError("`padding` is for proteins, and the data are text.")
     texts = [text.strip() for text in texts]
-    for i, text in enumerate(texts):
-        if (fault := fault_of(text)) is not None:
-            raise DataError(f"{places[i] if places else named(i, text)} {fault}.")
-    rows = encode_texts(texts, spec, places=places, convert=convert)
-    for note in unknown_notes(rows, spec):
-        warnings.warn(note, DataWarning, stacklevel=2)
-    return rows
+    faults = {i: fault for i, text in enumerate(texts) if (fault := fault_of(text)) is not None}
+    whole = [i for i in range(len(texts)) if i not in faults]
+    rows, others = token_rows([texts[i] for i in whole], spec, convert=convert)
+    return rows, faults | {whole[i]: fault for i, fault in others.items()}, unknown_notes(rows, spec)
+
+
+def place_of(i: int, text: str, spec: DataSpec) -> str:
+    """A sequence or text by its number in a list, for messages."""
+    return named(i, text, "Text" if spec.kind == "text" else "Sequence")
 
 
 def read_texts(path: str | Path) -> list[str]:

@@ -33,6 +33,7 @@ __all__ = [
     "named",
     "text_spec",
     "token_counts",
+    "token_rows",
     "tokenized",
     "tokenizer_of",
     "train_tokenizer",
@@ -152,16 +153,37 @@ def encode_texts(
     Raises:
         DataError: a text has no token or more than L, or is no text.
     """
+    rows, faults = token_rows(texts, spec, convert=convert)
+    for i, fault in faults.items():
+        raise DataError(f"{places[i] if places else named(i, texts[i])} {fault}.")
+    return rows
+
+
+def token_rows(texts: Sequence[str], spec: DataSpec, *, convert: bool = False) -> tuple[np.ndarray, dict[int, str]]:
+    """The texts that can be read, as rows of numbers (n, L), and what is wrong with the others: record -> predicate.
+
+    Args:
+        texts: as they are; nothing is stripped or lower-cased.
+        spec: of the model's data.
+        convert: cut what is too long.
+
+    Raises:
+        DataError: something in the list is no text.
+    """
     flat, sizes = tokenized(texts, spec)
-    for i in np.flatnonzero((sizes == 0) | ((sizes > spec.numel) & (not convert))).tolist():
-        where = places[i] if places else named(i, texts[i])
-        if not sizes[i]:
-            raise DataError(f"{where} has no token of the tokenizer.")
-        raise DataError(
-            f"{where} has {sizes[i]:,} tokens, and the model reads at most {spec.numel:,}: shorten it, or pass "
-            "convert=True (--convert) to cut it."
-        )
-    return filled(flat, sizes, spec)
+    fit = (sizes > 0) & ((sizes <= spec.numel) | convert)
+    faults = {i: _unfit(int(sizes[i]), spec) for i in np.flatnonzero(~fit).tolist()}
+    return filled(flat[np.repeat(fit, sizes)], sizes[fit], spec), faults
+
+
+def _unfit(size: int, spec: DataSpec) -> str:
+    """What is wrong with a text of so many tokens."""
+    if not size:
+        return "has no token of the tokenizer"
+    return (
+        f"has {size:,} tokens, and the model reads at most {spec.numel:,}: shorten it, or pass convert=True (--convert) to "
+        "cut it"
+    )
 
 
 def decode_rows(values: np.ndarray, spec: DataSpec) -> list[str]:
@@ -226,9 +248,9 @@ def unknown_token(tokenizer: str) -> int | None:
     return None if token is None else token + 1
 
 
-def named(i: int, text: str) -> str:
+def named(i: int, text: str, kind: str = "Text") -> str:
     """A text by its number in a list, for messages."""
-    return f"Text {i + 1} ('{short(text)}')"
+    return f"{kind} {i + 1} ('{short(text)}')"
 
 
 def _is_text(text: Any) -> bool:

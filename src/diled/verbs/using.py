@@ -148,6 +148,7 @@ def reconstruct(
     invert: bool = False,
     beams: int | None = None,
     convert: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -162,6 +163,7 @@ def reconstruct(
         invert: with a diffusion decoder, from the noise that belongs to each input instead of fresh noise.
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
+        on_error: stop at what the model cannot read, or skip it, and say how much.
         seed: of draws.
         device: where to compute.
         out: a picture (originals in the rows above their reconstructions), an array, or a folder; of sequences and texts a
@@ -170,15 +172,15 @@ def reconstruct(
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import model_of, named_examples_of, write_pairs
+    from diled.arguments import examples_of, model_of, write_pairs
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    inputs, ids = named_examples_of(inputs, model, convert)
+    examples = examples_of(inputs, model, convert, on_error)
     with model.writing(beams=beams), model.showing_progress(watched()):
-        result = model.reconstruct(inputs, sample=sample, invert=invert, seed=seed)
-    write_pairs(inputs, result, model, out, ids)
+        result = model.reconstruct(examples.values, sample=sample, invert=invert, seed=seed)
+    write_pairs(examples.values, result, model, out, examples.ids)
     return result
 
 
@@ -188,6 +190,7 @@ def encode(
     *,
     sample: bool = False,
     convert: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -200,6 +203,7 @@ def encode(
             in Python also arrays.
         sample: draws from the posterior instead of its means.
         convert: bring inputs of another size or kind to what the model wants.
+        on_error: stop at what the model cannot read, or skip it, and say how much.
         seed: of draws.
         device: where to compute.
         out: .npy (with the paths or ids beside it) or .parquet (columns id and code).
@@ -207,16 +211,16 @@ def encode(
     Returns:
         Codes (n, d).
     """
-    from diled.arguments import model_of, named_examples_of
+    from diled.arguments import examples_of, model_of
     from diled.output import check_out, write_codes
 
     model = model_of(run, device, codes=True)
     check_out(out, None, codes=True)
-    values, ids = named_examples_of(inputs, model, convert)
+    examples = examples_of(inputs, model, convert, on_error)
     with model.showing_progress(watched()):
-        codes = model.encode(values, sample=sample, seed=seed)
+        codes = model.encode(examples.values, sample=sample, seed=seed)
     if out is not None:
-        write_codes(codes, ids, out)
+        write_codes(codes, examples.ids, out)
     return codes
 
 
@@ -226,6 +230,7 @@ def score(
     *,
     repeats: int = 64,
     convert: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -234,7 +239,7 @@ def score(
 
     The lower the bound, the likelier is an example to the model; protein variants are ranked by it without a measurement. Where
     a table of sequences has columns of real numbers, their Spearman correlation with minus the bound, and with what the model
-    predicts of them, is said.
+    predicts of them, is said; of examples that the model was trained on and of the others together, and of the others.
 
     Args:
         run: of a trained model.
@@ -242,6 +247,7 @@ def score(
             in Python also arrays.
         repeats: Monte-Carlo passes that are averaged, in each of which all examples meet the same noise, so that they compare.
         convert: bring inputs of another size or kind to what the model wants.
+        on_error: stop at what the model cannot read, or skip it, and say how much.
         seed: of their noise.
         device: where to compute.
         out: .csv or .parquet, a row for each example with its id, of sequences and texts with these.
@@ -252,17 +258,20 @@ def score(
     Raises:
         NoBound: the model has no bound, no energy and no head that predicts a property.
     """
-    from diled.arguments import measured_of, model_of, named_examples_of
+    from diled.arguments import examples_of, measured_of, model_of, trained_rows
     from diled.output import check_table
     from diled.scoring import score_examples, write_scores
 
     model = model_of(run, device)
     check_table(out)
-    values, ids = named_examples_of(inputs, model, convert)
-    measured = measured_of(inputs, model)
-    found = score_examples(model, values, ids, repeats=repeats, seed=seed, measured=measured)
+    examples = examples_of(inputs, model, convert, on_error)
+    measured = measured_of(examples)
+    known = trained_rows(run, model, examples.values) if measured else None
+    found = score_examples(
+        model, examples.values, examples.ids, repeats=repeats, seed=seed, measured=measured, trained_on=known
+    )
     if out is not None:
-        write_scores(found, values, model.spec, out)
+        write_scores(found, examples.values, model.spec, out)
     return found
 
 
@@ -317,6 +326,7 @@ def edit(
     data: Sequence[str | Path] | str | Path | None = None,
     beams: int | None = None,
     convert: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> np.ndarray:
@@ -334,25 +344,26 @@ def edit(
         data: labelled training data, several sets where they have different columns; default: what the run was trained on.
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
+        on_error: stop at what the model cannot read, or skip it, and say how much.
         device: where to compute.
         out: a picture (originals above), an array, or a folder.
 
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import data_of, edit_of, model_of, named_examples_of, write_pairs
+    from diled.arguments import data_of, edit_of, examples_of, model_of, write_pairs
     from diled.editing import STRENGTH, apply_edit
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    examples, ids = named_examples_of(inputs, model, convert)
+    examples = examples_of(inputs, model, convert, on_error)
     sets = [data] if data is None or isinstance(data, str | Path) else data
     attributes = [attribute] if isinstance(attribute, str) else attribute
     change = edit_of(model, [data_of(run, one, model, skip=True) for one in sets], attributes, method, depth)
     with model.writing(beams=beams):
-        result = apply_edit(model, examples, change, STRENGTH[method] if strength is None else strength)
-    write_pairs(examples, result, model, out, ids)
+        result = apply_edit(model, examples.values, change, STRENGTH[method] if strength is None else strength)
+    write_pairs(examples.values, result, model, out, examples.ids)
     return result
 
 
@@ -364,6 +375,7 @@ def search(
     data: str | Path | None = None,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     convert: bool = False,
+    on_error: Literal["stop", "skip"] = "stop",
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> list[list[tuple[str, float]]]:
@@ -376,6 +388,7 @@ def search(
         data: where to look; default: what the run was trained on.
         metric: euclidean (each dimension by its standard deviation) or cosine.
         convert: bring inputs of another size or kind to what the model wants.
+        on_error: stop at what the model cannot read, or skip it, and say how much.
         device: where to compute.
         out: a picture with the query in the first column, or a table (.csv, .parquet) of queries, neighbours and distances.
 
@@ -384,7 +397,7 @@ def search(
     """
     import numpy as np
 
-    from diled.arguments import data_of, model_of, named_examples_of
+    from diled.arguments import data_of, examples_of, model_of
     from diled.latent.search import nearest
     from diled.output import check_neighbours, write_neighbours
 
@@ -398,12 +411,12 @@ def search(
         values, first = np.unique(values, axis=0, return_index=True)
         ids = [ids[i] for i in first]
         shown = [f"{name}: {text}" for name, text in zip(ids, model.strings(values), strict=True)]
-    queries, names = named_examples_of(query, model, convert)
+    queries = examples_of(query, model, convert, on_error)
     with model.showing_progress(watched()):
         codes = model.encode(values)
-    found, distance = nearest(codes, model.encode(queries), k, metric=metric)
+    found, distance = nearest(codes, model.encode(queries.values), k, metric=metric)
     if out is not None:
-        write_neighbours((queries, names), (values, ids), found, distance, model.spec, out)
+        write_neighbours((queries.values, queries.ids), (values, ids), found, distance, model.spec, out)
     return [
         [(shown[i], float(d)) for i, d in zip(row, distances, strict=True)]
         for row, distances in zip(found, distance, strict=True)
