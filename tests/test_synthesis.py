@@ -58,7 +58,7 @@ def echo(spec: DataSpec = GREY, scale: float = 0.5) -> Model:
 
 
 def quiet(source, n=None, out=None, **options):
-    return synthesize(source, n, out, progress=False, say=lambda line: None, **{"probe": False, **options})
+    return synthesize(source, n, out, progress=False, **{"say": lambda line: None, "probe": False, **options})
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -119,9 +119,12 @@ def test_batches_from_a_number_on_are_rows_of_the_series(digits_model):
 def test_workers_make_the_files_of_one(digits_model, tmp_path, monkeypatch):
     options = {"steps": 2, "shard_size": 64}
     quiet(digits_model, 300, tmp_path / "one", **options)
+    lines = []
     for i in (2, 0):
-        found = quiet(digits_model, 300, tmp_path / "three", shard=f"{i}/3", **options)
+        found = quiet(digits_model, 300, tmp_path / "three", shard=f"{i}/3", say=lines.append, **options)
         assert not found["complete"]
+    left = f"of 5 shards are left to the other processes: then {tmp_path / 'three'} is whole."
+    assert lines == [f"4 {left}", f"2 {left}"]
     with pytest.raises(DataError, match="not finished"):
         open_pool(tmp_path / "three", digits_model.spec)
     assert quiet(digits_model, 300, tmp_path / "three", shard="1/3", **options)["complete"]

@@ -82,8 +82,8 @@ def by_group(
     labels = test.labels[column]
     if len(np.unique(train.labels[column])) < 2 or not len(test):
         raise ConfigError(
-            f"'{column}' names {len(np.unique(train.labels[column]))} classes of training examples, and one of {len(test)} "
-            "test examples: groups need two and one at least."
+            f"'{column}' has {len(np.unique(train.labels[column]))} of its classes among training examples, and is known of "
+            f"{len(test)} test examples: groups need two classes, and a test example."
         )
     names = data.spec.labels.get(column) or [str(v) for v in np.unique(labels)]
     train = train.subset(np.random.default_rng(0).permutation(len(train))[:10_000])

@@ -170,6 +170,8 @@ class Model:
 
         `auto` walks straight, or on a sphere where the codes are noise (DDPM, EDM).
         """
+        if mode not in ("auto", "linear", "spherical"):
+            raise ConfigError(f"mode '{mode}' is unknown. Known: auto, linear, spherical.")
         z_a, z_b = self.encode(a, convert=convert), self.encode(b, convert=convert)
         if len(z_a) != len(z_b):
             raise ConfigError(f"interpolate wants as many ends as starts, got {len(z_a)} and {len(z_b)}.")

@@ -106,7 +106,10 @@ def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
         say(f"{of}{_left_out(found, what)}.")
         return found.values
     samples = open_pool(pool.source, data.spec)
-    copies = check_disjoint(samples, data.test.values, data.train.values, spec=data.spec)
+    try:
+        copies = check_disjoint(samples, data.test.values, data.train.values, spec=data.spec)
+    except DataError as error:
+        raise DataError(f"{pool.source}: {error}") from None
     there = len(samples.values)
     wanted = _wanted(pool, data, there)
     said = f"; {copies:,} of {there:,} in the pool are copies of training examples" if copies else ""

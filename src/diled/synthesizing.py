@@ -49,7 +49,7 @@ from diled.memory import kept_memory
 from diled.model import Model
 from diled.models.sampling import BATCH
 from diled.progress import progress_bar
-from diled.runs import provenance
+from diled.runs import provenance, rank
 from diled.space import raw_tensor, to_space
 from diled.training.signals import Signals
 
@@ -136,9 +136,15 @@ def synthesize(
         try:
             begin(folder, settings, {"source": chosen.named, "provenance": provenance(seed=seed)})
             left = shards.left(folder, verify, say)
-            _draw_shards(chosen, folder, shards.mine, left, seed, size, progress and shards.part == 0)
-            if complete(folder, shards.all, ask if probe else None, verify=verify) and left:
+            _draw_shards(chosen, folder, shards.mine, left, seed, size, progress and rank() == 0)
+            whole = complete(folder, shards.all, ask if probe else None, verify=verify)
+            if whole and left:
                 say(f"{n:,} samples are in {folder}.")
+            elif not whole and rank() == 0:
+                lacking = sum(not is_finished(folder, one) for one in shards.all)
+                say(
+                    f"{lacking:,} of {len(shards.all):,} shards are left to the other processes: then {folder} is whole."
+                )
         except OSError as error:
             raise ConfigError(f"Could not write to {folder}: {error.strerror or error}. {_again(folder)}") from None
     return read_manifest(folder)
@@ -201,9 +207,9 @@ class _Shares:
         return self.all[self.part :: self.parts]
 
     def left(self, folder: Path, verify: bool, say: Callable[[str], None]) -> list[Shard]:
-        """Those of this process that are not finished; the first process says how many are."""
+        """Those of this process that are not finished; the first process of each machine says how many are."""
         left = [one for one in self.mine if not is_finished(folder, one, verify=verify)]
-        if len(left) < len(self.mine) and self.part == 0:
+        if len(left) < len(self.mine) and rank() == 0:
             say(f"{len(self.mine) - len(left):,} of {len(self.mine):,} shards are there.")
         return left
 

@@ -31,6 +31,7 @@ __all__ = [
     "joined_records",
     "named_column",
     "parts_of",
+    "repeated",
     "some",
 ]
 
@@ -118,11 +119,23 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
         columns[name] = values
     ids = [str(value) for value in rows.column(named).to_pylist()] if named else [str(i) for i in range(rows.num_rows)]
     tails = [f" ({name})" for name in ids] if named else [""] * len(ids)
+    if named is not None:
+        notes += repeated(ids, f"The column '{named}'")
     places = [f"{path.name}, {place}{tail}" for place, tail in zip(table.places, tails, strict=True)]
     notes.insert(0, f"{what} are in the column '{column}' of {path.name}.")
     texts = [text or "" for text in text_columns(rows.select([column]))[column]]
     faults = {i: f"holds '{text}', which stands for a missing value" for i, text in enumerate(texts) if text in _NONE}
     return Records(texts, ids, places, columns, notes, faults | table.faults)
+
+
+def repeated(ids: Sequence[str], what: str) -> list[str]:
+    """A note where ids are not different, and so tell no record from another."""
+    different = len(set(ids))
+    if different == len(ids):
+        return []
+    return [
+        f"{what} holds {different:,} different ids of {len(ids):,} records: some are told apart by their places alone."
+    ]
 
 
 def _whole(values: np.ndarray) -> bool:

@@ -17,7 +17,7 @@ from typing import TextIO
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.folder import SPLIT_NAMES
 from diled.data.proteins import fits, prepare, whole_sequence
-from diled.data.records import Records, by_column, from_table, joined_records, named_column, parts_of, some
+from diled.data.records import Records, by_column, from_table, joined_records, named_column, parts_of, repeated, some
 from diled.data.splits import Found
 from diled.data.tables import Table, ending, text_columns
 from diled.errors import DataError
@@ -93,7 +93,7 @@ def read_fasta(path: Path, config: SequenceConfig) -> Records:
         raise DataError(f"{path} is empty: it has no line that begins with '>'.")
     ids = [head.split()[0] if head else str(row) for row, (_, head) in enumerate(heads)]
     places = [f"{path.name}, line {number} ({name})" for (number, _), name in zip(heads, ids, strict=True)]
-    return Records(["".join(parts) for parts in lines], ids, places)
+    return Records(["".join(parts) for parts in lines], ids, places, notes=repeated(ids, path.name))
 
 
 def _records(file: TextIO, path: Path) -> tuple[list[tuple[int, str]], list[list[str]]]:

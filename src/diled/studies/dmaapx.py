@@ -70,7 +70,7 @@ STUDY = "dmaapx"
 """Where records of all these studies are kept; their data and systems tell them apart."""
 CELLS = 64
 """Places of a residual network's code, each with m_z channels."""
-SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes")
+SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes", "pool")
 METRICS = (
     "bound_nats/test",
     "bound_nats/train",
@@ -309,7 +309,7 @@ def reproduce(
             out = place(folder, arm, seed)
             model = trained_arm(plan, arm, seed, folder, steps, device)
             subjects = subjects_of([out], None, device)
-            sections = plan.sections + (("pool",) if arm in plan.drawn and plan.sections == SECTIONS else ())
+            sections = [one for one in plan.sections if one != "pool" or arm in plan.drawn]
             audited = audit_models(subjects, out / "audit", effort=plan.effort, sections=sections)
             found[arm][seed] = next(iter(audited.values()))
             keys[arm] = f"{data_key(subjects[0].data)}/{plan.name}"
