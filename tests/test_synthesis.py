@@ -123,7 +123,7 @@ def test_workers_make_the_files_of_one(digits_model, tmp_path, monkeypatch):
     for i in (2, 0):
         found = quiet(digits_model, 300, tmp_path / "three", shard=f"{i}/3", say=lines.append, **options)
         assert not found["complete"]
-    left = f"of 5 shards are left to the other processes: then {tmp_path / 'three'} is whole."
+    left = f"of 5 shards are left to other processes: with them {tmp_path / 'three'} is whole."
     assert lines == [f"4 {left}", f"2 {left}"]
     with pytest.raises(DataError, match="not finished"):
         open_pool(tmp_path / "three", digits_model.spec)

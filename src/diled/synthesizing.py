@@ -137,14 +137,10 @@ def synthesize(
             begin(folder, settings, {"source": chosen.named, "provenance": provenance(seed=seed)})
             left = shards.left(folder, verify, say)
             _draw_shards(chosen, folder, shards.mine, left, seed, size, progress and rank() == 0)
-            whole = complete(folder, shards.all, ask if probe else None, verify=verify)
-            if whole and left:
+            if not complete(folder, shards.all, ask if probe else None, verify=verify):
+                shards.tell_others(folder, say)
+            elif left:
                 say(f"{n:,} samples are in {folder}.")
-            elif not whole and rank() == 0:
-                lacking = sum(not is_finished(folder, one) for one in shards.all)
-                say(
-                    f"{lacking:,} of {len(shards.all):,} shards are left to the other processes: then {folder} is whole."
-                )
         except OSError as error:
             raise ConfigError(f"Could not write to {folder}: {error.strerror or error}. {_again(folder)}") from None
     return read_manifest(folder)
@@ -212,6 +208,12 @@ class _Shares:
         if len(left) < len(self.mine) and rank() == 0:
             say(f"{len(self.mine) - len(left):,} of {len(self.mine):,} shards are there.")
         return left
+
+    def tell_others(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Say how many shards the other processes have left to draw."""
+        lacking = sum(not is_finished(folder, one) for one in self.all)
+        if lacking and rank() == 0:
+            say(f"{lacking:,} of {len(self.all):,} shards are left to other processes: with them {folder} is whole.")
 
 
 def _draw_shards(
