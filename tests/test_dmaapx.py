@@ -114,6 +114,8 @@ def test_a_grid_of_widths_is_trained_on_real_and_on_synthetic_examples() -> None
     mini, paper = dmaapx.arms_of("dmaapx-width"), dmaapx.arms_of("dmaapx-width", "paper")
     assert len(mini.arms) == 24
     assert mini.config("vae@real/n_c=8,m_z=16", 0).data == "mnist"
+    binary = [mini.config(arm, 0).preprocess.binarize for arm in mini.arms]
+    assert set(binary) == {"threshold"}
     assert mini.sections == ("bounds",)
     assert paper.sections == dmaapx.SECTIONS
     assert len(paper.arms) == 2 * (4 * 12 + 5)
