@@ -21,6 +21,7 @@ from diled.studies.records import KEYS, add, read
 from diled.studies.render_dmaapx import beside_the_paper, table
 
 ARMS = """
+title: what is asked
 base:
   data: digits
   preprocess: {limit: 40}
@@ -239,7 +240,12 @@ def test_the_verb_prints_the_table(small: Path, capsys: pytest.CaptureFixture[st
     assert "| normal |" in said
     assert not (small / "r" / "dmaapx-mnist-mini" / "pool").exists(), "no arm needs it"
     assert diled("reproduce") == 0
-    assert "dmaapx-mnist" in capsys.readouterr().out
+    assert capsys.readouterr().out.splitlines()[1].split(maxsplit=3) == [
+        "dmaapx-mnist",
+        "mini",
+        "wide",
+        "what is asked",
+    ]
 
 
 @pytest.mark.parametrize(

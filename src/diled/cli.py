@@ -91,6 +91,7 @@ PRINTED = ("sample", "reconstruct", "interpolate", "edit")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    argv = argv[1:] if argv[:1] == ["--"] else argv  # where the options of torchrun end
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0

@@ -194,6 +194,15 @@ def studies() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
+def listed() -> list[tuple[str, str, str]]:
+    """Of each study its name, its scales and what it asks, in words."""
+    found = []
+    for study in studies():
+        whole = read_settings(Path(str(_folder() / f"{study}.yaml")))
+        found.append((study, " ".join(whole["scales"]), whole["title"]))
+    return found
+
+
 def scales(study: str) -> list[str]:
     """The scales of a study."""
     return list(read_settings(Path(str(_folder() / f"{study}.yaml")))["scales"])

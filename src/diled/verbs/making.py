@@ -90,12 +90,13 @@ def reproduce(
     Raises:
         DiledError: an unknown study, scale or arm; a finished run of other settings.
     """
+    from diled.output import aligned
+    from diled.studies.dmaapx import listed
     from diled.studies.dmaapx import reproduce as reproduced
-    from diled.studies.dmaapx import studies
     from diled.studies.render_dmaapx import beside_the_paper
 
     if study is None:
-        return "\n".join(studies())
+        return "\n".join(aligned([("study", "scales", "what it asks"), *listed()]))
     found = reproduced(
         study,
         scale,
