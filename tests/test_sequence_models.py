@@ -159,6 +159,12 @@ def test_what_can_be_counted():
     assert not Potts(5, 21).countable
 
 
+def test_a_potts_model_of_too_many_couplings_is_refused():
+    spec = DataSpec(kind="text", shape=(40,), levels=1151, low=0, high=1150, symbols=("", *map(str, range(1150))))
+    with pytest.raises(ConfigError, match=r"40 positions with 1,151 symbols has 1,033,344,780 couplings, more than"):
+        build("potts", model_config("potts"), spec)
+
+
 def test_pseudo_likelihood_recovers_a_known_potts_model():
     """With n draws the nats exceed the entropy by about (free parameters) / (2 n) = 35 / 8,000."""
     model, x = Potts(4, 4, decay=1e-4), TRUTH.draw(4000, seed=1)

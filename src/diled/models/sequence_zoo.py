@@ -15,6 +15,7 @@ from typing import Any
 
 from diled.api import Stage
 from diled.config import DataSpec
+from diled.errors import ConfigError
 from diled.family import ReLSOConfig
 from diled.models.autoencoder import Autoencoder, DiracEncoder
 from diled.models.exact_sequences import LanguageModel, Potts, Profile, ReadingLanguageModel
@@ -36,6 +37,9 @@ from diled.sequence_family import (
 )
 
 __all__ = ["lm", "nos", "potts", "profile", "relso", "token_diffusion"]
+
+COUPLINGS = 2**28
+"""Most couplings of a Potts model; training takes some 24 bytes for each."""
 
 
 def relso(config: ReLSOConfig, data: DataSpec) -> Recipe:
@@ -66,8 +70,19 @@ def profile(config: ProfileConfig, data: DataSpec) -> Recipe:
 
 
 def potts(config: PottsConfig, data: DataSpec) -> Recipe:
-    """Fields and pairwise couplings, by pseudo-likelihood. Reference: Ekeberg et al. 2013 (arXiv 1211.1281)."""
-    model = Potts(data.numel, len(data.symbols), decay=config.decay, sweeps=config.sweeps)
+    """Fields and pairwise couplings, by pseudo-likelihood. Reference: Ekeberg et al. 2013 (arXiv 1211.1281).
+
+    Raises:
+        ConfigError: there are more couplings than a machine holds.
+    """
+    length, symbols = data.numel, len(data.symbols)
+    couplings = length * (length - 1) // 2 * symbols**2
+    if couplings > COUPLINGS:
+        raise ConfigError(
+            f"A Potts model of {length:,} positions with {symbols:,} symbols has {couplings:,} couplings, more than "
+            f"{COUPLINGS:,}: take profile or lm, or of text a smaller vocabulary (--preprocess.text.vocabulary)."
+        )
+    model = Potts(length, symbols, decay=config.decay, sweeps=config.sweeps)
     return Recipe(model, [Stage("joint", model, prepare=model.fit)])
 
 
