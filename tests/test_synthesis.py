@@ -742,6 +742,12 @@ def test_folders_that_cannot_be_indexed_are_refused(tmp_path, pool):
     np.save(tmp_path / "mixed" / "a.npy", np.zeros((12, 8, 8)))
     with pytest.raises(DataError, match=r"holds \.npy and image files"):
         quiet(tmp_path / "mixed")
+    images(tmp_path / "sizes", 12)
+    Image.new("L", (9, 9)).save(tmp_path / "sizes" / "z.png")
+    with pytest.raises(
+        DataError, match=r"differ in size.*has no such option: bring them to one kind and size first\.$"
+    ):
+        quiet(tmp_path / "sizes")
     with pytest.raises(ConfigError, match="a manifest of its own"):
         quiet(pool)
     with pytest.raises(ModelError, match="no model folder"):

@@ -55,8 +55,20 @@ def folder_spec(folder: Path, groups: dict[str, list[Path]]) -> DataSpec:
     """What the samples of a folder are: kind, shape and scale, measured; of text the kind alone, without tokens.
 
     Raises:
-        DataError: unreadable, or of several shapes.
+        DataError: unreadable, or of several shapes or kinds.
     """
+    try:
+        return _measured(folder, groups)
+    except DataError as error:
+        if "--preprocess" not in str(error):
+            raise
+        raise DataError(
+            f"{error} diled synthesize changes no samples, and so has no such option: bring them to one kind and size first."
+        ) from None
+
+
+def _measured(folder: Path, groups: dict[str, list[Path]]) -> DataSpec:
+    """`folder_spec`, with the advice of what trains on the samples."""
     first, files = next(iter(groups.items()))
     if first.endswith("/"):
         return open_data([item.content for item in image_items(folder)]).spec
