@@ -561,7 +561,13 @@ def test_constraints_in_words():
         ({"allowed": ["9:A"]}, "Position 9 is not modelled"),
         ({"parent": "ACD", "allowed": ["4:A"]}, "the parent ends before, after 3 residues"),
         ({"parent": "ACD", "most": 1, "allowed": ["1-2:G"]}, "2 residues of the parent are not allowed"),
-        ({"allowed": ["6:A"]}, "position|nothing") if False else ({"allowed": [":A"]}, "is no position"),
+        ({"allowed": [":A"]}, "is no position"),
+        (
+            {"parent": "AC1"},
+            r"^This is no parent: Sequence 1 \('AC1'\) has '1' at position 3, which is no amino acid\.$",
+        ),
+        ({"parent": "ACDEACDEA"}, r"has 9 symbols, and the model reads at most \d\.$"),
+        ({"parent": "nowhere.fasta"}, r"^This is no parent: There is no file"),
     ],
 )
 def test_what_nobody_can_mean(asked: dict[str, Any], words: str):

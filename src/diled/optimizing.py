@@ -7,6 +7,7 @@ distance to the nearest training sequence. `designing.py` says how designs are l
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from diled.data import Data, read_examples
 from diled.data.proteins import sites_of
 from diled.designing import ALL_METHODS, Designs, Search, Settings
 from diled.draws import seed_from
-from diled.errors import ConfigError, did_you_mean
+from diled.errors import ConfigError, DataError, did_you_mean
 from diled.evaluation.sequence_distances import lengths_of
 from diled.evaluation.sequences import FEWEST, fit_oracle, properties_of, residues_of, unseen_values
 from diled.latent.constraints import Constraints
@@ -129,7 +130,8 @@ def constraints_of(
         allowed: residues of positions: `39:ACD`, `1-5:AG`.
 
     Raises:
-        ConfigError: positions outside the sequence or that are not modelled, residues that are none, no parent.
+        ConfigError: positions outside the sequence or that are not modelled, residues that are none, no parent, or one that
+            cannot be read.
     """
     if not data.spec.sequential:
         raise ConfigError(f"Designs are sequences, and these data are {data.spec.kind}s: use 'edit'.")
@@ -137,9 +139,7 @@ def constraints_of(
     table = limits.allowed.clone()
     row, size = None, data.spec.numel
     if parent is not None:
-        values = read_examples(parent, data.spec)
-        if len(values) != 1:
-            raise ConfigError(f"A parent is one sequence, and {parent} holds {len(values)}.")
+        values = _parent(parent, data)
         row, size = torch.from_numpy(values[0].astype(np.int64)), int(lengths_of(values)[0])
         table[:size] = table[0] & ~_gaps(data)[0]  # it may be longer than those that were seen
         table |= _gaps(data)
@@ -167,6 +167,18 @@ def constraints_of(
             table[place] = False
             table[place, row[place]] = True
     return Constraints(table, row, most)
+
+
+def _parent(parent: str | Path, data: Data) -> np.ndarray:
+    """The row (1, L) of a parent, which is never converted: its designs would be those of another sequence."""
+    try:
+        values = read_examples(parent, data.spec)
+    except DataError as error:
+        said = re.sub(r": (convert|shorten) it, or pass convert=True [^.]*", "", str(error))
+        raise ConfigError(f"This is no parent: {said}") from None
+    if len(values) != 1:
+        raise ConfigError(f"A parent is one sequence, and {parent} holds {len(values)}.")
+    return values
 
 
 def positions(word: str, spec: DataSpec) -> list[int]:
