@@ -114,5 +114,5 @@ def test_groups_are_classes_and_not_what_is_missing():
     assert sorted(found) == ["a", "b"]
     assert found["a"]["share_of_data"].value == pytest.approx(1 / 3)
     assert found["a"]["share_of_data"].n == 45
-    with pytest.raises(ConfigError, match="'none' names 0 classes"):
+    with pytest.raises(ConfigError, match="'none' has 0 of its classes among training examples"):
         by_group(model, data, "none", samples=20, repeats=1)
