@@ -203,7 +203,7 @@ class _Shares:
         return self.all[self.part :: self.parts]
 
     def left(self, folder: Path, verify: bool, say: Callable[[str], None]) -> list[Shard]:
-        """Those of this process that are not finished; the first process of each machine says how many are."""
+        """Those of this process that are not finished; the first one that torchrun started says how many are."""
         left = [one for one in self.mine if not is_finished(folder, one, verify=verify)]
         if len(left) < len(self.mine) and rank() == 0:
             say(f"{len(self.mine) - len(left):,} of {len(self.mine):,} shards are there.")
