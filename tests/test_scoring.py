@@ -178,6 +178,16 @@ def test_search_writes_a_table(variants: Path, tmp_path: Path):
     assert names == [">first", f">{found[0][0][0]}", ">second", f">{found[1][0][0]}"]
 
 
+def test_what_does_not_vary_has_no_correlation(variants: Path, tmp_path: Path):
+    rows = rows_of(variants / "variants.csv")[:5]
+    table = tmp_path / "same.csv"
+    table.write_text("sequence,fitness\n" + "\n".join(f"{row['sequence']},1.5" for row in rows) + "\n")
+    found = package.score(variants / "run", table, repeats=1)
+    assert found.spearman["bound_nats/fitness"].value is None
+    said = "of minus bound_nats with 'fitness': not defined, all values of 'fitness' are alike (n = 5)."
+    assert said in found.text()
+
+
 def test_scores_are_set_beside_what_was_measured(variants: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     """By scipy; a row without a value counts in no correlation, classes have none, and what was trained on is set apart."""
     rows = rows_of(variants / "variants.csv")

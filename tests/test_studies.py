@@ -248,8 +248,32 @@ def test_proteins_are_compared_within_seeds_and_designs_shown_whole(tmp_path: Pa
         "| VAE | MSE | 0.600 | 0.800 | -0.2000 | -0.4484 to +0.0484 | 3 |",  # -0.2 +- 4.303 x 0.1 / sqrt 3
     ]
     assert smoothness(path).splitlines()[2:] == ["| ReLSO | 2 | 0.500 ± 0.354 |"]
-    assert design_details(path).splitlines()[2:] == ["| VAE | ode | 2.00 | 5.00 |  |  | 3.00 |  |  | 7.0 |"]
-    assert "| VAE | 1 | 2.00 |" in designs(path)
+    count = RECORD.n
+    assert design_details(path).splitlines()[2:] == [f"| VAE | ode | {count} | 2.00 | 5.00 |  |  | 3.00 |  |  | 7.0 |"]
+    assert "| VAE | 1 | 0.20 (10) |" in designs(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "said"),
+    [
+        ("measured_fitness", "0.60 ± 0.85 (0)", "asked for 100, of which those that it lacks count as 0"),
+        ("oracle_fitness", "4.50 ± 2.12 (0)", "asked for 60."),
+    ],
+)
+def test_designs_that_a_list_lacks_count_as_unmeasured_ones(tmp_path: Path, name: str, mean: str, said: str) -> None:
+    """40 designs of 3.0 where 100 were asked for are worth 1.2, and none are worth 0; to an oracle 0 means nothing."""
+    path, command = tmp_path / "trial.json", "python -m diled.studies.designs trial"
+    lists = [("ode", 0, 40, 3.0), ("ode", 1, 0, 6.0), ("evolution", 0, 100, 4.0)]
+    found = [
+        replace(RECORD, metric=f"{name}/{method}", seed=seed, n=n, value=value, command=command)
+        for method, seed, n, value in lists
+    ]
+    add(path, found)
+    text = designs(path)
+    assert text.splitlines()[2] == f"| VAE | 2 | {mean} | 4.00 |"
+    assert said in text
+    add(path, [replace(r, n=100) for r in found])
+    assert "parentheses" not in designs(path)
 
 
 def test_a_t_interval_covers_as_often_as_it_says() -> None:

@@ -43,7 +43,8 @@ class Scores:
         ids: of the examples.
         columns: name -> (n,) numbers, or names of classes.
         notes: what is not there, and why; and how scores agree with what was measured.
-        spearman: `column/property` -> rank correlation of a score with a measured property, of minus the bound or the energy.
+        spearman: `column/property` -> rank correlation of a score with a measured property, of minus the bound or the energy;
+            None where one of both does not vary.
         spearman_new: the same among the examples that the model was not trained on, where it was on others.
     """
 
@@ -123,15 +124,18 @@ def _ranks(columns: Mapping[str, np.ndarray], measured: Mapping[str, np.ndarray]
         for column, sign in (("bound_nats", -1), ("energy", -1), (f"predicted_{name}", 1)):
             scores = columns.get(column)
             if scores is not None and scores.dtype.kind == "f" and known.sum() >= FEWEST:
-                rank = spearman(sign * scores[known], y[known])
-                found[f"{column}/{name}"] = Measured(rank, n=int(known.sum()))
+                alike = [each for each, v in ((name, y), (column, scores)) if np.ptp(v[known]) == 0]
+                rank = None if alike else spearman(sign * scores[known], y[known])
+                note = f"all values of '{alike[0]}' are alike" if alike else ""
+                found[f"{column}/{name}"] = Measured(rank, n=int(known.sum()), note=note)
     return found
 
 
 def _said(name: str, rank: Measured, among: str = "") -> str:
     column, _, of = name.partition("/")
     score = column if column.startswith("predicted_") else f"minus {column}"
-    return f"Spearman correlation of {score} with '{of}'{among}: {rank.value:.3f} (n = {rank.n:,})."
+    value = f"not defined, {rank.note}" if rank.value is None else f"{rank.value:.3f}"
+    return f"Spearman correlation of {score} with '{of}'{among}: {value} (n = {rank.n:,})."
 
 
 def write_scores(scores: Scores, values: np.ndarray, spec: DataSpec, out: str | Path) -> None:

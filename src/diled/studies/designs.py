@@ -6,7 +6,8 @@
 Each row of a table's study is asked for sequences of high value, by every way to climb that it has and with the same settings
 (`PLANS`), and these are judged:
 
-    GB1       by the measured value itself; variants that were not measured count as 0
+    GB1       by the measured value itself; variants that were not measured count as 0, and so, in the table, do those that a
+              list lacks
     Gifford   by an oracle that was fitted to other sequences than the models' (`evaluation/sequences.py`)
 
     measured_fitness/METHOD, oracle_fitness/METHOD    mean over the designs; best_..., median_... likewise
@@ -209,6 +210,8 @@ def _of_row(
         if len(designs):
             seconds = time.process_time() - start
             found |= judged(designs, judge, data, plan.name, method, note, seconds)
+        elif plan.name == "measured_fitness":
+            found[f"{plan.name}/{method}"] = Measured(0.0, n=0, note=note)
     return found, training_of({} if alone else {**model.provenance, "parameters": model.parameters})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -37,18 +38,10 @@ ERRORS = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearma
 SUFFIXES = {"": "", "/shifted": ", shifted", "/probe": ", from codes"}
 """Of regression: by the head in distribution, by the head on the shifted test file, by a ridge regression on codes."""
 SCORES = ("measured_fitness", "oracle_fitness")
-METHODS = (
-    "ascent",
-    "hill",
-    "stochastic_hill",
-    "mcmc",
-    "cycle",
-    "ode",
-    "evolution",
-    "guidance",
-    "additive",
-    "percentile99",
-)
+ASKED = {"measured_fitness": 100, "oracle_fitness": 60}
+"""Designs that a list is asked for."""
+CLIMBS = ("ascent", "hill", "stochastic_hill", "mcmc", "cycle", "ode", "evolution", "guidance")
+METHODS = (*CLIMBS, "additive", "percentile99")
 
 
 def proteins(path: Path) -> str:
@@ -88,11 +81,29 @@ def designs(path: Path) -> str:
     lines = []
     for system in systems:
         mine = [r for r in records if r.system == system]
-        lines.append([title(system), seeds_of(mine), *(cell(mine, f"{name}/{m}", 2) for m in there)])
+        lines.append([title(system), seeds_of(mine), *(_of_list(mine, name, m) for m in there)])
     notes = sorted({r.note for r in records if r.metric.startswith(f"{name}/") and r.note})
-    said = f"\n\nJudge: {notes[0]}." if notes else ""
+    remarks = [f"Judge: {notes[0]}."] if notes else []
+    if any("(" in each for line in lines for each in line[2:]):
+        lacking = (
+            ", of which those that it lacks count as 0, as unmeasured ones do" if name == "measured_fitness" else ""
+        )
+        remarks.append(f"In parentheses: how many designs a list has that was asked for {ASKED[name]}{lacking}.")
+    said = f"\n\n{' '.join(remarks)}" if remarks else ""
     more = f"<details><summary>Each list in full</summary>\n\n{design_details(path)}\n\n</details>"
     return f"{markdown(['system', 'seeds', *there], lines)}{said}\n\n{more}"
+
+
+def _of_list(records: list[Record], name: str, method: str) -> str:
+    """The mean of a system's lists by one way to climb, and how many designs they have where that is fewer than asked."""
+    mine = [r for r in records if r.metric == f"{name}/{method}"]
+    counts = [r.n for r in mine if r.n is not None]
+    fewest = min(counts, default=0)
+    if method not in CLIMBS or len(counts) < len(mine) or fewest >= ASKED[name]:
+        return cell(records, f"{name}/{method}", 2)
+    if name == "measured_fitness":
+        mine = [replace(r, value=r.value * min(1.0, (r.n or 0) / ASKED[name])) for r in mine]
+    return f"{cell(mine, f'{name}/{method}', 2)} ({fewest})" if mine else ""
 
 
 DESIGNED = {
@@ -113,8 +124,9 @@ def design_details(path: Path) -> str:
         for method in METHODS:
             cells = [cell(mine, f"{m.format(score=name)}/{method}", d) for m, (_, d) in DESIGNED.items()]
             if any(cells[1:]):
-                lines.append([title(system), method, *cells])
-    head = ["system", "by", *(heading for heading, _ in DESIGNED.values())]
+                counts = [r.n for r in mine if r.metric == f"{name}/{method}" and r.n is not None]
+                lines.append([title(system), method, f"{fmean(counts):.0f}" if counts else "", *cells])
+    head = ["system", "by", "designs", *(heading for heading, _ in DESIGNED.values())]
     return markdown(head, lines) if lines else "Nothing is recorded yet."
 
 
