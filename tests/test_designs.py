@@ -724,6 +724,24 @@ def test_what_speaks_against_a_list_is_said(monkeypatch: pytest.MonkeyPatch):
     assert any("predicted to be better than the best training example, -1.352" in note for note in few.notes)
 
 
+def test_a_round_that_brings_nothing_new_is_the_last(monkeypatch: pytest.MonkeyPatch):
+    """Of three sequences that climbs end at, two come in the first round and one in the second."""
+    data, rounds = additive(), []
+    ends = torch.from_numpy(data.test.values[:3]).long()
+
+    def candidates(self: Search, n: int, seed: int) -> torch.Tensor:
+        rounds.append(seed)
+        return ends[:2] if len(rounds) == 1 else ends
+
+    monkeypatch.setattr(Search, "candidates", candidates)
+    found = design(bijection(), data, Goal("fitness"), 5, replace(FAST, method="evolution", rounds=8))
+    assert (len(found), len(rounds), len(set(rounds))) == (3, 3, 3)
+    assert "Only 3 distinct new sequences were found, of 5 that were asked for." in found.notes
+    rounds.clear()
+    assert len(design(bijection(), data, Goal("fitness"), 2, replace(FAST, method="evolution", rounds=8))) == 2
+    assert len(rounds) == 1
+
+
 def test_of_few_validation_examples_all_choose_the_weights_and_it_is_said():
     data, settings = additive(), replace(FAST, method="evolution", steps=1)
     few = Split(data.validation.values[:19], {"fitness": data.validation.labels["fitness"][:19]}, [""] * 19)

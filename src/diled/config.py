@@ -187,8 +187,8 @@ class TextConfig(Config):
     """How text becomes tokens."""
 
     tokenizer: str | None = None
-    """A tokenizer.json of the library `tokenizers`, or a folder with one, as Hugging Face models have; None: byte-level BPE,
-    trained on the training texts."""
+    """A tokenizer.json of the library `tokenizers`, or a folder with one, as Hugging Face models have, also `hub:owner/name`;
+    None: byte-level BPE, trained on the training texts."""
     vocabulary: int = Field(8000, ge=256)
     """Most tokens of a tokenizer that is trained; the 256 bytes are always among them, so every text can be written."""
 

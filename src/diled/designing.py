@@ -74,7 +74,7 @@ class Settings:
         caution: weight of the ensemble's standard deviation.
         scale: of guidance (`ode`, `guidance`).
         candidates: climbs for each design that is wanted.
-        rounds: how often more of them are made where too few are new and distinct.
+        rounds: how often more of them are made where too few are new and distinct; a round that brings none is the last.
         members: of the ensemble.
         keep_known: also propose training sequences.
         seed: of everything.

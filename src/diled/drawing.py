@@ -14,7 +14,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from diled.config import DataSpec
 from diled.data import from_model
 from diled.draws import BLOCK, seed_from
 from diled.errors import ConfigError, ModelError, did_you_mean
+from diled.hub import SOURCE, fetched, on_hub
 from diled.model import Model, choose_device, load
 from diled.models.sampling import BATCH, described, sample_batches, takes_mean
 
@@ -127,6 +128,9 @@ def source_of(
             f"sampler '{sampler}' is unknown.{near if near.startswith(' Did') else ''}{known} The number of steps is given "
             "apart, with --steps. Leave --sampler out for the model's own."
         )
+    if on_hub(source):
+        settings: dict[str, Any] = {"steps": steps, "sampler": sampler, "draw": draw, "dtype": dtype, "device": device}
+        return replace(source_of(fetched(str(source), SOURCE, ModelError), **settings), name=str(source))
     if not isinstance(source, Model) and is_pipeline(Path(source)):
         if draw:
             raise ConfigError("draw has no meaning for a diffusers pipeline: its samples are what its last step says.")
@@ -158,7 +162,8 @@ def _run(
 
 
 def _pipeline(folder: Path, steps: int | None, sampler: str | None, dtype: Dtype, device: torch.device) -> Source:
-    """An unconditional pixel pipeline of diffusers: a UNet2DModel and a scheduler. Nothing is downloaded or unpickled.
+    """An unconditional pixel pipeline of diffusers: a UNet2DModel and a scheduler, in folders of their own or, as older ones
+    are, beside the index. Nothing is unpickled.
 
     Sample i draws all its noise from a generator of its own, so the images are those of the pipeline called with
     `generator=[torch.Generator().manual_seed(seed_from(seed, i)), ...]`.
@@ -166,7 +171,7 @@ def _pipeline(folder: Path, steps: int | None, sampler: str | None, dtype: Dtype
     diffusers = _diffusers()
     index = _json(folder / "model_index.json")
     kind = index.get("_class_name")
-    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    unet = (folder / "unet" if (folder / "unet").is_dir() else folder) / "diffusion_pytorch_model.safetensors"
     if kind not in PIPELINES or index.get("unet") != ["diffusers", "UNet2DModel"]:
         raise ModelError(
             f"{folder} is a {kind} of diffusers: read are {' and '.join(PIPELINES)} with a UNet2DModel, which draw images "
@@ -174,18 +179,19 @@ def _pipeline(folder: Path, steps: int | None, sampler: str | None, dtype: Dtype
         )
     if not unet.exists():
         raise ModelError(f"{folder} has no {unet.relative_to(folder)}; pickles are not opened. Save it as safetensors.")
-    config = _json(folder / "scheduler" / "scheduler_config.json")
+    beside = folder / "scheduler" if (folder / "scheduler").is_dir() else folder
+    config = _json(beside / "scheduler_config.json")
     own = "DDIMScheduler" if kind == "DDIMPipeline" else str(index.get("scheduler", ["", ""])[-1])
     name, scheduler, taken = _scheduler(folder, own, config, steps, sampler)
     try:
         options = {"local_files_only": True, "use_safetensors": True, "low_cpu_mem_usage": False}  # needs accelerate
-        network = diffusers.UNet2DModel.from_pretrained(folder / "unet", **options)
+        network = diffusers.UNet2DModel.from_pretrained(unet.parent, **options)
     except Exception as error:  # of safetensors, of torch and of diffusers
         raise ModelError(f"The network in {folder} cannot be loaded: {str(error).splitlines()[0]}") from None
     network = network.to(device).eval()
     settings = {
         "weights": _sha256(unet.read_bytes()),
-        "config": _sha256({"unet": _json(folder / "unet" / "config.json"), "scheduler": config}),
+        "config": _sha256({"unet": _json(unet.parent / "config.json"), "scheduler": config}),
         "sampler": f"{name}, {taken} steps",
         "values": "draws",
         "dtype": dtype,

@@ -19,6 +19,7 @@ from typing import Any
 
 from diled.config import DataSpec
 from diled.errors import ConfigError
+from diled.hub import NETWORK, fetched
 from diled.parts import ArchitectureConfig, NetworkConfig
 from diled.tokens import tokenizer_from, tokens_of, word_pieces
 
@@ -101,13 +102,13 @@ def read_architecture(folder: str | Path, symbols: tuple[str, ...]) -> Architect
     the files of weights one after the other.
 
     Args:
-        folder: with config.json, safetensors, and tokenizer.json, vocab.txt or vocab.json.
+        folder: with config.json, safetensors, and tokenizer.json, vocab.txt or vocab.json; or `hub:owner/name`.
         symbols: of the data, the end first.
 
     Raises:
         ConfigError: something is missing or damaged, the weights are pickles, or the tokenizer knows none of the symbols.
     """
-    place = _Folder(Path(folder))
+    place = _folder(folder)
     table, end, unknown = place.vocabulary, place.special("end"), place.special("unknown")
     found = [next((table[t] for t in ("\u2581" + s, s, s.lower()) if t in table), None) for s in symbols[1:]]
     lost = tuple(symbol for symbol, token in zip(symbols[1:], found, strict=True) if token is None)
@@ -123,7 +124,7 @@ def read_architecture(folder: str | Path, symbols: tuple[str, ...]) -> Architect
 
 def _read_text_encoder(folder: str | Path, symbols: tuple[str, ...]) -> ArchitectureConfig:
     """What the folder of an encoder of text says of it, with its tokenizer where that is not the data's."""
-    place = _Folder(Path(folder))
+    place = _folder(folder)
     own = place.tokenizer
     start, end = place.frame(own)
     if tokens_of(own) == symbols:
@@ -135,13 +136,13 @@ def read_decoder(folder: str | Path, data: DataSpec) -> ArchitectureConfig:
     """What the folder of a decoder of text says of it: it starts with its beginning-of-sequence token, or its end token.
 
     Args:
-        folder: with config.json, safetensors and tokenizer.json.
+        folder: with config.json, safetensors and tokenizer.json; or `hub:owner/name`.
         data: text, of the same tokenizer.
 
     Raises:
         ConfigError: something is missing or damaged, the weights are pickles, the tokenizer is not the data's, or has no end.
     """
-    place = _Folder(Path(folder), "network.decoder_folder", "decoder")
+    place = _folder(folder, "network.decoder_folder", "decoder")
     own = place.tokenizer
     if tokens_of(own) != data.symbols:
         raise ConfigError(
@@ -165,6 +166,11 @@ def read_decoder(folder: str | Path, data: DataSpec) -> ArchitectureConfig:
 def _hash_of(symbols: Sequence[str]) -> str:
     """SHA-256 of all tokens by their numbers."""
     return hashlib.sha256(json.dumps(symbols).encode()).hexdigest()
+
+
+def _folder(given: str | Path, option: str = "network.folder", what: str = "encoder") -> _Folder:
+    """The folder of a path, or of a name on the Hub."""
+    return _Folder(fetched(given, NETWORK, ConfigError, option), option, what)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from diled.data import from_model, read_examples, to_strings
 from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, ModelError
 from diled.family import ModelConfig
+from diled.hub import SOURCE, fetched, library, on_hub
 from diled.latent.interpolate import between
 from diled.models.autoregressive import written_with
 from diled.models.io import load_model, save_model
@@ -276,16 +277,18 @@ class Model:
         """A model from a folder, or from the Hugging Face Hub as `user/name` (needs the `hub` extra).
 
         Args:
-            source: the folder or the repository; a folder of that name goes first.
+            source: the folder or the repository (also `hub:user/name@revision`); a folder of that name goes first.
             device, model: as for `load`.
             options: to `huggingface_hub.snapshot_download` (revision, token, cache_dir).
 
         Raises:
             ModelError: neither a model's folder nor a repository that can be fetched.
         """
+        if on_hub(source) and not options:
+            return load(fetched(source, SOURCE, ModelError), device=device, model=model)
         remote = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
         if remote and not Path(source).exists():
-            hub = _hub(f"{source} is no folder here, and to fetch it from the Hub")
+            hub = library(f"{source} is no folder here, and to fetch it from the Hub", ModelError)
             try:
                 source = hub.snapshot_download(source, **options)
             except Exception as error:
@@ -304,7 +307,7 @@ class Model:
         Raises:
             ModelError: the Hub refuses, or cannot be reached.
         """
-        api = _hub("To upload a model").HfApi(token=token)
+        api = library("To upload a model", ModelError).HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             made = {key: value for key, value in self.provenance.items() if key not in PRIVATE}
             save_model(Path(folder), self.density, self.spec, name=self.name, config=self.config, provenance=made)
@@ -384,11 +387,3 @@ def _read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _hub(why: str) -> Any:
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise ModelError(f"{why}, huggingface_hub is needed: pip install 'diled[hub]'.") from None
-    return huggingface_hub

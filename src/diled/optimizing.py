@@ -75,11 +75,13 @@ def design(
         raise ConfigError(f"There is no measured property '{goal.column}'.{known}")
     search = Search(model, data, goal, settings, constraints or _any_sequence(data))
     found: list[Tensor] = []
+    there = -1
     for round_ in range(settings.rounds):
         found.append(search.candidates(max(2, settings.candidates * n), seed_from(settings.seed, 31, round_)))
         rows = search.distinct(torch.cat(found))
-        if len(rows) >= n:
+        if len(rows) >= n or len(rows) == there:
             break
+        there = len(rows)
     return search.ranked(rows, n)
 
 

@@ -85,8 +85,9 @@ class NetworkConfig(Config):
     """Share of the hidden values that are dropped while training, in encoder and decoder (not for `residual`; an encoder
     that is `pretrained` has its own)."""
     folder: str | None = None
-    """`pretrained`: folder of a Hugging Face encoder, such as ESM-2 or BERT: its config.json, safetensors and tokenizer. One of
-    text may have a tokenizer of its own: each text is then written out and read again."""
+    """`pretrained`: folder of a Hugging Face encoder, such as ESM-2 or BERT: its config.json, safetensors and tokenizer; or
+    `hub:owner/name`, to fetch them. One of text may have a tokenizer of its own: each text is then written out and read
+    again."""
     frozen: Literal["all", "none"] | int = "all"
     """`pretrained`: what of it stays as it is: `all`, `none`, or a number N: its embeddings and first N blocks."""
     pace: float = Field(0.1, gt=0)
@@ -103,7 +104,8 @@ class NetworkConfig(Config):
     """`autoregressive`: share of the symbols that is hidden from the decoder in training, so that it listens to the code."""
     decoder_folder: str | None = None
     """`pretrained`, of text: folder of a Hugging Face decoder, such as GPT-2 or Llama: its config.json, safetensors and
-    tokenizer, which must be that of the data (`--preprocess.text.tokenizer FOLDER`). None: the decoder is ours."""
+    tokenizer, which must be that of the data (`--preprocess.text.tokenizer FOLDER`), or `hub:owner/name`. None: the decoder is
+    ours."""
     decoder_frozen: Literal["all", "blocks", "none"] | int = "all"
     """`decoder_folder`: what of it stays as it is: `all`, so that only maps of the code are trained; `blocks`, so that its
     table of tokens and its head are trained too; `none`; or a number N: its embeddings and first N blocks."""

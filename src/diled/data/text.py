@@ -23,6 +23,7 @@ from diled.config import DataSpec
 from diled.data.faults import short
 from diled.data.scale import raw_dtype, symbol_rows
 from diled.errors import DataError
+from diled.hub import TOKENIZER, fetched, on_hub
 from diled.tokens import one_thread, tokenizer_from, tokens_of
 
 __all__ = [
@@ -101,7 +102,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 8000) -> str:
 
 
 def load_tokenizer(given: str | Path) -> str:
-    """The JSON of a tokenizer: of a file tokenizer.json, of a folder with one, or of that JSON itself.
+    """The JSON of a tokenizer: of a file tokenizer.json, of a folder with one, here or on the Hub, or of that JSON itself.
 
     Raises:
         DataError: nothing there, a folder with other files than tokenizer.json, or no tokenizer.
@@ -110,7 +111,7 @@ def load_tokenizer(given: str | Path) -> str:
         return _whole(given, "The tokenizer")
     from diled.data.sources import existing
 
-    path = existing(given)
+    path = fetched(given, TOKENIZER, DataError, "preprocess.text.tokenizer") if on_hub(given) else existing(given)
     if path.is_dir():
         folder, path = path, path / "tokenizer.json"
         if not path.is_file():

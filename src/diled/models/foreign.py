@@ -32,6 +32,7 @@ from diled.config import DataSpec
 from diled.distributions import Dirac, Normal
 from diled.draws import seeded
 from diled.errors import DataError, ModelError, did_you_mean
+from diled.hub import AUTOENCODER, PREFIX, fetched, on_hub
 from diled.models.adapter import Adapter, AdapterDecoder, AdapterEncoder, Means, described, modules_of
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import StandardNormal
@@ -98,10 +99,11 @@ class Foreign:
 
 
 def load_foreign(source: str, spec: DataSpec, device: str = "cpu", *, search_path: str | Path | None = None) -> Foreign:
-    """Somebody's autoencoder from where it lies: a diffusers folder, or `module:function`.
+    """Somebody's autoencoder from where it lies: a diffusers folder, here or on the Hub, or `module:function`.
 
     Args:
-        source: a folder of an `AutoencoderKL` (or of a pipeline that has one in `vae`), or `module:function`.
+        source: a folder of an `AutoencoderKL` (or of a pipeline that has one in `vae`), `hub:owner/name`, or
+            `module:function`.
         spec: of the data that it is to be used on.
         device: where it computes.
         search_path: where modules are looked for first; None: the current folder.
@@ -110,7 +112,7 @@ def load_foreign(source: str, spec: DataSpec, device: str = "cpu", *, search_pat
         ModelError: neither; or what `from_diffusers` and `from_function` raise.
     """
     check_source(source)
-    if Path(source).is_dir():
+    if Path(source).is_dir() or on_hub(source):
         return from_diffusers(source, spec, device)
     return from_function(source, spec, device, search_path=search_path)
 
@@ -131,17 +133,20 @@ def check_source(source: str) -> None:
         raise ModelError(f"{source} is a file, and a model is a folder: of a run, or of a diffusers AutoencoderKL.")
     folder = path.parent
     beside = [p.name for p in folder.iterdir() if (p / "config.json").exists()] if folder.is_dir() else []
-    raise ModelError(f"There is no run folder {source}.{did_you_mean(path.name, beside)}")
+    near, on = did_you_mean(path.name, beside), source.count("/") == 1 and "." not in source.split("/")[0]
+    hub = f" One on the Hugging Face Hub is named {PREFIX}{source}." if on and not near and not folder.is_dir() else ""
+    raise ModelError(f"There is no run folder {source}.{near}{hub}")
 
 
 def from_diffusers(folder: str | Path, spec: DataSpec, device: str = "cpu") -> Foreign:
-    """The `AutoencoderKL` of a diffusers folder; only safetensors are read, and nothing is downloaded.
+    """The `AutoencoderKL` of a diffusers folder; only safetensors are read.
 
     Its code is what the model's own pipelines hand to their diffusion, (latent - shift) * scale, channel by channel and
     flattened to (B, C h w). Its decoder returns pictures only: call `fit`.
 
     Args:
-        folder: with `config.json` and `diffusion_pytorch_model.safetensors`, or one that has these in `vae`.
+        folder: with `config.json` and `diffusion_pytorch_model.safetensors`, or one that has these in `vae`; or
+            `hub:owner/name`, of which this much is fetched.
         spec: of the data; as many channels as the model's.
         device: where it computes.
 
@@ -151,7 +156,7 @@ def from_diffusers(folder: str | Path, spec: DataSpec, device: str = "cpu") -> F
 
     Reference: Rombach et al. 2022.
     """
-    folder = Path(folder)
+    name, folder = str(folder), fetched(folder, AUTOENCODER, ModelError)
     place = folder / "vae" if (folder / "model_index.json").is_file() else folder
     if not place.is_dir():
         raise ModelError(
@@ -165,7 +170,7 @@ def from_diffusers(folder: str | Path, spec: DataSpec, device: str = "cpu") -> F
             "see --preprocess.channels."
         )
     digest = _hash(_weights(model), (place / "config.json").read_bytes())
-    return _foreign(model, str(folder), spec, device, digest, list(NOTES_OF_DIFFUSERS))
+    return _foreign(model, name, spec, device, digest, list(NOTES_OF_DIFFUSERS))
 
 
 def from_function(

@@ -2,8 +2,8 @@
 
     model_type, sizes  --transformers-->  a network with random weights  <-- model.safetensors, once, when a training starts
 
-A run keeps the architecture in its configuration and all weights in its own file, so the folder is read only once. Nothing
-is downloaded, no pickle is opened, and no code from the folder is run.
+A run keeps the architecture in its configuration and all weights in its own file, so the folder is read only once. No
+pickle is opened, and no code from the folder is run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from diled.config import DataSpec
 from diled.draws import seeded
 from diled.errors import ConfigError, ModelError
+from diled.hub import NETWORK, fetched
 from diled.models.rereading import Rereading
 from diled.nn.pretrained import PretrainedEncoder, PretrainedStates, blocks_of, first_blocks
 from diled.nn.pretrained_decoder import PretrainedDecoder, all_but
@@ -129,21 +130,21 @@ def load_pretrained(part: PretrainedStates | PretrainedDecoder, folder: str | Pa
 
     Args:
         part: with random weights.
-        folder: of a model of its architecture.
+        folder: of a model of its architecture, or `hub:owner/name`.
         new_blocks: of its blocks, those at the bottom which the folder does not have, and which stay as they are.
 
     Raises:
         ModelError: transformers is missing, or the weights are damaged, incomplete or of another architecture.
     """
     model: Any = part.model
-    config = deepcopy(model.config)
+    place, config = str(fetched(folder, NETWORK, ModelError)), deepcopy(model.config)
     at = _blocks_name(model) if new_blocks else ""
     if new_blocks:
         _more_layers(config, -new_blocks)
     with _quiet(), seeded(0):
         try:
             found, report = type(model).from_pretrained(
-                str(folder), config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True,
+                place, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True,
                 output_loading_info=True, ignore_mismatched_sizes=True,
             )  # fmt: skip
         except Exception as error:  # whatever transformers makes of a damaged file

@@ -32,7 +32,8 @@ def synthesize(
     Stopped at any moment, it goes on with the shards that are missing. Sample i depends on the seed and i alone.
 
     Args:
-        source: a run; a folder of a diffusers pipeline (DDPM or DDIM); or a folder of samples that exist, to be indexed.
+        source: a run; a folder of a diffusers pipeline (DDPM or DDIM), or hub:owner/name; or a folder of samples that exist, to
+            be indexed.
         n: how many samples.
         out: folder of the set; of a folder of samples, that folder or nothing.
         data: training data that the manifest's quality probe compares with; default: those of the run.

@@ -237,8 +237,8 @@ def audit(
     What is measured already is read from `out`, so an interrupted audit goes on, and another model can be added later.
 
     Args:
-        models: runs; folders of a diffusers AutoencoderKL; or module:function, a function that returns anything with `encode`
-            and `decode`.
+        models: runs; folders of a diffusers AutoencoderKL, or hub:owner/name; or module:function, a function that returns
+            anything with `encode` and `decode`.
         data: real data of all models; default: what each run was trained on. Foreign models need it, or a run beside them.
         sections: bounds, amortization, likelihood, robustness, codes, pool; default: all that apply.
         thorough: more examples, samples, steps, restarts, and AIS: hours on two cores.
