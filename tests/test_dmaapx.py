@@ -13,12 +13,12 @@ from tiny import diled
 from diled.data import open_data
 from diled.errors import ConfigError
 from diled.runs import read_run
-from diled.studies import calibration, commands, dmaapx
+from diled.studies import calibration, commands, dmaapx, render_dmaapx
 from diled.studies.commands import as_records
 from diled.studies.intervals import COMPARED
 from diled.studies.paper_dmaapx import PAPER, PLOTTED
 from diled.studies.records import KEYS, add, read
-from diled.studies.render_dmaapx import beside_the_paper, table
+from diled.studies.render_dmaapx import beside_the_paper, named, table
 
 ARMS = """
 title: what is asked
@@ -391,7 +391,28 @@ def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: P
         "generalization gap, unseen texts |"
     )
     assert "| normal | 1 | -40.00 | – | – | 1.25 | 2.50 |" in shown
-    assert "| diled@real | – | – | – | +0.40 (+0.30 to +0.50) |" in shown
+    assert "| DiLED, normal | – | – | – | +0.40 (+0.30 to +0.50) |" in shown
+
+
+def test_every_arm_has_a_name_and_models_stand_together() -> None:
+    for system, name in {
+        "vae@synthetic/lm": "DMaaPx, lm",
+        "vae@real/7N": "7 times the real data",
+        "diled@real/7N": "DiLED, 7 times the real data",
+        "vae@clusters/real": "normal, clusters",
+        "diled@clusters/token_diffusion": "DiLED, DMaaPx, token_diffusion, clusters",
+        "diled@synthetic/k=10": "DiLED, DMaaPx, k = 10",
+        "diled@self/3": "DiLED, its own samples, generation 3",
+        "lsgm@real": "LSGM, normal",
+    }.items():
+        assert named(system) == name
+    for study in dmaapx.studies():
+        if study != "dmaapx-quality":  # whose arms are named after their sources
+            for arm in dmaapx.arms_of(study, "mini").arms:
+                assert "@" not in named(arm), arm
+    order = ["vae@real", "vae@synthetic/k=5", "vae@synthetic/k=20", "diled@real", "diled@synthetic/k=10", "diled@self/2",
+             "diled@self/10", "ldm@real"]  # fmt: skip
+    assert sorted([*order[4:], *order[:4]], key=render_dmaapx._place) == order
 
 
 def test_the_paper_s_figures_are_in_its_order() -> None:

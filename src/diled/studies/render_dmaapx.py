@@ -73,6 +73,9 @@ NAMES = {
 }
 """System -> what the paper calls it, or what it is."""
 
+MODELS = {"diled": "DiLED", "ldm": "LDM", "lsgm": "LSGM"}
+"""Models but the VAE."""
+
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """System -> metric -> one value for each seed."""
 
@@ -196,19 +199,33 @@ def _difference(metric: str, one: Sequence[float] | None) -> str:
     return f"{value} ({low} to {high})"
 
 
-def _place(system: str) -> tuple[int, int, list[str | int]]:
-    """Where a system stands in a table: in the order of `NAMES`, pools by size, others after them, numbers by their size."""
-    order, name = list(NAMES), "vae@synthetic/k=10" if _folds(system) else system
+def _place(system: str) -> tuple[int, int, int, list[str | int]]:
+    """Where a system stands in a table: model by model, in the order of `NAMES`, pools by size, others after them, numbers by
+    their size."""
+    model, _, arm = system.partition("@")
+    models, order = list(MODELS), list(NAMES)
+    alike = f"vae@{arm}" if model in models else system
+    name = "vae@synthetic/k=10" if _folds(system) else alike
     parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", system)]
-    return order.index(name) if name in order else len(order), _folds(system), parts
+    place = order.index(name) if name in order else len(order)
+    return models.index(model) + 1 if model in models else 0, place, _folds(system), parts
 
 
 def named(system: str) -> str:
-    """What a system is called in tables."""
+    """What a system is called in tables; of models but the VAE with their names."""
     if system in NAMES:
         return NAMES[system]
+    model, _, arm = system.partition("@")
+    if model in MODELS:
+        return f"{MODELS[model]}, {named(f'vae@{arm}')}"
     name, _, variant = system.partition("/")
     words = variant.replace("=", " = ").replace(",", ", ")
+    if name == "vae@clusters":
+        return f"{named('vae@real' if variant == 'real' else f'vae@synthetic/{variant}')}, clusters"
+    if name == "vae@self":
+        return f"its own samples, generation {variant}"
+    if name == "vae@real" and re.fullmatch(r"\d+N", variant):
+        return f"{variant[:-1]} times the real data"
     if name == "vae@real" and "n_c" in variant:
         return f"normal, {words}"
     return f"DMaaPx, {words}" if name == "vae@synthetic" else system
