@@ -49,8 +49,14 @@ SAME = f"{PAIRED}::test_within_a_pass_all_rows_meet_the_same_noise_and_times_of_
 OPPOSITE = f"{PAIRED}::test_two_passes_of_a_cell_have_opposite_noise_and_the_next_cell_other"
 EVERY_TIME = f"{PAIRED}::test_every_time_is_as_likely_over_passes_and_seeds"
 
+LESS = "test_training_data.py::test_the_encoder_sees_a_share_of_the_values_less_and_only_while_it_trains"
+CORRUPTED = "test_sequence_models.py::test_corruption_of_symbols_spares_the_ends"
+
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "draws.py": [
+        ("device=x.device) < share", "device=x.device) >= share", "what is hidden is what stays", LESS),
+        ("away & (x != 0)", "away", "ends are hidden", CORRUPTED),
+        ("torch.randint_like(x, 1, symbols)", "torch.randint_like(x, 0, symbols)", "symbols become ends", CORRUPTED),
         ("return -e if now.opposite else e", "return e", "the same noise twice", OPPOSITE),
         ("return 1 - u if now.opposite else u", "return -u if now.opposite else u", "noise outside [0, 1)", OPPOSITE),
         ("passes // share, bool", "passes, bool", "late times never come", EVERY_TIME),

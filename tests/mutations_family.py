@@ -251,7 +251,6 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("self.weight * F.softplus", "F.softplus", "the weight of the encoder's part", SIDES),
         ("self.network(z.detach())", "self.network(z)", "the critic's loss trains the encoder", SIDES),
         ("{name: p.detach() for", "{name: p for", "the encoder's loss trains the critic", SIDES),
-        ("< self.share", ">= self.share", "what is hidden is what stays", HIDDEN),
         ("if self.training and self.share", "if self.share", "values are hidden after the training", HIDDEN),
     ],
     "models/parts.py": [

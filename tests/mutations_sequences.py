@@ -31,7 +31,6 @@ JOINT = f"{MODELS}::test_one_position_at_a_time_draws_from_the_joint_and_all_at_
 KEPT = f"{MODELS}::test_what_is_given_is_kept_and_the_rest_is_drawn_given_it"
 NO_END = f"{MODELS}::test_no_end_is_drawn_before_a_symbol_that_is_kept"
 GUIDED = f"{MODELS}::test_steps_of_guidance_by_hand"
-CORRUPTED = f"{MODELS}::test_corruption_of_symbols_spares_the_ends"
 STANDARD = f"{PROPERTIES}::test_real_columns_are_standardised_by_those_that_are_known"
 ERRORS = f"{PROPERTIES}::test_errors_by_hand"
 UNIT = f"{PROPERTIES}::test_predictions_are_in_the_unit_of_the_column"
@@ -112,10 +111,6 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("known = y >= 0", "known = y >= -1", "a missing class is learned", ERRORS),
         ("self.weight * error", "error", "the weight", ERRORS),
         ("out[:, 0] * self.std[i] + self.mean[i]", "out[:, 0] + self.mean[i]", "the column's unit", UNIT),
-    ],
-    "models/critic.py": [
-        ("hidden & (x != 0)", "hidden", "ends are hidden", CORRUPTED),
-        ("torch.randint_like(x, 1, self", "torch.randint_like(x, 0, self", "symbols become ends", CORRUPTED),
     ],
     "models/autoencoder.py": [("Batch(x, labels)", "Batch(x)", "labels do not arrive", TRAINS)],
     "training/data.py": [("seed) if self.labels", "seed + 1) if self.labels", "labels of other examples", BELONG)],

@@ -25,6 +25,7 @@ EPOCHS = f"{DATA}::test_steps_of_epochs_are_rounded_up"
 POOLS = f"{DATA}::test_what_a_run_is_trained_on"
 SCHEDULE = f"{DATA}::test_the_noise_falls_as_published"
 MOLLIFIED = f"{DATA}::test_mollified_data_have_their_measure_and_end_clean"
+LESS = f"{DATA}::test_the_encoder_sees_a_share_of_the_values_less_and_only_while_it_trains"
 NOISY = f"{DATA}::test_noise_is_on_the_encoders_input_alone_and_only_while_it_trains"
 DROPOUT = f"{DATA}::test_dropout_is_in_the_hidden_layers_and_off_in_evaluation"
 ENTROPY = f"{DATA}::test_asleep_the_loss_is_the_models_own_entropy_whatever_it_is_shown"
@@ -60,8 +61,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("min(progress / SHARE, 1.0)", "min(progress, 1.0)", "noise to the end", SCHEDULE),
         ("math.exp(-END * at / TEMPERATURE)", "math.exp(-END * at)", "the temperature of the schedule", SCHEDULE),
         ("(unit.clamp(0, 1) * gaps).round()", "(unit.clamp(0, 1) * gaps)", "values off the grid", MEASURE),
-        ("(args[0] + std * torch", "(args[0] + std**2 * torch", "variance and deviation on the input", NOISY),
-        ("if module.training else None", "if std else None", "noise in evaluation", NOISY),
+        ("(x + std * torch", "(x + std**2 * torch", "variance and deviation on the input", NOISY),
+        ("if not module.training", "if not std", "noise in evaluation", NOISY),
+        ("len(spec.symbols) if spec.sequential else 0", "0", "symbols are hidden as numbers are", LESS),
         ("to_space(unit * (spec.high", "to_space(x * (spec.high", "[-1, 1] is taken for [0, 1]", MOLLIFIED),
     ],
     "training/data.py": [

@@ -300,7 +300,7 @@ class Watched(torch.nn.Module):
 
     def forward(self, x):
         self.seen = x
-        return Normal(x[:, :1], torch.zeros_like(x[:, :1]))
+        return Normal(x[:, :1].float(), torch.zeros_like(x[:, :1].float()))
 
 
 def test_noise_is_on_the_encoders_input_alone_and_only_while_it_trains():
@@ -310,7 +310,7 @@ def test_noise_is_on_the_encoders_input_alone_and_only_while_it_trains():
 
     model = Autoencoder(Watched(), Target(), StandardNormal((1,)))
     x = torch.randn(20_000, 3)
-    with noisy_input(model, 0.3):
+    with noisy_input(model, TrainingConfig(input_noise=0.3), DataSpec(kind="vector", shape=(3,))):
         assert torch.equal(model.terms(x)["distortion"], x.pow(2).sum(1)), "the target is the clean x"
         noise = model.encoder.seen - x
         assert noise.std().item() == pytest.approx(0.3, rel=0.02)
@@ -319,6 +319,36 @@ def test_noise_is_on_the_encoders_input_alone_and_only_while_it_trains():
         assert torch.equal(model.encoder.seen, x)
     model.train().terms(x)
     assert torch.equal(model.encoder.seen, x)
+
+
+def test_the_encoder_sees_a_share_of_the_values_less_and_only_while_it_trains():
+    """Numbers become 0, symbols others, ends stay; the decoder's target is the clean x, and hidden numbers are noisy too."""
+
+    class Target(torch.nn.Module):
+        def forward(self, z):
+            return SimpleNamespace(nll=lambda x: x.double().pow(2).sum(1), check=lambda x: None)
+
+    model = Autoencoder(Watched(), Target(), StandardNormal((1,)))
+    x = torch.full((20_000, 3), 0.5)
+    with noisy_input(model, TrainingConfig(corruption=0.2), DataSpec(kind="vector", shape=(3,))):
+        assert torch.equal(model.terms(x)["distortion"], x.double().pow(2).sum(1)), "the target is the clean x"
+        assert sorted(model.encoder.seen.unique().tolist()) == [0.0, 0.5]
+        assert (model.encoder.seen == 0).float().mean().item() == pytest.approx(0.2, abs=0.01)
+        model.eval().terms(x)
+        assert torch.equal(model.encoder.seen, x)
+    model.train().terms(x)
+    assert torch.equal(model.encoder.seen, x)
+    with noisy_input(model, TrainingConfig(corruption=0.2, input_noise=0.1), DataSpec(kind="vector", shape=(3,))):
+        model.terms(x)
+    assert model.encoder.seen.var().item() == pytest.approx(0.2 * 0.8 * 0.25 + 0.01, rel=0.05)
+    x = torch.full((20_000, 3), 2)
+    x[:, 2] = 0
+    spec = DataSpec(kind="protein", shape=(3,), symbols=("", "A", "C", "D"))
+    with noisy_input(model, TrainingConfig(corruption=0.3), spec):
+        assert torch.equal(model.terms(x)["distortion"], x.double().pow(2).sum(1))
+    assert torch.equal(model.encoder.seen[:, 2], x[:, 2])
+    for symbol, share in ((1, 0.1), (2, 0.8), (3, 0.1)):
+        assert (model.encoder.seen[:, :2] == symbol).float().mean().item() == pytest.approx(share, abs=0.01)
 
 
 def test_dropout_is_in_the_hidden_layers_and_off_in_evaluation():
@@ -438,6 +468,8 @@ def test_shares_of_the_stages():
         ("ppca", ["--training.half_asleep", 0.5], "nothing of this model is trained step by step"),
         ("ppca", ["--training.augment", "naive"], "training.augment has no effect"),
         ("edm", ["--training.input_noise", 0.5], "this model has no encoder that trains"),
+        ("edm", ["--training.corruption", 0.5], "training.corruption has no effect: this model has no encoder"),
+        ("ppca", ["--training.corruption", 0.5], "training.corruption has no effect: nothing of this model"),
         ("ae", ["--training.keep", "best"], "stage 'autoencoder' has none"),
         ("consistency", ["--training.keep", "best"], "stage 'consistency' has none"),
     ],
@@ -452,7 +484,7 @@ def test_models_that_cannot_are_refused(model, options, words, tmp_path, capsys)
 def test_a_frozen_encoder_learns_nothing_asleep():
     model = linear()[2]
     stages = [Stage("a", model, frozen=(model.encoder,))]
-    for option in ({"half_asleep": 0.5}, {"input_noise": 0.1}):
+    for option in ({"half_asleep": 0.5}, {"input_noise": 0.1}, {"corruption": 0.1}):
         with pytest.raises(ConfigError, match="encoder"):
             arrange(model, stages, torch.zeros(2, 3), TrainingConfig(**option))
 

@@ -360,6 +360,9 @@ class TrainingConfig(Config):
     input_noise: float = Field(0.0, ge=0)
     """Standard deviation of noise on what the encoder sees while it trains, in units of the range [-1, 1]; the decoder
     learns the clean x."""
+    corruption: float = Field(0.0, ge=0, lt=1)
+    """Share of the values that are hidden from the encoder while it trains, whereas the decoder learns the clean x: numbers are
+    0 there, and in the place of a symbol of a sequence one is drawn uniformly. Alike inputs come to lie together."""
     half_asleep: float = Field(0.0, ge=0, lt=1)
     """Share of the steps, at the end, in which only the encoder trains, on samples of the model itself (RHA)."""
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -17,6 +17,7 @@ __all__ = [
     "drawn_times",
     "drawn_uniform",
     "forked",
+    "hidden",
     "paired_pass",
     "reseed",
     "seed_from",
@@ -48,6 +49,20 @@ def reseed(seed: int) -> None:
         torch.cuda.manual_seed_all(seed)
     if torch.backends.mps.is_available():
         torch.mps.manual_seed(seed)
+
+
+def hidden(x: Tensor, share: float, symbols: int = 0) -> Tensor:
+    """x (B, ...) with a share of its values hidden, by torch's generator.
+
+    Hidden numbers are 0, the middle of the range; for a hidden symbol one is drawn uniformly, never the end.
+
+    Args:
+        x: numbers, or symbols of which 0 is the end.
+        share: of the values, drawn one by one.
+        symbols: V, the number of symbols with the end, of sequences; 0: x are numbers.
+    """
+    away = torch.rand(x.shape, device=x.device) < share
+    return torch.where(away & (x != 0), torch.randint_like(x, 1, symbols), x) if symbols else x * ~away
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diled.api import Batch, Density, Distribution, Terms
+from diled.draws import hidden
 from diled.nn.blocks import mlp
 
 __all__ = ["Corrupted", "Critic"]
@@ -47,8 +48,6 @@ class Critic(nn.Module):
 class Corrupted(nn.Module):
     """An encoder that is shown x with some of its values hidden while it trains.
 
-    Hidden numbers are 0, the middle of the range; for a hidden symbol one is drawn uniformly, never the end.
-
     Args:
         encoder: x -> q(z | x).
         share: of the values that are hidden.
@@ -63,11 +62,4 @@ class Corrupted(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """The posterior of each example."""
-        if self.training and self.share > 0:
-            hidden = torch.rand(x.shape, device=x.device) < self.share
-            x = torch.where(hidden & (x != 0), self._others(x), x) if self.symbols else x * ~hidden
-        return self.encoder(x)
-
-    def _others(self, x: Tensor) -> Tensor:
-        """Symbols in their place."""
-        return torch.randint_like(x, 1, self.symbols)
+        return self.encoder(hidden(x, self.share, self.symbols) if self.training and self.share > 0 else x)

@@ -106,7 +106,7 @@ def fit(
             keeper.restore(module, state)
         average = _Average(config.ema) if config.ema else None
         writer = _Writer(Log(folder), validation, average, spent, best, progress, say)
-        with stage.training(), noisy_input(stage.density, config.input_noise), keeper.signals:
+        with stage.training(), noisy_input(stage.density, config, spec), keeper.signals:
             trainer = _trainer(config, steps, folder, [*([average] if average else []), writer, keeper])
             with kept_memory(trainer.strategy.root_device):
                 _run(trainer, module, batches, keeper, None if state is None else str(kept.last))

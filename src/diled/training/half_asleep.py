@@ -72,14 +72,16 @@ def arrange(model: nn.Module, stages: list[Stage], x: Tensor, config: TrainingCo
         "augment": config.augment != "none" or bool(config.augment_values.changes),
         "mollify": config.mollify > 0,
         "input_noise": config.input_noise > 0,
+        "corruption": config.corruption > 0,
         "half_asleep": config.half_asleep > 0,
         "keep": config.keep == "best",
     }
     first = next((key for key, is_wanted in wanted.items() if is_wanted), None)
     if not trained and first is not None:
         raise ConfigError(f"training.{first} has no effect: nothing of this model is trained step by step.")
-    if config.input_noise and not any(_encoder_trains(stage) for stage in trained):
-        raise ConfigError("training.input_noise has no effect: this model has no encoder that trains.")
+    for key in ("input_noise", "corruption"):
+        if wanted[key] and not any(_encoder_trains(stage) for stage in trained):
+            raise ConfigError(f"training.{key} has no effect: this model has no encoder that trains.")
     if config.keep == "best":
         for stage in trained:
             _need_bound(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from diled.config import DataSpec, TrainingConfig
+from diled.draws import hidden
 from diled.errors import ConfigError
 from diled.space import to_space
 from diled.training.augment import augmented, policy_for
@@ -89,20 +90,30 @@ class Inputs:
 
 
 @contextmanager
-def noisy_input(density: nn.Module, std: float) -> Iterator[None]:
-    """Within the block a density's encoder sees x + std e while it is in training mode; the decoder's target stays x.
+def noisy_input(density: nn.Module, config: TrainingConfig, spec: DataSpec) -> Iterator[None]:
+    """Within the block a density's encoder sees c(x) in place of x while it is in training mode; the decoder's target stays x.
 
-    Reference: Vincent et al. 2008 (ICML); Im et al. 2017 (arXiv 1511.06406).
+        -log p(x) <= E_c [ E_{z ~ q(z | c(x))} [ -log p(x | z) ] + KL(q(z | c(x)) || p(z)) ]
+
+    so a bound is trained all the same. c hides values (`config.corruption`) and adds noise to numbers (`config.input_noise`).
+
+    Reference: Vincent et al. 2008 (ICML); Im et al. 2017 (arXiv 1511.06406), Eq. 6; Shen et al. 2020 (arXiv 1905.12777).
     """
     encoder = getattr(density, "encoder", None)
-    if not std or encoder is None:
+    share, std = config.corruption, config.input_noise
+    if not (share or std) or encoder is None:
         yield
         return
 
-    def add(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return (args[0] + std * torch.randn_like(args[0]), *args[1:]) if module.training else None
+    def change(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not module.training:
+            return None
+        x = args[0]
+        if share:
+            x = hidden(x, share, len(spec.symbols) if spec.sequential else 0)
+        return (x + std * torch.randn_like(x) if std else x, *args[1:])
 
-    handle = encoder.register_forward_pre_hook(add)
+    handle = encoder.register_forward_pre_hook(change)
     try:
         yield
     finally:

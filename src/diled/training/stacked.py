@@ -102,7 +102,7 @@ def fit_stacked(
             if stage.prepare is not None:
                 prepare(stage, source, spec, own, 0)
             block.enter_context(stage.training())
-        block.enter_context(noisy_input(members[0].density, configs[0].input_noise))
+        block.enter_context(noisy_input(members[0].density, configs[0], spec))
         training = _Training([stage.density for stage in members], sources, spec, configs)
         return training.run(validation, progress, say)
 
