@@ -198,6 +198,8 @@ def test_a_model_of_ours_is_loaded_and_drawn_from_by_its_name(hub: Hub, tmp_path
     model.save(hub.root / "owner/digits")
     again = Model.from_pretrained("hub:owner/digits", device="cpu")
     np.testing.assert_array_equal(again.sample(4, seed=0), model.sample(4, seed=0))
+    with pytest.raises(ConfigError, match=r"'revision' has no effect beside hub:: write hub:owner/digits@REVISION"):
+        Model.from_pretrained("hub:owner/digits", revision="main")
     quiet: dict[str, Any] = {"probe": False, "progress": False, "say": lambda _: None, "device": "cpu"}
     found = synthesize("hub:owner/digits@main", 64, tmp_path / "pool", **quiet)
     assert found["source"] == {"kind": "run", "name": "hub:owner/digits@main"}

@@ -19,7 +19,7 @@ from diled.data import from_model, read_examples, to_strings
 from diled.draws import BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, ModelError
 from diled.family import ModelConfig
-from diled.hub import SOURCE, fetched, library, on_hub
+from diled.hub import PREFIX, SOURCE, fetched, library, on_hub
 from diled.latent.interpolate import between
 from diled.models.autoregressive import written_with
 from diled.models.io import load_model, save_model
@@ -284,7 +284,11 @@ class Model:
         Raises:
             ModelError: neither a model's folder nor a repository that can be fetched.
         """
-        if on_hub(source) and not options:
+        if on_hub(source):
+            if options:
+                raise ConfigError(
+                    f"'{next(iter(options))}' has no effect beside {PREFIX}: write {source}@REVISION, or leave it out."
+                )
             return load(fetched(source, SOURCE, ModelError), device=device, model=model)
         remote = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
         if remote and not Path(source).exists():
