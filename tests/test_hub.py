@@ -203,6 +203,14 @@ def test_a_model_of_ours_is_loaded_and_drawn_from_by_its_name(hub: Hub, tmp_path
     quiet: dict[str, Any] = {"probe": False, "progress": False, "say": lambda _: None, "device": "cpu"}
     found = synthesize("hub:owner/digits@main", 64, tmp_path / "pool", **quiet)
     assert found["source"] == {"kind": "run", "name": "hub:owner/digits@main"}
+    assert command("sample", "hub:owner/digits", "--n", 4, "--device", "cpu") == 0
+    assert (tmp_path / "samples.png").is_file(), "beside the user, not in the cache"
+    audited = ["--data", "digits", "--sections", "bounds", "--device", "cpu", "--out", "audit"]
+    assert command("audit", "hub:owner/digits", "run", *audited) == 0
+    said = json.loads((tmp_path / "audit/audit.json").read_text())
+    assert "hub:owner/digits" in json.dumps(said)
+    assert command("train", "digits", *options, "--init-from", "hub:owner/digits", "--out", "again") == 0
+    assert read_run(tmp_path / "again").init_from == "hub:owner/digits"
     assert found["settings"]["weights"] == synthesize(model, 64, tmp_path / "other", **quiet)["settings"]["weights"]
 
 

@@ -14,6 +14,7 @@ from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig,
 from diled.data import Data, Split, known_sets, open_data, open_examples
 from diled.data.splits import hashed, seen
 from diled.errors import ConfigError, DiledError
+from diled.hub import on_hub
 from diled.latent.attributes import fit_ode
 from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
 from diled.model import Model, load
@@ -66,8 +67,9 @@ def model_of(
 
 
 def is_run(source: Any) -> bool:
-    """Whether this is a model or a run's folder, rather than data."""
-    return isinstance(source, Model) or any((Path(source) / name).exists() for name in ("config.json", "run.json"))
+    """Whether this is a model, or a run's folder, here or on the Hub, rather than data."""
+    known = isinstance(source, Model) or on_hub(source)
+    return known or any((Path(source) / name).exists() for name in ("config.json", "run.json"))
 
 
 def trained_on(run: Any, model: Model) -> tuple[str | None, PreprocessConfig | None]:

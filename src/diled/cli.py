@@ -83,7 +83,7 @@ OUT = {
     "optimize": "designs.csv",
     "search": "neighbours.png",
 }
-"""Where the command line writes, inside the run's folder, unless --out says otherwise."""
+"""Where the command line writes, inside the run's folder, or here for a model on the Hub, unless --out says otherwise."""
 PRINTED = ("sample", "reconstruct", "interpolate", "edit")
 """Verbs whose result is printed where it is text."""
 
@@ -149,31 +149,37 @@ def _run(verb: str, argv: list[str]) -> int:
     if name is not None:
         options["model"] = name
     if verb in OUT and "out" not in options:
-        options["out"] = _place(verb, Path(options["run"]))
+        options["out"] = _place(verb, options["run"])
     positional = [options.pop(key) for key in POSITIONAL[verb] if key in options]
     if verb in ("audit", "compare"):
         positional = positional[0]
     result = function(*map(_given, positional), **options)
     if verb in PRINTED and options.get("out") is None:
-        _print_sequences(result, Path(positional[0]))
+        _print_sequences(result, positional[0])
     _show(verb, result, options.get("out"))
     return 0
 
 
-def _print_sequences(values: Any, run: Path) -> None:
+def _print_sequences(values: Any, run: str) -> None:
     """One sequence a line."""
     from diled.config import DataSpec
     from diled.data import to_strings
+    from diled.errors import ModelError
+    from diled.hub import SOURCE, fetched
     from diled.models.io import read_config
 
-    print("\n".join(to_strings(values, DataSpec(**read_config(run)["data"]))))
+    print("\n".join(to_strings(values, DataSpec(**read_config(fetched(run, SOURCE, ModelError))["data"]))))
 
 
-def _place(verb: str, run: Path) -> str | None:
+def _place(verb: str, given: str) -> str | None:
     """Where the verb writes unless --out says otherwise: a picture, or an array where the data are no images.
 
     Sequences are printed instead.
     """
+    from diled.errors import ModelError
+    from diled.hub import SOURCE, fetched, on_hub
+
+    run = fetched(given, SOURCE, ModelError)
     try:
         data = json.loads((run / "config.json").read_text())["data"]
         images, sequences = data["kind"] == "image", data["kind"] in ("protein", "text")
@@ -181,7 +187,7 @@ def _place(verb: str, run: Path) -> str | None:
         images, sequences = True, False  # the verb itself will say what is wrong with the run
     if (verb == "search" and not images) or (verb in PRINTED and sequences):
         return None
-    place = run / OUT[verb]
+    place = Path(OUT[verb]) if on_hub(given) else run / OUT[verb]
     if place.suffix == ".csv":
         return str(place)
     return str(place if images else place.with_suffix(".npy"))

@@ -289,7 +289,7 @@ class Model:
                 raise ConfigError(
                     f"'{next(iter(options))}' has no effect beside {PREFIX}: write {source}@REVISION, or leave it out."
                 )
-            return load(fetched(source, SOURCE, ModelError), device=device, model=model)
+            return load(source, device=device, model=model)
         remote = isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/", "~"))
         if remote and not Path(source).exists():
             hub = library(f"{source} is no folder here, and to fetch it from the Hub", ModelError)
@@ -367,14 +367,14 @@ def load(path: str | Path, *, device: str = "auto", model: Density | None = None
     """A trained model from its folder.
 
     Args:
-        path: a run's or a saved model's folder.
+        path: a run's or a saved model's folder, or `hub:owner/name`.
         device: `auto`, `cpu`, `cuda` or `mps`.
         model: for a hand-composed model, the module with the same parts; its weights are read from the folder.
 
     Raises:
         ModelError: the folder holds no model, another format, or damaged weights. Pickles are never opened.
     """
-    folder = Path(path)
+    folder = fetched(path, SOURCE, ModelError)
     density, spec, name, config = load_model(folder, model)
     provenance = _read_record(folder / "provenance.json")
     run = _read_record(folder / "run.json")  # of a run whose provenance does not say how its data were prepared

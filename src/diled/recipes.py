@@ -12,8 +12,9 @@ import torch
 from diled.api import Stage
 from diled.config import DataSpec
 from diled.diffusion.schedule import Schedule
-from diled.errors import ConfigError
+from diled.errors import ConfigError, ModelError
 from diled.folders import read_decoder, read_encoder
+from diled.hub import SOURCE, fetched
 from diled.models.pretrained import load_pretrained, pretrained_states, written_by
 from diled.models.zoo import Recipe, build
 from diled.runs import RunConfig
@@ -44,7 +45,7 @@ def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, 
     if config.init_parts and not config.init_from:
         raise ConfigError("init_parts has no effect without init_from.")
     if config.init_from and not started:
-        copied = copy_parts(Path(config.init_from), recipe, spec, say, config.init_parts)
+        copied = copy_parts(config.init_from, recipe, spec, say, config.init_parts)
     for part in PRETRAINED:
         if part not in copied and not started:
             start_pretrained(part, config, recipe, spec, say)
@@ -104,7 +105,7 @@ def parts_of(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def copy_parts(
-    source: Path, recipe: Recipe, spec: DataSpec, say: Callable[[str], None], wanted: tuple[str, ...] = ()
+    source: str | Path, recipe: Recipe, spec: DataSpec, say: Callable[[str], None], wanted: tuple[str, ...] = ()
 ) -> list[str]:
     """Start a model's parts from those of another run, where they fit; only `wanted` ones where any are named.
 
@@ -120,7 +121,7 @@ def copy_parts(
     """
     from diled.models.io import load_model
 
-    other, other_spec, _, _ = load_model(source)
+    other, other_spec, _, _ = load_model(fetched(source, SOURCE, ModelError))
     if other_spec.shape != spec.shape:
         raise ConfigError(f"{source} was trained on examples of shape {other_spec.shape}, these are {spec.shape}.")
     copied, reasons, with_it = [], [], ""

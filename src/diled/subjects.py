@@ -16,7 +16,8 @@ from diled.arguments import data_of, is_run, model_of, trained_on
 from diled.config import PoolConfig, PreprocessConfig, validated
 from diled.data import Data
 from diled.draws import seeded
-from diled.errors import ConfigError
+from diled.errors import ConfigError, ModelError
+from diled.hub import SOURCE, fetched, on_hub
 from diled.model import Model, choose_device
 from diled.models.foreign import check_source, load_foreign
 from diled.runs import read_run
@@ -55,7 +56,7 @@ def subjects_of(
     """The models to be audited, each with its real data.
 
     Args:
-        models: runs' folders or loaded models; diffusers folders; `module:function`.
+        models: runs' folders or loaded models; diffusers folders; either as `hub:owner/name`; `module:function`.
         data: of all of them; None: what each run was trained on, and foreign models take the first run's.
         device: where to compute.
         preprocess: values of the preprocessing, nested, in place of those of a run.
@@ -63,6 +64,8 @@ def subjects_of(
     Raises:
         DiledError: a model cannot be loaded, or the data of a foreign one are not known.
     """
+    titles_on_hub = {i: str(model) for i, model in enumerate(models) if on_hub(model)}
+    models = [_from_hub(model) if on_hub(model) else model for model in models]
     places = [_place(model) for model in models]
     for i, place in enumerate(places):
         if place in places[:i]:
@@ -76,6 +79,7 @@ def subjects_of(
     for i in sorted(range(len(models)), key=lambda i: not ours[i]):  # runs first: they know their data
         if ours[i]:
             found[i] = _subject(models[i], data, device, opened, preprocess)
+            found[i] = replace(found[i], name=titles_on_hub.get(i, found[i].name))
         else:
             first = next(iter(found.values()), None)
             known = first.data if first is not None else _named(models[i], data, preprocess)
@@ -90,6 +94,12 @@ def audit_folder(models: Sequence[Any], out: str | Path | None) -> Path:
         return Path(out)
     alone = len(models) == 1 and not isinstance(models[0], Model) and is_ours(models[0])
     return Path(models[0]) / "audit" if alone else Path("runs") / "audit"
+
+
+def _from_hub(name: str) -> str | Path:
+    """The folder of a model of ours; another's goes by its name still."""
+    peek = fetched(name, ("config.json", "model_index.json"), ModelError)
+    return fetched(name, SOURCE, ModelError) if is_ours(peek) else name
 
 
 def _place(model: Any) -> Path | str | int:
@@ -116,6 +126,8 @@ def is_ours(model: Any) -> bool:
     """Whether this is a run of ours; a diffusers folder has a config.json as well, of another form."""
     if isinstance(model, Model):
         return True
+    if on_hub(model):  # ours are where they were fetched to
+        return False
     folder = Path(model)
     if not is_run(model) or (folder / "model_index.json").exists():
         return False
