@@ -413,6 +413,9 @@ def test_every_arm_has_a_name_and_models_stand_together() -> None:
     order = ["vae@real", "vae@synthetic/k=5", "vae@synthetic/k=20", "diled@real", "diled@synthetic/k=10", "diled@self/2",
              "diled@self/10", "ldm@real"]  # fmt: skip
     assert sorted([*order[4:], *order[:4]], key=render_dmaapx._place) == order
+    order = ["vae@real", "vae@clusters/real", "vae@synthetic/lm", "vae@clusters/lm", "diled@real", "diled@clusters/real",
+             "diled@synthetic/token_diffusion", "diled@clusters/token_diffusion"]  # fmt: skip
+    assert sorted([*order[3:], *order[:3]], key=render_dmaapx._place) == order
 
 
 def test_the_paper_s_figures_are_in_its_order() -> None:

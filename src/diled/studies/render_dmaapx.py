@@ -201,7 +201,10 @@ def _difference(metric: str, one: Sequence[float] | None) -> str:
 
 def _place(system: str) -> tuple[int, int, int, list[str | int]]:
     """Where a system stands in a table: model by model, in the order of `NAMES`, pools by size, others after them, numbers by
-    their size."""
+    their size; what is divided by clusters beside what is not."""
+    system = re.sub(
+        r"@clusters/(real)?(.*)", lambda m: f"@real{m[2]}/clusters" if m[1] else f"@synthetic/{m[2]}/clusters", system
+    )
     model, _, arm = system.partition("@")
     models, order = list(MODELS), list(NAMES)
     alike = f"vae@{arm}" if model in models else system
