@@ -62,6 +62,9 @@ def test_designs_are_summed_up_by_hand(landscape: Data):
     assert got["predicted/ode"].value == 2.5
     assert got["nearest_training/ode"].value == 1.0
     assert got["ensemble_spearman/ode"].value == 0.5
+    assert got["diversity/ode"].value == pytest.approx((2 + 2 + 2 + 2 + 2 + 1) / 6)  # AC and CC differ in one place
+    alone = Designs(values[:1], ["DE"], {"predicted": predicted[:1], "distance": distance[:1]}, {"spearman": 0.5}, [])
+    assert study.judged(alone, judge, landscape, "measured_fitness", "ode", note)["diversity/ode"].value is None
 
 
 def test_the_additive_model_takes_the_best_sums_that_it_was_not_trained_on(landscape: Data):

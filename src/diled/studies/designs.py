@@ -124,7 +124,7 @@ def judged(
         f"best_{name}": Measured(float(worth.max()), n=n, note=note),
         f"median_{name}": Measured(float(np.median(worth)), n=n, note=note),
         "predicted": Measured(float(found.columns["predicted"].mean()), n=n),
-        "diversity": Measured(pairwise_mean(found.values), n=n),
+        "diversity": Measured(pairwise_mean(found.values) if n > 1 else None, n=n),
         "nearest_training": Measured(float(found.columns["distance"].mean()), n=n),
         "novelty": Measured(float(1 - seen(found.values, data.train.values).mean()), n=n),
         "ensemble_spearman": Measured(found.accuracy["spearman"], note="on validation examples"),
