@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
+from diled.studies.designs import PLANS
 from diled.studies.records import Record, mean_and_spread, read
 from diled.studies.render import by_family, markdown, title
 from diled.studies.render_targets import interval
@@ -38,7 +39,7 @@ ERRORS = {"mse": "MSE", "mae": "MAE", "pearson": "Pearson", "spearman": "Spearma
 SUFFIXES = {"": "", "/shifted": ", shifted", "/probe": ", from codes"}
 """Of regression: by the head in distribution, by the head on the shifted test file, by a ridge regression on codes."""
 SCORES = ("measured_fitness", "oracle_fitness")
-ASKED = {"measured_fitness": 100, "oracle_fitness": 60}
+ASKED = {plan.name: plan.n for plan in PLANS.values()}
 """Designs that a list is asked for."""
 CLIMBS = ("ascent", "hill", "stochastic_hill", "mcmc", "cycle", "ode", "evolution", "guidance")
 METHODS = (*CLIMBS, "additive", "percentile99")
