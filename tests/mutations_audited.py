@@ -51,7 +51,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("{values.dtype.str} {values.shape};", "", "type and shape are not in the key", DATA),
     ],
     "auditing.py": [
-        ('[data.spec.model_dump_json(exclude={"aligned"})]', '[""]', "the measure is not in the key", DATA),
+        ('[data.spec.model_dump_json(exclude={"aligned", "reading"})]', '[""]', "the measure is not in the key", DATA),
         ("{name: hashed(column) for name, column in split.labels.items()}", "{}", "nor are labels", DATA),
         ("    except NoBound as refusal:", "    except (NoBound, DataError) as refusal:", "what may pass is kept", KEPT),
         ("subject.pool.folds * len(", "1 * len(", "one fold", FOLDS),

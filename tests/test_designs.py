@@ -1069,3 +1069,104 @@ def test_options_that_a_method_does_not_use_are_refused():
     for used in ({"method": "ode", "scale": 1.0}, {"leash": 0.2}):
         with pytest.raises(ModelError, match="nowhere"):
             optimize("nowhere", **used)
+
+
+# Stops, and decoders that write symbol by symbol ----------------------------------------------------------------------
+
+STOP = protein_spec(6)
+"""All symbols, the stop among them."""
+
+
+def stopped(lengths: tuple[int, int]) -> Data:
+    """Sequences of so many symbols, each with a stop at its end, and nowhere else."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(lengths[0], lengths[1] + 1, 120)
+    texts = ["".join(rng.choice(list("ACDE"), n - 1)) + "*" for n in sizes]
+    values = encode(texts, 6)
+    parts = [
+        Split(values[rows], {"fitness": (values[rows] == 1).sum(1).astype(np.float32)}, [str(i) for i in rows])
+        for rows in np.split(np.arange(120), [80, 100])
+    ]
+    return Data("stops", STOP.model_copy(update={"labels": {"fitness": []}}), *parts, [])
+
+
+@pytest.mark.parametrize("lengths", [(6, 6), (4, 6)])
+def test_designs_end_with_a_stop_where_training_sequences_do(lengths: tuple[int, int]):
+    data = stopped(lengths)
+    limits = constraints_of(data)
+    rows = torch.from_numpy(np.random.default_rng(1).integers(1, 24, (50, 6)))
+    uniform = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(50, 6, 24, generator=torch.Generator().manual_seed(0))
+    for found in (limits.repair(rows, uniform), limits.decode(logits)):
+        texts = to_strings(found.numpy(), data.spec)
+        assert all(
+            text.endswith("*") and text.count("*") == 1 and lengths[0] <= len(text) <= lengths[1] for text in texts
+        )
+        assert not limits.broken(found).any()
+    wrong = torch.from_numpy(encode(["ACDEAC", "A*DEA*"], 6).astype(np.int64))
+    assert limits.broken(wrong).all()
+    model = Model(Profile(6, 24), data.spec)
+    model.density.fit(torch.from_numpy(data.train.values).long())
+    designs = design(model, data, Goal("fitness"), 10, Settings(steps=10))
+    assert all(text.endswith("*") and text.count("*") == 1 for text in designs.sequences)
+    assert (
+        design(
+            model,
+            data,
+            Goal("fitness"),
+            5,
+            Settings(steps=10),
+            constraints_of(data, parent="ACDEA*"[-lengths[0] :], most=2),
+        ).sequences[0][-1]
+        == "*"
+    )
+
+
+def test_a_rare_stop_is_none_of_designs():
+    data = stopped((6, 6))
+    data.train.values[::4, 5] = 1
+    assert constraints_of(data).last is None
+    assert not constraints_of(data).allowed[:, STOP.symbols.index("*")].any()
+
+
+class Written(nn.Module):
+    """A decoder whose distribution has a mode and no logits of all positions."""
+
+    class Mode:
+        def __init__(self, mode: Tensor) -> None:
+            self.mode = mode
+
+    def forward(self, z: Tensor) -> Any:
+        return self.Mode(z.unflatten(1, (LENGTH, 5)).argmax(2))
+
+
+def test_climbs_with_a_decoder_that_writes_symbol_by_symbol():
+    data = additive()
+    model = Model(Autoencoder(OneHot(), Written(), StandardNormal((20,))), data.spec)
+    limits = constraints_of(data, allowed=["1:A"])
+    search = Search(model, data, Goal("fitness"), Settings(method="hill", steps=5, leash=0.0), limits)
+    rows = search.decode(search.encode(torch.from_numpy(EVERY).long()))
+    assert (rows[:, 0] == 1).all()
+    assert (rows[:, 1:].numpy() == EVERY[:, 1:]).all()
+    led = Search(model, data, Goal("fitness"), Settings(method="ode", steps=5), limits).candidates(8, 0)
+    assert (led[:, 0] == 1).all()
+
+
+def test_a_fasta_file_of_other_sequences_is_not_overwritten(tmp_path: Path):
+    """It may be the parent's, or the training data."""
+    beside = tmp_path / "gfp.fasta"
+    beside.write_text(">gfp\nACDE\n")
+    with pytest.raises(ConfigError, match=r"gfp\.fasta is there and holds no designs"):
+        optimizing.check_designs(tmp_path / "gfp.csv")
+    assert beside.read_text() == ">gfp\nACDE\n"
+    beside.write_text(">design_1 predicted=1\nACDE\n")
+    optimizing.check_designs(tmp_path / "gfp.csv")
+
+
+def test_designs_are_read_against_the_best_of_all_training_examples(monkeypatch: pytest.MonkeyPatch):
+    """Also where ensembles learn from some of them."""
+    monkeypatch.setattr("diled.designing.some_with_values", lambda y, seed: np.argsort(y)[:40])
+    data = additive()
+    data.train.labels["fitness"][7] = 99.0
+    found = design(bijection(), data, Goal("fitness"), 4, Settings(steps=1, candidates=1, rounds=1))
+    assert any("best training example, 99." in note for note in found.notes)

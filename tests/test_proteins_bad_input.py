@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from test_proteins_data import PARENT, drawn, everything, fasta, opened, said, table
 from tiny import diled
 
+from diled.arguments import data_of
 from diled.config import DataSpec, SequenceConfig
 from diled.data import from_strings, open_examples, read_examples, to_strings
-from diled.data.proteins import encode, protein_spec
+from diled.data.proteins import encode, protein_spec, ungapped
 from diled.errors import ConfigError, DataError, DataWarning
+from diled.model import Model
+from diled.models.exact_sequences import Profile
 from diled.output import check_out
 from diled.runs import resolve
 
@@ -261,7 +264,7 @@ def test_files_that_the_model_does_not_read(tmp_path):
     two = table(tmp_path / "two.csv", {"heavy": ["ACD"] * 2, "light": ["ACE"] * 2})
     with pytest.raises(DataError, match="several columns"):
         read_examples(two, SPEC)
-    assert to_strings(read_examples(two, SPEC, sequence_column="light"), SPEC) == ["ACE"] * 2
+    assert to_strings(read_examples(two, SPEC, column="light"), SPEC) == ["ACE"] * 2
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no files of sequences"):
         read_examples(tmp_path / "empty", SPEC)
@@ -323,3 +326,89 @@ def test_the_command_line_says_so_in_one_line(tmp_path, capsys):
     assert "clusters" in capsys.readouterr().err
     assert diled("data", path, "--preprocess.on_error", "skip", "--preprocess.sequence.padding", "J") == 0
     refused(["A.C"] * 20, "'.' at position 2", "no amino acid", padding="J", kind="protein")
+
+
+# Files are read as the training data were
+
+
+def test_a_named_column_and_filling_go_with_the_model(tmp_path):
+    """What was said of the training file is not asked again, nor is another column taken in silence."""
+    mutants = drawn(60, 6, 6)
+    columns = {
+        "sequence": ["WWWWWW"] * 60,
+        "mutant": [f"{text}__" for text in mutants],
+        "key": [f"k{i}" for i in range(60)],
+    }
+    path = table(tmp_path / "a.csv", columns)
+    data = opened(path, column="mutant", padding="_", id_column="key")
+    assert data.spec.reading == {"column": "mutant", "padding": "_", "id_column": "key"}
+    again = DataSpec.model_validate_json(data.spec.model_dump_json())
+    found = open_examples(path, again)
+    assert dict(zip(found.ids, to_strings(found.values, again), strict=True)) == everything(data)
+    assert to_strings(open_examples(path, again, column="sequence").values[:1], again) == ["WWWWWW"]
+    other = table(tmp_path / "b.csv", {"sequence": mutants[:20]})
+    assert to_strings(read_examples(other, again), again) == mutants[:20], (
+        "a file without that column is looked through"
+    )
+    assert to_strings(read_examples(fasta(tmp_path / "c.fa", mutants[:3]), again), again) == mutants[:3]
+    assert "reading" not in opened(other).spec.model_dump()
+
+
+@pytest.mark.parametrize("name", ["variant", "sequence", "protein"])
+def test_a_customary_name_does_not_make_a_column_of_sequences(tmp_path, name):
+    """A10V is no sequence; one wild type, or names of genes, beside many different sequences are none of the records'."""
+    mutants = drawn(60, 6, 6)
+    cells = {"variant": [f"A{i}V" for i in range(60)], "sequence": ["WKWKWK"] * 60, "protein": ["GAPDH", "SPIKE"] * 30}[
+        name
+    ]
+    path = table(tmp_path / "a.csv", {name: cells, "mutated_seq": mutants})
+    data = opened(path)
+    assert set(everything(data).values()) == set(mutants)
+    assert to_strings(read_examples(path, data.spec), data.spec) == mutants
+
+
+def test_a_faulty_column_of_sequences_is_no_reason_for_another(tmp_path):
+    """Three of ten records are wrong, and names of genes fit."""
+    texts = [f"{text}1" if i % 10 < 3 else text for i, text in enumerate(drawn(60, 6, 6))]
+    path = table(tmp_path / "a.csv", {"sequence": texts, "gene": ["gapdh", "spike"] * 30})
+    refused(path, "line 2", "has '1' at position 7", kind="protein")
+
+
+@pytest.mark.parametrize(
+    "names", [("SEQUENCE", "FITNESS"), ("CDR3", "ENRICHMENT"), ("VARIANTS", "STABILITY"), ("ID", "PEPTIDES")]
+)
+def test_names_of_columns_in_capitals(tmp_path, names):
+    """All of them are spelt with amino acids."""
+    values = [round(0.5 + i, 1) for i in range(20)] if names[0] != "ID" else GOOD
+    data = opened(table(tmp_path / "a.csv", {names[0]: GOOD if names[0] != "ID" else range(20), names[1]: values}))
+    assert set(everything(data).values()) == set(GOOD)
+    assert list(data.spec.labels) == ([] if names[0] == "ID" else [names[1]])
+
+
+@pytest.mark.parametrize("name", ["", "Unnamed: 0", "__index_level_0__"])
+def test_the_index_of_a_data_frame_is_no_property(tmp_path, name):
+    rows = np.random.default_rng(0).permutation(40)[:20]
+    columns = {name: rows.tolist(), "sequence": GOOD, "fitness": [0.5 * i for i in range(20)]}
+    path = table(tmp_path / "a.csv", columns)
+    if name.startswith("__"):
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.table(columns), path)
+    assert list(opened(path).spec.labels) == ["fitness"]
+    columns[name] = [0.5 * i for i in range(20)]
+    assert name in opened(table(tmp_path / "b.csv", columns)).spec.labels, "real numbers are no index"
+
+
+def test_gaps_at_inference_are_those_of_training(tmp_path):
+    """Of an alignment they stay, whatever length is allowed; a model of sequences without gaps gets none."""
+    texts = ["-" + text[1:] if i % 3 else text for i, text in enumerate(drawn(30, 8, 8))]
+    path = table(tmp_path / "a.csv", {"sequence": texts})
+    data = opened(path, max_length=10)
+    assert (data.spec.aligned, data.spec.shape) == (True, (8,))
+    assert to_strings(read_examples(path, data.spec), data.spec) == texts
+    rows = encode(["A-C-D", "--K", "ACDEF"], 6)
+    assert to_strings(ungapped(rows), protein_spec(6)) == ["ACD", "K", "ACDEF"]
+    without = protein_spec(8).model_copy(update={"aligned": False})
+    model = Model(Profile(8, 24), without, provenance={"data": "none"})
+    place = data_of(model, path, model)
+    assert set(everything(place).values()) == {text.replace("-", "") for text in texts}
+    assert not place.spec.aligned

@@ -24,10 +24,11 @@ from diled.errors import ConfigError, DataError
 from diled.evaluation import sequence_distances
 from diled.evaluation.attack import skl
 from diled.evaluation.audit_sequences import label_smoothness
-from diled.evaluation.measure import measure
+from diled.evaluation.measure import bounds_of_examples, measure
 from diled.evaluation.sequence_attack import agreement, code_jacobian, substitution_attack, substitution_gaps
 from diled.evaluation.sequence_distances import edit_distances, lengths_of, nearest_rows, pairwise_mean
 from diled.evaluation.sequences import (
+    classification,
     coupling_error,
     drawn_alike,
     fit_oracle,
@@ -296,7 +297,55 @@ def test_regression_of_a_model_whose_codes_say_everything():
     assert found["mse/y/probe"].value < 0.6 * y.var()
     assert found["mse/y"].n == 180
     few = Split(data.test.values[:25], {"y": data.test.labels["y"][:25]}, [""] * 25)
-    assert regression(model, data, few, "y") == {}, "of fewer than ten values nothing is said"
+    said = regression(model, data, few, "y")
+    assert [m.value for m in said.values()] == [None], "of fewer than ten values nothing is said, but why"
+    assert "only 5 test sequences have a value" in said["zero_shot_spearman/y"].note
+    data.train.labels["y"][9:] = NAN
+    found = regression(model, data, data.test, "y")
+    assert found["spearman/y/probe"].value is None, "nine values teach a probe nothing"
+    assert "only 9 training sequences" in found["spearman/y/probe"].note
+    assert found["mse/y"].n == found["zero_shot_spearman/y"].n == 180
+    assert "head learned 'y'" in found["zero_shot_spearman/y"].note, "so that was not zero shots"
+    plain = Autoencoder(model.encoder, model.decoder, model.prior)
+    assert "learned" not in regression(plain, data, data.test, "y")["zero_shot_spearman/y"].note
+
+
+def test_classes_are_read_from_codes():
+    """A head that names the first symbol is right as often as it is the label; a probe of one-hot codes finds that out."""
+    data, model = potts((300, 30, 200)), hand_model()
+    for split in (data.train, data.test):
+        split.labels["first"] = split.values[:, 0].astype(np.int64) - 1
+        split.labels["first"][::5] = -1
+    symbols = len(data.spec.symbols) - 1
+    head = PropertyHead(16, {"first": symbols}, width=4)
+    for p in head.parameters():
+        p.data.zero_()
+    head.networks[0][-1].bias.data[0] = 1.0
+    model = Autoencoder(model.encoder, model.decoder, model.prior, extras=(head,))
+    found = classification(model, data, data.test, "first")
+    y = data.test.labels["first"]
+    assert found["accuracy/first"].value == pytest.approx((y[y >= 0] == 0).mean())
+    assert found["accuracy/first/probe"].value == 1
+    assert found["accuracy/first"].n == (y >= 0).sum() == 160
+    data.train.labels["first"][data.train.labels["first"] == 1] = -1
+    few = classification(model, data, data.test, "first")
+    assert few["accuracy/first/probe"].n == ((y >= 0) & (y != 1)).sum(), (
+        "a class without training examples has no answer"
+    )
+    data.train.labels["first"][:] = 0
+    assert classification(model, data, data.test, "first") == {}
+
+
+def test_what_draws_nothing_is_evaluated_once(monkeypatch):
+    data, calls = potts((50, 10, 40)), []
+    profile = Profile(data.spec.numel, len(data.spec.symbols))
+    monkeypatch.setattr(
+        profile, "terms", lambda *args, **options: calls.append(1) or Profile.terms(profile, *args, **options)
+    )
+    x = torch.from_numpy(data.test.values).long()
+    assert torch.allclose(profile.paired_bound(x), profile.bound(x))
+    bounds_of_examples(profile, data.test, data.spec, repeats=64)
+    assert len(calls) == 3
 
 
 def test_a_model_that_is_the_truth_ranks_by_it():

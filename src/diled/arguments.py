@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
 from diled.data import Data, Split, known_sets, open_data, open_examples
+from diled.data.proteins import ungapped
 from diled.data.splits import hashed, seen
 from diled.errors import ConfigError, DiledError
 from diled.hub import on_hub
@@ -122,6 +124,7 @@ def data_of(
         try:
             place = open_data(source, way.model_copy(update={"on_error": "skip"}) if skip else way)
             check_same_data(place, model.spec, "The model")
+            place = _without_gaps(place) if place.spec.aligned and not model.spec.aligned else place
             break
         except DiledError:
             if way is ways[-1]:
@@ -132,6 +135,17 @@ def data_of(
     else:
         tell_other_test(place, model, "the model")
     return place
+
+
+def _without_gaps(data: Data) -> Data:
+    """An alignment as a model reads it whose training data had their gaps removed."""
+
+    def bare(split: Split) -> Split:
+        values = ungapped(split.values, data.spec.symbols)
+        return replace(split, values=values).subset((values != 0).any(1))
+
+    spec = data.spec.model_copy(update={"aligned": False})
+    return replace(data, spec=spec, train=bare(data.train), validation=bare(data.validation), test=bare(data.test))
 
 
 def tell_other_test(data: Data, model: Model, name: str) -> None:
@@ -221,7 +235,7 @@ def named_split(inputs: Any, spec: DataSpec | None = None) -> Split | None:
     return None
 
 
-def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop") -> Split:
+def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop", column: str | None = None) -> Split:
     """A known set, or anything that `open_examples` reads: raw values (n, *shape), and a name for each.
 
     Args:
@@ -229,6 +243,7 @@ def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop"
         model: that reads them.
         convert: as in `open_examples`.
         on_error: `stop`, or `skip` to leave out what cannot be read.
+        column: of files, which holds the examples; None: as in training data.
 
     Raises:
         ConfigError: another word for `on_error`.
@@ -240,7 +255,7 @@ def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop"
     if split is not None:
         return split
     option = "on_error='skip' (--on-error skip)"
-    return open_examples(inputs, model.spec, convert=convert, skip=on_error == "skip", option=option)
+    return open_examples(inputs, model.spec, convert=convert, skip=on_error == "skip", option=option, column=column)
 
 
 def measured_of(examples: Split) -> dict[str, np.ndarray]:

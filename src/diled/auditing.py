@@ -74,7 +74,7 @@ MOST = 10_000
 """Examples of each real split, and of a synthetic set, that an audit looks at; copies are sought in all training examples."""
 PART = 5000
 """Training examples beyond these that are in model space at once."""
-UNMEASURED = {"labels", "mode", "size_policy", "aligned"}
+UNMEASURED = {"labels", "mode", "size_policy", "aligned", "reading"}
 """What of a `DataSpec` may differ between models that are compared: it changes neither examples nor the unit of bounds."""
 
 
@@ -310,7 +310,7 @@ def _fingerprint(split: Split) -> str:
 
 def _data_hash(data: Data) -> str:
     """All of the data that figures depend on: examples, labels, and the measure of bounds."""
-    facts: list[Any] = [data.spec.model_dump_json(exclude={"aligned"})]
+    facts: list[Any] = [data.spec.model_dump_json(exclude={"aligned", "reading"})]
     for split in (data.train, data.test):
         facts += [_fingerprint(split), {name: hashed(column) for name, column in split.labels.items()}]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

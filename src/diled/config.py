@@ -91,15 +91,19 @@ class DataSpec(Config):
     aligned: bool = True
     """Of proteins: whether gaps stay in a sequence of the full length; not where training data of several lengths had theirs
     removed. Written only where it is false."""
+    reading: dict[str, str] = Field(default_factory=dict)
+    """What the user said of the training data's files, so that others are read alike: `column`, `id_column` and `padding` of
+    sequences, `image_column`. Written only where there is something."""
     tokenizer: str | None = Field(None, repr=False)
     """Of text: the tokenizer, as JSON of the library `tokenizers`. Its token k is the whole number k + 1 here, so that 0 is
     free to be the end."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What all other data are said to be is as it was before there was `aligned`, and so are hashes of it."""
+        """What all other data are said to be is as it was before there were these fields, and so are hashes of it."""
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if key != "aligned" or not value}
+        usual = {"aligned": True, "reading": {}}
+        return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
 
     @property
     def sequential(self) -> bool:

@@ -254,7 +254,8 @@ class Search:
     def decode(self, z: Tensor) -> Tensor:
         """Allowed rows, (B, L); of what the decoder would change in a parent, the changes that are worth most."""
         free = replace(self.constraints, most=None)
-        x = torch.cat([free.decode(self.density.decoder(part).logits) for part in z.split(BATCH)])
+        shown = (self.density.decoder(part) for part in z.split(BATCH))
+        x = torch.cat([free.decode(p.logits) if hasattr(p, "logits") else _mended(p.mode, free) for p in shown])
         return x if self.constraints.most is None else self._within(x)
 
     def _within(self, target: Tensor) -> Tensor:
@@ -427,7 +428,8 @@ class Search:
         if self.constraints.parent is not None:
             f, s = (float(v[0]) for v in self.predictor.predict(self.features(self.constraints.parent[None])))
             said.append(f"The parent is predicted at {f:.4g} +- {s:.2g}.")
-        known = self.y[self.y.isfinite()].cpu()
+        known = self._labels(self.data.train.labels[self.goal.column]).cpu()
+        known = known[known.isfinite()]
         top = float(known[self.goal.better(known).argmax()])
         if len(mean) and float(self.goal.better(mean).max()) <= float(self.goal.better(torch.tensor(top))):
             said.append(f"No design is predicted to be better than the best training example, {top:.4g}.")
@@ -449,6 +451,11 @@ def some_with_values(y: np.ndarray, seed: int, most: int = MOST) -> np.ndarray:
     """Random training examples with labels y (N,), at most so many, those with a value before all others, (n,) int64."""
     order = np.random.default_rng(seed).permutation(len(y))
     return order if len(y) <= most else order[np.argsort(~np.isfinite(y[order]), kind="stable")][:most]
+
+
+def _mended(x: Tensor, limits: Constraints) -> Tensor:
+    """Rows (B, L) of a decoder that writes symbol by symbol, and so has no logits of all, made allowed."""
+    return limits.repair(x, torch.full(x.shape, 0.5, device=x.device))
 
 
 def in_units(energy: Energy, of_training: Tensor) -> Energy:

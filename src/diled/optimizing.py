@@ -30,6 +30,9 @@ from diled.model import Model
 from diled.output import check_place, through
 from diled.sequences import END
 
+STOPPED = 0.95
+"""Share of sequences with a stop at their end from which designs have it too."""
+
 __all__ = [
     "ALL_METHODS",
     "Designs",
@@ -146,6 +149,9 @@ def constraints_of(
         table[:size] = table[0] & ~_gaps(data)[0]  # it may be longer than those that were seen
         table |= _gaps(data)
         table[torch.arange(size), row[:size]] = True  # or have a gap
+        if limits.last is not None and row[size - 1] == limits.last:  # a stop stays
+            table[size - 1] = False
+            table[size - 1, limits.last] = True
     elif fixed or most is not None:
         raise ConfigError(f"{'fixed' if fixed else 'max_mutations'} speaks of a parent: give it with --parent.")
     for word in allowed:
@@ -168,7 +174,7 @@ def constraints_of(
                 )
             table[place] = False
             table[place, row[place]] = True
-    return Constraints(table, row, most)
+    return Constraints(table, row, most, limits.last if row is None else None)
 
 
 def _parent(parent: str | Path, data: Data) -> np.ndarray:
@@ -206,11 +212,21 @@ def check_designs(out: str | Path) -> None:
     """Refuse a place that designs are not written to.
 
     Raises:
-        ConfigError: another ending than .csv, or the place cannot be written.
+        ConfigError: another ending than .csv, the place cannot be written, or the .fasta beside it holds something else.
     """
     if Path(out).suffix.lower() != ".csv":
         raise ConfigError(f"'{out}' does not end with .csv: designs are written as a table, and as .fasta beside it.")
+    beside = Path(out).with_suffix(".fasta")
     check_place(Path(out))
+    check_place(beside)
+    if beside.exists():
+        with beside.open("rb") as file:
+            other = not file.readline().startswith(b">design_")
+        if other:
+            raise ConfigError(
+                f"{beside} is there and holds no designs, which are written as a table, and as .fasta beside it: choose "
+                "another --out."
+            )
 
 
 def check_used(method: str, given: Collection[str]) -> None:
@@ -279,8 +295,8 @@ def _gaps(data: Data) -> Tensor:
 
 
 def _any_sequence(data: Data) -> Constraints:
-    """Amino acids that occur, anywhere, gaps where an alignment has them, and an end wherever training sequences are of
-    different lengths."""
+    """Amino acids that occur, anywhere, gaps where an alignment has them, an end wherever training sequences are of different
+    lengths, and before it the stop with which all of them end, where they do."""
     known = np.concatenate([data.train.values, data.validation.values])
     most, ends = int((known != 0).sum(1).max()), bool((known == 0).any())
     residues = [i for i in residues_of(data.spec) if (known == i).any()]
@@ -289,4 +305,20 @@ def _any_sequence(data: Data) -> Constraints:
     allowed |= _gaps(data)
     allowed[most:] = False
     allowed[most:, END] = True
-    return Constraints(allowed)
+    last = _last(data)
+    if last is not None:
+        shortest = int((known != 0).sum(1).min())
+        allowed[shortest - 1 : most, last] = True
+        if shortest == most:
+            allowed[most - 1] = torch.arange(allowed.shape[1]) == last
+    return Constraints(allowed, last=last)
+
+
+def _last(data: Data) -> int | None:
+    """The stop, where nearly all sequences end with it."""
+    if "*" not in data.spec.symbols:
+        return None
+    known = np.concatenate([data.train.values, data.validation.values])
+    ends = known[np.arange(len(known)), np.maximum((known != 0).sum(1) - 1, 0)]
+    stop = data.spec.symbols.index("*")
+    return stop if (ends == stop).mean() >= STOPPED else None

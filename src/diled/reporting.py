@@ -112,6 +112,7 @@ PROPERTIES = {
     "pearson": ("Pearson", "higher"),
     "mse": ("MSE", "lower"),
     "mae": ("MAE", "lower"),
+    "accuracy": ("accuracy", "higher"),
 }
 """Metric of a property -> the same; `spearman/Y` is read by the model's head, `spearman/Y/probe` from codes."""
 
@@ -163,7 +164,8 @@ SEQUENCES = {
     "bleu": "BLEU compares texts decoded from their codes with themselves; with the codes of other texts it should fall to "
     "nearly nothing, else the decoder does not listen.",
     "probe": "Correlations from codes are those of a ridge regression on codes, on held-out sequences.",
-    "zero_shot_spearman": "The zero-shot correlation is that of minus the bound with the property, of which no value was used.",
+    "zero_shot_spearman": "The zero-shot correlation is that of minus the bound with the property, of which no value was used, "
+    "unless the model's own head learned it.",
 }
 """Metric that needs it -> how to read the figures of sequences."""
 

@@ -1,6 +1,6 @@
 """What a model says of examples one by one: the bound and its parts, and predicted properties. What `diled score` does.
 
-    bound_nats, rate_nats, distortion_nats    upper bound on -log p(x) and its parts; no property was used for it
+    bound_nats, rate_nats, distortion_nats    upper bound on -log p(x) and its parts
     nats_per_residue, nats_per_token          of sequences, the bound over their lengths, of text with the end
     energy                                    of a Potts model whose sequences are too many for a bound
     predicted_COLUMN                          by the model's property head, where it has one

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from diled.api import Stage, total
@@ -82,6 +83,12 @@ class Session:
         """Tell a head of properties the mean and spread of its labels; a frozen one, and a checkpoint, bring their own."""
         head, parts = head_of(self.recipe.model), parts_of(self.recipe.model)
         if head is not None and not any(head in parts[name].modules() for name in self.config.freeze):
+            for column, classes in head.classes.items():
+                y = self.data.train.labels[column]
+                if not ((y >= 0) if classes else np.isfinite(y)).any():
+                    raise ConfigError(
+                        f"No training example has a '{column}' for the head to learn: leave it out of model.properties.columns."
+                    )
             head.fit({column: torch.from_numpy(self.data.train.labels[column]) for column in head.columns})
 
     @property

@@ -51,8 +51,7 @@ def open_examples(
     skip: bool = False,
     option: str = "",
     max_pixels: int = 64_000_000,
-    image_column: str = "image",
-    sequence_column: str | None = None,
+    column: str | None = None,
 ) -> Split:
     """Raw values (N, *spec.shape) in the model's raw type, a name for each example, and measurements beside sequences in files.
 
@@ -66,15 +65,14 @@ def open_examples(
         skip: leave out image files and records of sequences that the model cannot read, and say in a warning how many.
         option: the user's way to ask for `skip`, for messages; empty: there is none.
         max_pixels: larger images are refused as image bombs.
-        image_column: the column of Parquet files that holds the images.
-        sequence_column: the column of tables that holds the sequences.
+        column: of Parquet files and tables, which holds the images or sequences; None: as in training data.
 
     Raises:
         DataError: nothing there, unreadable, or of another shape, kind or range than the model's; it names the input.
     """
     if spec.sequential:
-        return read_sequence_examples(inputs, spec, convert=convert, column=sequence_column, skip=skip, option=option)
-    blocks = _gather(inputs, image_column, "the input")
+        return read_sequence_examples(inputs, spec, convert=convert, column=column, skip=skip, option=option)
+    blocks = _gather(inputs, column or spec.reading.get("image_column", "image"), "the input")
     reading = partial(_pictures, spec=spec, convert=convert, max_pixels=max_pixels, skip=skip, option=option)
     values, names, failed, total = [], [], [], 0
     for block in blocks:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from diled.config import DataSpec, PreprocessConfig
+from diled.config import DataSpec, PreprocessConfig, SequenceConfig
 from diled.data.arrays import numeric
 from diled.data.images import (
     CHANNELS,
@@ -40,6 +40,8 @@ from diled.errors import DataError
 
 __all__ = ["open_data"]
 
+READING = ("column", "id_column", "padding")
+"""What of a `SequenceConfig` a model keeps, to read other files alike."""
 _CHANNELS = {"grey": 1, "rgb": 3, "rgba": 4}
 
 
@@ -286,10 +288,18 @@ def _spec(
         mode=mode,
         size_policy="exact" if preprocess.size is None else preprocess.size_policy,
         labels=classes,
+        reading=_said_of_files(preprocess),
         **{}
         if found.stated is None
         else {k: getattr(found.stated, k) for k in ("symbols", "background", "sites", "aligned", "tokenizer")},
     )
+
+
+def _said_of_files(preprocess: PreprocessConfig) -> dict[str, str]:
+    """Columns and filling that the user named, as `DataSpec.reading` keeps them."""
+    usual, mine = SequenceConfig(), preprocess.sequence
+    said = {key: getattr(mine, key) for key in READING if getattr(mine, key) != getattr(usual, key)}
+    return said | ({} if preprocess.image_column == "image" else {"image_column": preprocess.image_column})
 
 
 def _stated(found: Found, values: list[np.ndarray]) -> tuple[float, float, int | None, list[str]] | None:

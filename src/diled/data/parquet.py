@@ -38,6 +38,8 @@ LISTS = "values"
 """Column of the lists of numbers in synthetic sets."""
 NUMBER = "index"
 """Column that numbers the samples of synthetic sets; no label."""
+UNNAMED = ("", "Unnamed: 0", "__index_level_0__")
+"""What pandas writes the index of a table as."""
 _SPLIT = re.compile(rf"(?:^|[-_./])({'|'.join(SPLIT_NAMES)})(?=[-_./]|$)", re.IGNORECASE)
 
 
@@ -178,7 +180,7 @@ def label_columns(table: Any, *but: str) -> tuple[dict[str, np.ndarray], list[st
         if field.name in but:
             continue
         column = table.column(field.name)
-        if field.name == NUMBER and _counts(column):
+        if (field.name == NUMBER and _counts(column)) or (field.name in UNNAMED and _numbers_rows(column)):
             continue
         if pa.types.is_dictionary(field.type):
             column = column.cast(field.type.value_type)
@@ -202,6 +204,16 @@ def _counts(column: Any) -> bool:
         and not column.null_count
         and (np.diff(column.to_numpy().astype(float)) > 0).all()
     )
+
+
+def _numbers_rows(column: Any) -> bool:
+    """Whether a column is of different whole numbers from 0 on, in any order: the index of a table, or of some of its rows."""
+    import pyarrow as pa
+
+    if not pa.types.is_integer(column.type) or column.null_count:
+        return False
+    values = column.to_numpy()
+    return bool(len(np.unique(values)) == len(values) and (values >= 0).all())
 
 
 def _items(column: Any, image_column: str, name: str) -> list[ImageItem]:

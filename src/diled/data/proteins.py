@@ -21,6 +21,7 @@ from diled.data.scale import symbol_rows
 from diled.errors import DataError
 
 __all__ = [
+    "COLUMNS",
     "PADDING",
     "RESIDUES",
     "SYMBOLS",
@@ -35,12 +36,15 @@ __all__ = [
     "residue_rows",
     "sites_of",
     "to_strings",
+    "ungapped",
     "whole_sequence",
 ]
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 SYMBOLS = ("", *RESIDUES, "X", "-", "*")
 PADDING = "J."
+COLUMNS = ("sequence", "seq", "sequences", "protein", "protein_sequence", "aa_sequence", "peptide", "cdr3", "variant")
+"""Customary names of a table's column of sequences."""
 RARE = "UOBZ"
 """Selenocysteine, pyrrolysine, and two that leave a choice: read as X."""
 _UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
@@ -232,6 +236,13 @@ def residue_rows(
     return encode(rows, spec.numel, spec.symbols), faults, [cleaned.rare] if cleaned.rare else []
 
 
+def ungapped(values: np.ndarray, symbols: Sequence[str] = SYMBOLS) -> np.ndarray:
+    """Rows (N, L) without their gaps, filled up with ends."""
+    gap = values == symbols.index("-")
+    order = np.argsort(gap, axis=1, kind="stable")
+    return np.take_along_axis(np.where(gap, np.zeros_like(values), values), order, 1)
+
+
 def _unfit(text: str, spec: DataSpec, convert: bool) -> str:
     """What is wrong with the length of a sequence."""
     if not text:
@@ -326,7 +337,9 @@ def prepare(
             kept.drop({i: f"has {length:,} {said}" for i, length in over.items()})
             if not kept.texts:
                 raise DataError(f"Every sequence of {name} is longer than {most:,} symbols.")
-        spec = protein_spec(most or max(kept.lengths)).model_copy(update={"aligned": aligned})
+        gapped = aligned and any("-" in text for text in kept.texts)  # a longer row would be no row of the alignment
+        longest = max(kept.lengths)
+        spec = protein_spec(longest if gapped else most or longest).model_copy(update={"aligned": aligned})
     notes += kept.notes()
     low, high = min(kept.lengths), max(kept.lengths)
     size = f"{high}" if low == high else f"{low} to {high}"

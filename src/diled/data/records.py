@@ -17,7 +17,7 @@ from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.folder import SPLIT_NAMES
 from diled.data.parquet import label_columns
 from diled.data.splits import Found, Part
-from diled.data.tables import MISSING, Table, content, lines_of, text_columns, undecodable
+from diled.data.tables import DIVISIONS, IDS, MISSING, Table, content, lines_of, text_columns, undecodable
 from diled.errors import DataError, did_you_mean
 
 __all__ = [
@@ -35,8 +35,6 @@ __all__ = [
     "some",
 ]
 
-IDS = ("id", "name", "accession")
-DIVISIONS = ("split", "set", "subset", "partition")
 SAMPLE = 1000
 """Texts of a column that are looked at to tell what it holds."""
 CLASSES = 20

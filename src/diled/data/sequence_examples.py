@@ -58,7 +58,7 @@ def read_sequence_examples(
             given to a model of text are texts, never paths.
         spec: what the model was trained on.
         convert: read what is no amino acid as X, and cut what is too long.
-        column: of tables; None: as in training data.
+        column: of tables; None: as in training data, where a table has such a column, else found as there.
         skip: leave out records that cannot be read, and say in a warning how many.
         option: the user's way to ask for `skip`, for messages.
 
@@ -159,7 +159,8 @@ def _of_path(path: Path, spec: DataSpec, column: str | None) -> list[Any]:
             check_file(path)
         files = [path]
     kind: Kind = "text" if spec.kind == "text" else "protein"
-    return [read_records(files, SequenceConfig(kind=kind, column=column), kind)[0]]
+    usual = {key: name for key, name in spec.reading.items() if key in ("column", "id_column")}
+    return [read_records(files, SequenceConfig(kind=kind, column=column), kind, usual)[0]]
 
 
 def _real_columns(records: Records) -> dict[str, np.ndarray]:

@@ -16,8 +16,18 @@ from typing import TextIO
 
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.folder import SPLIT_NAMES
-from diled.data.proteins import fits, prepare, whole_sequence
-from diled.data.records import Records, by_column, from_table, joined_records, named_column, parts_of, repeated, some
+from diled.data.proteins import COLUMNS, fits, prepare, whole_sequence
+from diled.data.records import (
+    CLASSES,
+    Records,
+    by_column,
+    from_table,
+    joined_records,
+    named_column,
+    parts_of,
+    repeated,
+    some,
+)
 from diled.data.splits import Found
 from diled.data.tables import Table, ending, text_columns
 from diled.errors import DataError
@@ -36,9 +46,10 @@ __all__ = [
 ]
 
 FASTA = (".fasta", ".fa", ".faa")
-COLUMNS = ("sequence", "seq", "sequences", "protein", "protein_sequence", "aa_sequence", "peptide", "cdr3", "variant")
 ENOUGH = 0.9
 """Share of a column's texts that must be sequences, so that a few faulty ones are named instead of the whole column."""
+HALF = 0.5
+"""The same of a column that has a customary name."""
 
 
 def found_of(records: dict[str, Records], name: str, preprocess: PreprocessConfig) -> Found:
@@ -134,13 +145,20 @@ def _column(texts: dict[str, list[str | None]], table: Table, config: SequenceCo
         return named
     fit = fitting(texts)
     called = sorted((c for c in texts if c.lower() in COLUMNS), key=lambda c: COLUMNS.index(c.lower()))
-    called = called if config.kind == "protein" else [c for c in called if c in fit]
-    if called:
-        return called[0]
-    if config.kind == "protein" and not fit and len(texts) == 1:
-        return next(iter(texts))
+    varied = [c for c in fit if len(set(some(texts[c]))) > CLASSES]
+    if (
+        varied
+    ):  # beside these a column of few different texts holds wild types, or names that are spelt with amino acids
+        fit, called = varied, [c for c in called if len(set(some(texts[c]))) > CLASSES]
+    meant = [c for c in called if c in fit] or [
+        c for c in called if share(texts[c]) >= HALF and not few_words(texts[c])
+    ]
+    if meant:
+        return meant[0]
     if len(fit) == 1:
         return fit[0]
+    if config.kind == "protein" and not fit and (called or len(texts) == 1):
+        return (called or list(texts))[0]
     if fit:
         raise DataError(
             f"{table.path} has several columns that may hold protein sequences: {', '.join(fit)}. Choose one with "

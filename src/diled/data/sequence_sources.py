@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from diled.config import PreprocessConfig, SequenceConfig
@@ -118,26 +119,32 @@ def _finish(records: dict[str, Records], name: str, kind: Kind, preprocess: Prep
     return (found_of if kind == "protein" else found_of_texts)(records, name, preprocess)
 
 
-def read_records(files: Sequence[Path], config: SequenceConfig, kind: Kind | None = None) -> tuple[Records, Kind]:
+def read_records(
+    files: Sequence[Path],
+    config: SequenceConfig,
+    kind: Kind | None = None,
+    usual: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Records, Kind]:
     """The records of some files, one after the other, with the columns that all of them have; and their kind.
 
     Args:
         files: to read.
         config: columns.
         kind: what they hold; None: as the first of them looks.
+        usual: `column` and `id_column` of tables that have such columns, where `config` names none.
 
     Raises:
         DataError: damaged, or no sequences.
     """
     each = []
     for path in files:
-        one, kind = _read(path, config, kind)
+        one, kind = _read(path, config, kind, usual)
         each.append(one)
     assert kind is not None
     return joined_records(each), kind
 
 
-def _read(path: Path, config: SequenceConfig, kind: Kind | None) -> tuple[Records, Kind]:
+def _read(path: Path, config: SequenceConfig, kind: Kind | None, usual: Mapping[str, str]) -> tuple[Records, Kind]:
     if ending(path) in FASTA:
         if kind == "text":
             raise DataError(f"{path} is FASTA, which holds proteins and no text.")
@@ -150,6 +157,8 @@ def _read(path: Path, config: SequenceConfig, kind: Kind | None) -> tuple[Record
         kind = kind or _kind_of_lines(lines.texts)
         return (_without_blanks(lines) if kind == "protein" else lines), kind
     table = load_table(path)
+    there = {k: name for k, name in usual.items() if getattr(config, k) is None and name in table.table.column_names}
+    config = config.model_copy(update=there)
     kind = kind or _kind_of_table(table, config)
     return (protein_records if kind == "protein" else text_records)(table, config), kind
 

@@ -48,7 +48,7 @@ def from_strings(
         texts: residues, or words.
         spec: of the model's data.
         places: a name for each text, for messages.
-        padding: of proteins, what only fills up at the ends; None: `J` and `.`.
+        padding: of proteins, what only fills up at the ends; None: as in training data, `J` and `.` for most.
         convert: cut what is too long, and read what is no amino acid as X.
 
     Raises:
@@ -71,7 +71,7 @@ def rows_and_faults(
     Arguments as in `from_strings`, which stops at the first fault instead.
     """
     if spec.kind != "text":
-        filling = proteins.PADDING if padding is None else padding
+        filling = spec.reading.get("padding", proteins.PADDING) if padding is None else padding
         return proteins.residue_rows(texts, spec, padding=filling, convert=convert)
     if padding is not None:
         raise DataError("`padding` is for proteins, and the data are text.")

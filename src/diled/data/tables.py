@@ -19,12 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from diled.data.parquet import read_table
-from diled.data.proteins import fits
+from diled.data.proteins import COLUMNS, fits
 from diled.errors import DataError
 
-__all__ = ["MISSING", "Table", "content", "ending", "lines_of", "load_table", "text_columns", "undecodable"]
+__all__ = [
+    "DIVISIONS",
+    "IDS",
+    "MISSING",
+    "Table",
+    "content",
+    "ending",
+    "lines_of",
+    "load_table",
+    "text_columns",
+    "undecodable",
+]
 
 MISSING = ("", "NA", "N/A", "nan", "NaN", "NULL", "null", "None")
+IDS = ("id", "name", "accession")
+"""Customary names of a column that names the records."""
+DIVISIONS = ("split", "set", "subset", "partition")
+"""And of one that says which split they are of."""
 _BYTE = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of bytes that are no UTF-8."""
 _HALF = re.compile("[\ud800-\udfff]")
@@ -137,12 +152,6 @@ def _table(path: Path) -> Table:
     header = [_HALF.sub("�", name).strip() for name in next(csv.reader([first], delimiter=mark), [])]
     if not any(header):
         raise DataError(f"{path} is empty.")
-    headless = next((name for name in header if len(name) >= 8 and name.isupper() and fits(name)), None)
-    if headless is not None:
-        raise DataError(
-            f"{path} has no line of column names: its first line holds '{headless[:24]}'. Put one before it, such as "
-            "'sequence'."
-        )
     rows: list[list[str]] = []
     lines: list[int] = []
     faults: dict[int, str] = {}
@@ -159,8 +168,29 @@ def _table(path: Path) -> Table:
         if said is not None:
             faults[i], rows[i] = said, [_HALF.sub("�", cell) for cell in row]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in header]
-    table = pa.table([_typed(column) for column in columns], names=header)
-    return Table(path, table, [f"line {line}" for line in lines], faults)
+    typed = [_typed(column) for column in columns]
+    if (data := _data_in(header, typed)) is not None:
+        raise DataError(
+            f"{path} has no line of column names: its first line holds '{data[:24]}'. Put one before it, such as 'sequence'."
+        )
+    return Table(path, pa.table(typed, names=header), [f"line {line}" for line in lines], faults)
+
+
+def _data_in(header: list[str], columns: list[Any]) -> str | None:
+    """The sequence in a first line that is no line of column names; None where it is one, as far as can be seen.
+
+    It is one where a cell is a customary name, or the word above a column of numbers.
+    """
+    import pyarrow as pa
+
+    known = any(name.lower() in (*COLUMNS, *IDS, *DIVISIONS) for name in header)
+    above = any(
+        name and not pa.types.is_string(column.type) and pa.types.is_string(_typed([name]).type)
+        for name, column in zip(header, columns, strict=True)
+    )
+    if known or above:
+        return None
+    return next((name for name in header if len(name) >= 8 and name.isupper() and fits(name)), None)
 
 
 def _delimiter(first: str, kind: str) -> str:

@@ -128,6 +128,7 @@ def bounds_of_examples(
         NoBound: the model has none.
     """
     parts: dict[str, list[Tensor]] = {}
+    repeats = 1 if getattr(model, "certain", False) else repeats
     with seeded(seed, 1):
         for x in _batches(split, spec, device_of(model)):
             with _encoded_once(model, x):

@@ -4,7 +4,9 @@ bound_nats, rate_nats, distortion_nats    as for every model; nats_per_residue =
 residue_accuracy, sequence_accuracy       of decoded mean codes: positions before the end, and whole sequences
 mse/Y, mae/Y, pearson/Y, spearman/Y       of a property Y predicted by the model's head; .../probe: ridge regression on
                                           codes, of token diffusion on hidden states
-zero_shot_spearman/Y                      of minus the bound with Y: no value of Y was used
+zero_shot_spearman/Y                      of minus the bound with Y: no value of Y was used, unless a head learned Y, which
+                                          its note says
+accuracy/Y                                of classes Y, by the model's head; .../probe: by logistic regression on codes
 frechet_samples, frechet_floor            in the features of a network that was trained apart, on the test split
 position_error, coupling_error            symbol frequencies of each position (mean L1 distance), and covariances of pairs of
                                           positions (1 - their correlation), of samples against held-out sequences
@@ -17,6 +19,7 @@ Held-out sequences are those of the test split, or of validation where the test 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -44,6 +47,8 @@ __all__ = [
     "FEWEST",
     "Oracle",
     "batches",
+    "classes_of",
+    "classification",
     "codes_of",
     "coupling_error",
     "drawn_alike",
@@ -71,11 +76,20 @@ FEWEST = 200
 """Test sequences that make an oracle."""
 RESAMPLES = 1000
 """Of the bootstrap for correlations."""
+SCORED = 10
+"""Values of a property or class that say how well it is read, and that a probe learns from, at least."""
+LEARNT = 10_000
+"""Training sequences that a probe of classes learns from, at most."""
 
 
 def properties_of(spec: DataSpec) -> list[str]:
     """Label columns that hold real numbers."""
     return [name for name, classes in spec.labels.items() if not classes]
+
+
+def classes_of(spec: DataSpec) -> list[str]:
+    """Label columns that hold classes."""
+    return [name for name, classes in spec.labels.items() if classes]
 
 
 def residues_of(spec: DataSpec) -> list[int]:
@@ -167,6 +181,8 @@ def sequence_figures(
     found |= reconstruction(model, test, data.spec, seed=seed)
     for column in properties_of(data.spec):
         found |= regression(model, data, test, column, seed=seed)
+    for column in classes_of(data.spec):
+        found |= classification(model, data, test, column, seed=seed)
     drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed, mean=False)))
     how = described(model, steps=steps, sampler=sampler)
     alike, why = drawn_alike(data)
@@ -230,21 +246,28 @@ def reconstruction_accuracy(x: Tensor, shown: Tensor) -> dict[str, Measured]:
 def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 0) -> dict[str, Measured]:
     """How well a property is read from codes, or hidden states, and how well the bound ranks it without having seen it."""
     y = test.labels[column]
-    known = np.isfinite(y)
-    if known.sum() < 10:
-        return {}
+    known, learnt = np.isfinite(y), np.isfinite(data.train.labels[column]).sum()
+    if known.sum() < SCORED:
+        few = f"only {known.sum()} test sequences have a value, and {SCORED} are needed"
+        return {f"zero_shot_spearman/{column}": Measured(None, n=int(known.sum()), note=few)}
     split, y = test.subset(known), y[known].astype(np.float64)
     found: dict[str, Measured] = {}
     head = head_of(model)
+    headed = head is not None and column in head.columns
     if model.has_codes or hasattr(model, "features"):
-        codes = {name: codes_of(model, part, data.spec) for name, part in (("train", data.train), ("test", split))}
-        if head is not None and column in head.columns:
+        of_test = codes_of(model, split, data.spec)
+        if head is not None and headed:
             with torch.no_grad():
-                said = head.predict(codes["test"].to(device_of(model)), column).cpu().numpy()
+                said = head.predict(of_test.to(device_of(model)), column).cpu().numpy()
             found |= {f"{name}/{column}": m for name, m in prediction_errors(said, y, seed, "the model's head").items()}
-        said = ridge_predictions(codes["train"].numpy(), data.train.labels[column], codes["test"].numpy())
         probe = f"ridge regression on {'codes' if model.has_codes else 'hidden states'}"
-        found |= {f"{name}/{column}/probe": m for name, m in prediction_errors(said, y, seed, probe).items()}
+        if learnt < SCORED:
+            few = f"no {probe}: only {learnt} training sequences have a value, and {SCORED} are needed"
+            found[f"spearman/{column}/probe"] = Measured(None, note=few)
+        else:
+            of_train = codes_of(model, data.train, data.spec)
+            said = ridge_predictions(of_train.numpy(), data.train.labels[column], of_test.numpy())
+            found |= {f"{name}/{column}/probe": m for name, m in prediction_errors(said, y, seed, probe).items()}
     try:
         with torch.no_grad():
             each = [model.paired_bound(x, seed=(seed, 3)).cpu() for x in batches(split, data.spec, model)]
@@ -254,10 +277,41 @@ def regression(model: Any, data: Data, test: Split, column: str, *, seed: int = 
             return found
         with torch.no_grad():
             score = -torch.cat([model.energy(x).cpu() for x in batches(split, data.spec, model)]).double().numpy()
-    found[f"zero_shot_spearman/{column}"] = prediction_errors(score, y, seed, "minus the bound, or the energy")[
-        "spearman"
-    ]
+    note = "minus the bound, or the energy" + (f"; the model's head learned '{column}'" if headed else "")
+    found[f"zero_shot_spearman/{column}"] = prediction_errors(score, y, seed, note)["spearman"]
     return found
+
+
+def classification(model: Any, data: Data, test: Split, column: str, *, seed: int = 0) -> dict[str, Measured]:
+    """How often a class is read from codes, or hidden states: by the model's head, and by logistic regression.
+
+    The regression learns from at most `LEARNT` training sequences. Of classes that training has not there is nothing to read.
+    """
+    if not (model.has_codes or hasattr(model, "features")):
+        return {}
+    train, y = data.train.labels[column], test.labels[column]
+    known = np.isin(y, np.unique(train[train >= 0]))
+    if known.sum() < SCORED or len(np.unique(train[train >= 0])) < 2:
+        return {}
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    codes, found = codes_of(model, test.subset(known), data.spec), dict[str, Measured]()
+    head = head_of(model)
+    if head is not None and column in head.columns:
+        with torch.no_grad():
+            said = head.predict(codes.to(device_of(model)), column).argmax(1).cpu().numpy()
+        found[f"accuracy/{column}"] = averaged(torch.from_numpy(said == y[known]).double(), "the model's head")
+    rows = np.flatnonzero(train >= 0)
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:LEARNT])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        probe.fit(codes_of(model, data.train.subset(rows), data.spec).numpy(), train[rows])
+    note = f"logistic regression on {'codes' if model.has_codes else 'hidden states'}"
+    right = probe.predict(codes.numpy()) == y[known]
+    return found | {f"accuracy/{column}/probe": averaged(torch.from_numpy(right).double(), note)}
 
 
 def generation(

@@ -1,7 +1,7 @@
 """What a designed sequence may be: allowed symbols at each position, and how far from a parent.
 
-    allowed rows    every symbol is allowed at its position, all is filling after the first end, and at most m positions differ
-                    from the parent
+    allowed rows    every symbol is allowed at its position, all is filling after the first end, at most m positions differ
+                    from the parent, and a row ends as it must
     decode          of the allowed rows of their likeliest length the likeliest, under p(x | z) with independent positions
 
 Of rows with a parent the best changes the m positions where log p_i(best) - log p_i(parent) is largest, and only where it is
@@ -50,6 +50,8 @@ class Constraints:
             a position that must have a residue is taken out, and with a parent rows are as long as it.
         parent: (L,), or None.
         most: changes from the parent; None: any number.
+        last: the symbol that every row ends with and has nowhere else, such as a stop; None: any. It has no meaning with a
+            parent.
 
     Raises:
         ConfigError: no row meets them.
@@ -58,6 +60,7 @@ class Constraints:
     allowed: Tensor
     parent: Tensor | None = None
     most: int | None = None
+    last: int | None = None
 
     def __post_init__(self) -> None:
         allowed = self.allowed.clone()
@@ -89,7 +92,7 @@ class Constraints:
         """The most likely allowed rows of their most likely length under logits (B, L, V), (B, L)."""
         log_p = logits.float().log_softmax(2).masked_fill(~self.allowed, float("-inf"))
         if self.parent is None:
-            return _AsTheyAre(log_p).mode
+            return self._ended(_AsTheyAre(log_p).mode)
         best, symbol = log_p.max(2)
         gain = best - log_p.gather(2, self.parent.expand(len(log_p), -1)[..., None])[..., 0]
         return torch.where(self._kept(gain > 0, -gain), symbol, self.parent)
@@ -100,9 +103,18 @@ class Constraints:
         fine = self.allowed.expand(len(x), -1, -1).gather(2, x[..., None])[..., 0]
         other = chosen(self.allowed, uniform)
         if self.parent is None:
-            return cut(torch.where(fine, x, other))
+            return self._ended(cut(torch.where(fine, x, other)))
         x = torch.where(fine, x, torch.where(self.forced, other, self.parent))
         return torch.where(self._kept(x != self.parent, uniform), x, self.parent)
+
+    def _ended(self, x: Tensor) -> Tensor:
+        """Rows (B, L) cut after the first `last`; where there is none, the last symbol becomes it."""
+        if self.last is None:
+            return x
+        before = ((x == self.last).long().cumsum(1) - (x == self.last).long()) == 0
+        x = torch.where(before, x, END)
+        end = (x != END).sum(1, keepdim=True) - 1
+        return x.scatter(1, end.clamp(min=0), self.last)
 
     def free(self, order: Tensor) -> Tensor:
         """Positions with a choice, (B, L) bool; at most as many as may change, those with the least `order` (B, L)."""
@@ -120,7 +132,7 @@ class Constraints:
         bad = ~self.allowed.expand(len(x), -1, -1).gather(2, x[..., None])[..., 0].all(1) | (cut(x) != x).any(1)
         if self.parent is not None and self.most is not None:
             bad = bad | ((x != self.parent).sum(1) > self.most)
-        return bad
+        return bad if self.last is None or self.parent is not None else bad | (self._ended(x) != x).any(1)
 
     @classmethod
     def of_residues(cls, length: int, symbols: int, *, residues: list[int], ends: bool) -> Constraints:

@@ -42,6 +42,7 @@ class Profile(Density):
         symbols: V, the end included.
     """
 
+    certain = True
     logits: Tensor
 
     def __init__(self, length: int, symbols: int) -> None:
@@ -76,6 +77,8 @@ class LanguageModel(Density):
     Args:
         network: x (B, L) -> logits (B, L, V), each position from those before.
     """
+
+    certain = True
 
     def __init__(self, network: CausalTransformer) -> None:
         super().__init__()
@@ -166,6 +169,7 @@ class Potts(Density):
         self.register_buffer("first", first, persistent=False)
         self.register_buffer("second", second, persistent=False)
 
+    certain = True
     profile: Tensor
     first: Tensor
     second: Tensor

@@ -30,6 +30,7 @@ class Independent(Density):
         levels: number of grey values in [-1, 1]; None: continuous.
     """
 
+    certain = True
     log_p: Tensor
     mean: Tensor
     log_var: Tensor

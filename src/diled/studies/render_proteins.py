@@ -10,6 +10,8 @@ from diled.studies.designs import PLANS
 from diled.studies.records import Record, mean_and_spread, read
 from diled.studies.render import by_family, markdown, title
 from diled.studies.render_targets import interval
+from diled.studies.table import rows, studies
+from diled.studies.table import system as recorded
 
 __all__ = ["against", "cell", "design_details", "designs", "proteins", "seeds_of", "smoothness"]
 
@@ -61,14 +63,25 @@ def proteins(path: Path) -> str:
     columns = sorted({r.metric.split("/")[1] for r in trained if r.metric.startswith("mse/")})
     for column in columns:
         heads = [f"{name}{said}" for said in SUFFIXES.values() for name in ERRORS.values()]
-        rows = [
-            [title(s), *(cell(of[s], f"{m}/{column}{end}", 3) for end in SUFFIXES for m in ERRORS),
-             cell(of[s], f"zero_shot_spearman/{column}", 3)]
-            for s in systems
-        ]  # fmt: skip
-        wanted = [row for row in rows if any(row[1:])]
-        tables.append(f"Prediction of `{column}`:\n\n" + markdown(["system", *heads, "zero-shot Spearman"], wanted))
+        taught = with_head(path.stem, column)
+        lines = []
+        for s in systems:
+            bound = cell(of[s], f"zero_shot_spearman/{column}", 3)
+            shown = f"({bound})" if bound and s in taught else bound
+            lines.append([title(s), *(cell(of[s], f"{m}/{column}{end}", 3) for end in SUFFIXES for m in ERRORS), shown])
+        wanted = [row for row in lines if any(row[1:])]
+        beside = " In parentheses: not zero shots, as the model's head learned the property." if taught else ""
+        said = f"Prediction of `{column}`, and how minus the bound ranks it.{beside}"
+        tables.append(f"{said}\n\n" + markdown(["system", *heads, "zero-shot Spearman"], wanted))
     return "\n\n".join(tables)
+
+
+def with_head(study: str, column: str) -> set[str]:
+    """The systems of a study whose head learns a property."""
+    if study not in studies():
+        return set()
+    heads = {recorded(name): getattr(row.config().model, "properties", None) for name, row in rows(study).items()}
+    return {name for name, head in heads.items() if head is not None and column in head.columns}
 
 
 def designs(path: Path) -> str:

@@ -149,6 +149,7 @@ def reconstruct(
     beams: int | None = None,
     convert: bool = False,
     on_error: Literal["stop", "skip"] = "stop",
+    column: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -164,6 +165,7 @@ def reconstruct(
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
         on_error: stop at what the model cannot read, or skip it, and say how much.
+        column: of tables and .parquet files, which holds the examples; default: as in training data.
         seed: of draws.
         device: where to compute.
         out: a picture (originals in the rows above their reconstructions), an array, or a folder; of sequences and texts a
@@ -177,7 +179,7 @@ def reconstruct(
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    examples = examples_of(inputs, model, convert, on_error)
+    examples = examples_of(inputs, model, convert, on_error, column)
     with model.writing(beams=beams), model.showing_progress(watched()):
         result = model.reconstruct(examples.values, sample=sample, invert=invert, seed=seed)
     write_pairs(examples.values, result, model, out, examples.ids)
@@ -191,6 +193,7 @@ def encode(
     sample: bool = False,
     convert: bool = False,
     on_error: Literal["stop", "skip"] = "stop",
+    column: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -204,6 +207,7 @@ def encode(
         sample: draws from the posterior instead of its means.
         convert: bring inputs of another size or kind to what the model wants.
         on_error: stop at what the model cannot read, or skip it, and say how much.
+        column: of tables and .parquet files, which holds the examples; default: as in training data.
         seed: of draws.
         device: where to compute.
         out: .npy (with the paths or ids beside it) or .parquet (columns id and code).
@@ -216,7 +220,7 @@ def encode(
 
     model = model_of(run, device, codes=True)
     check_out(out, None, codes=True)
-    examples = examples_of(inputs, model, convert, on_error)
+    examples = examples_of(inputs, model, convert, on_error, column)
     with model.showing_progress(watched()):
         codes = model.encode(examples.values, sample=sample, seed=seed)
     if out is not None:
@@ -231,6 +235,7 @@ def score(
     repeats: int = 64,
     convert: bool = False,
     on_error: Literal["stop", "skip"] = "stop",
+    column: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -248,6 +253,7 @@ def score(
         repeats: Monte-Carlo passes that are averaged, in each of which all examples meet the same noise, so that they compare.
         convert: bring inputs of another size or kind to what the model wants.
         on_error: stop at what the model cannot read, or skip it, and say how much.
+        column: of tables and .parquet files, which holds the examples; default: as in training data.
         seed: of their noise.
         device: where to compute.
         out: .csv or .parquet, a row for each example with its id, of sequences and texts with these.
@@ -264,7 +270,7 @@ def score(
 
     model = model_of(run, device)
     check_table(out)
-    examples = examples_of(inputs, model, convert, on_error)
+    examples = examples_of(inputs, model, convert, on_error, column)
     measured = measured_of(examples)
     known = trained_rows(run, model, examples.values) if measured else None
     found = score_examples(
@@ -327,6 +333,7 @@ def edit(
     beams: int | None = None,
     convert: bool = False,
     on_error: Literal["stop", "skip"] = "stop",
+    column: str | None = None,
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> np.ndarray:
@@ -345,6 +352,7 @@ def edit(
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
         on_error: stop at what the model cannot read, or skip it, and say how much.
+        column: of tables and .parquet files, which holds the examples; default: as in training data.
         device: where to compute.
         out: a picture (originals above), an array, or a folder.
 
@@ -357,7 +365,7 @@ def edit(
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    examples = examples_of(inputs, model, convert, on_error)
+    examples = examples_of(inputs, model, convert, on_error, column)
     sets = [data] if data is None or isinstance(data, str | Path) else data
     attributes = [attribute] if isinstance(attribute, str) else attribute
     change = edit_of(model, [data_of(run, one, model, skip=True) for one in sets], attributes, method, depth)
@@ -376,6 +384,7 @@ def search(
     metric: Literal["euclidean", "cosine"] = "euclidean",
     convert: bool = False,
     on_error: Literal["stop", "skip"] = "stop",
+    column: str | None = None,
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> list[list[tuple[str, float]]]:
@@ -389,6 +398,7 @@ def search(
         metric: euclidean (each dimension by its standard deviation) or cosine.
         convert: bring inputs of another size or kind to what the model wants.
         on_error: stop at what the model cannot read, or skip it, and say how much.
+        column: of tables and .parquet files, which holds the examples; default: as in training data.
         device: where to compute.
         out: a picture with the query in the first column, or a table (.csv, .parquet) of queries, neighbours and distances.
 
@@ -411,7 +421,7 @@ def search(
         values, first = np.unique(values, axis=0, return_index=True)
         ids = [ids[i] for i in first]
         shown = [f"{name}: {text}" for name, text in zip(ids, model.strings(values), strict=True)]
-    queries = examples_of(query, model, convert, on_error)
+    queries = examples_of(query, model, convert, on_error, column)
     with model.showing_progress(watched()):
         codes = model.encode(values)
     found, distance = nearest(codes, model.encode(queries.values), k, metric=metric)
