@@ -92,6 +92,16 @@ def test_a_row_of_another_number_of_columns_is_a_fault_of_that_row(tmp_path, row
     refused(tmp_path / "b.csv", "b.csv, line 2 has 2 columns, and its header has 1")
 
 
+@pytest.mark.parametrize("last", ['they call it the "best,0', "the end .,0"])
+def test_a_quote_that_swallows_lines_is_named(tmp_path, last):
+    lines = [f"{t},{i % 2}" for i, t in enumerate(TEXTS)]
+    lines[9:9] = ['"so good, and,\n\nso cheap",1', '"so " warm,1', '"best pizza ever,1']
+    (tmp_path / "a.csv").write_text("\n".join(["text,mood", *lines, last]))
+    refused(tmp_path / "a.csv", "a.csv, line 15 opens a quote that is not closed", "twice", on_error="skip")
+    (tmp_path / "b.csv").write_text("\n".join(["mood,text", *(f"{i % 2},{t}" for i, t in enumerate(TEXTS)), '1,"best']))
+    refused(tmp_path / "b.csv", "b.csv, line 42 opens a quote")
+
+
 def test_all_faults_are_counted_and_some_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\n".join(["", *TEXTS, "", "", "\x01", TEXTS[0][:9], "", ""]))

@@ -1,5 +1,6 @@
 """Text whose words, labels, splits and tokens are known: what is read is exactly what was written."""
 
+import csv
 import gzip
 import json
 import os
@@ -273,6 +274,31 @@ def test_the_same_texts_from_every_kind_of_file(tmp_path):
         assert everything(opened(source)) == {str(i): text for i, text in enumerate(texts)}
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     assert set(everything(opened(tmp_path / "s.jsonl")).values()) == set(texts)
+
+
+STRAY = ['"great" she said , and left .', '"best pizza ever', 'they call it the "best', '"so good"', 'it is the "']
+
+
+@pytest.mark.parametrize("texts", [STRAY, STRAY[1:3], STRAY[3:4], [STRAY[1], STRAY[4]]])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_quotes_between_tabs_belong_to_the_texts(tmp_path, texts, columns):
+    texts = [*TEXTS[:20], texts[0], *TEXTS[20:30], *texts[1:], *TEXTS[30:]]
+    path = tmp_path / "a.tsv"
+    path.write_text(
+        "\n".join("\t".join(row) for row in [("text", "mood")[:columns], *((t, "1")[:columns] for t in texts)])
+    )
+    assert everything(opened(path)) == {str(i): text for i, text in enumerate(texts)}
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_MINIMAL])
+def test_quotes_between_tabs_that_csv_put_there_do_not(tmp_path, quoting):
+    texts = [*TEXTS, *STRAY, "two\nlines", 'a "tab"\there']
+    with (tmp_path / "a.tsv").open("w", newline="") as file:
+        csv.writer(file, "excel-tab", quoting=quoting).writerows([("text", "mood"), *((t, 'a"b') for t in texts)])
+    assert everything(opened(tmp_path / "a.tsv")) == {str(i): text for i, text in enumerate(texts)}
+    excel = [f'"{t[:-2]}, yes"\t1' for t in TEXTS]  # which quotes commas as well
+    (tmp_path / "b.tsv").write_text("\n".join(["text\tmood", *excel]))
+    assert set(everything(opened(tmp_path / "b.tsv")).values()) == {f"{t[:-2]}, yes" for t in TEXTS}
 
 
 def test_texts_stay_as_they_are():

@@ -15,6 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ DIVISIONS = ("split", "set", "subset", "partition")
 """And of one that says which split they are of."""
 _BYTE = re.compile("[\udc80-\udcff]")
 """What `surrogateescape` makes of bytes that are no UTF-8."""
+_QUOTED = re.compile(r'(?<![^\t\r\n])"([^"]*(?:""[^"]*)*)"(?![^\t\r\n])')
+"""A cell between tabs that is quoted as in CSV."""
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -200,16 +203,57 @@ def _delimiter(first: str, kind: str) -> str:
 
 
 def _rows(file: io.StringIO, mark: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line where each row ends, after a first line that was read, and its cells."""
+    """The line where each row ends, after a first line that was read, and its cells.
+
+    Raises:
+        DataError: a quote opens a cell of several lines, and no quote closes it, or one that something follows.
+    """
     before = csv.field_size_limit(2**31 - 1)  # the longest proteins have more residues than its default allows
+    plain = mark == "\t" and not _quoted(file.getvalue())
+    how: dict[str, Any] = {"delimiter": mark, "quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL}
+    lines: list[str] = []  # of a row
+
+    def told() -> Iterator[str]:
+        for line in chain(file, [""]):  # a quote that is still open goes on into the last one, which is no row
+            lines.append(line)
+            yield line
+
     try:
-        reader = csv.reader(file, delimiter=mark)
+        reader = csv.reader(told(), **how)
         for row in reader:
-            yield reader.line_num + 1, row
+            if len(lines) > 1 and not _closed(lines, how):
+                raise DataError(
+                    f"{path}, line {reader.line_num + 2 - len(lines)} opens a quote that is not closed before a cell ends. "
+                    "Write the quotes that belong to a text twice, and such a cell in quotes."
+                )
+            if lines != [""]:
+                yield reader.line_num + 1, row
+            lines.clear()
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as {ending(path)}: {error}.") from None
     finally:
         csv.field_size_limit(before)
+
+
+def _closed(lines: list[str], how: dict[str, Any]) -> bool:
+    """Whether the quotes of a row of several lines end where its cells end."""
+    try:
+        return bool(next(csv.reader(lines, **how, strict=True)))
+    except csv.Error:
+        return False
+
+
+def _quoted(text: str) -> bool:
+    """Whether the quotes of cells between tabs are CSV's, and no part of the texts.
+
+    They are if all quotes are around cells or twice inside one, and the first column's name has them too, or each such cell
+    needs them. What goes on over lines and columns is no cell but two texts with a quote each.
+    """
+    cells = _QUOTED.findall(text)
+    named, single = text.startswith('"'), "\t" not in text.partition("\n")[0]
+    return '"' not in _QUOTED.sub("", text) and all(
+        (named or re.search(r'[",\t\r\n]', cell)) and not ("\n" in cell and (single or "\t" in cell)) for cell in cells
+    )
 
 
 def _typed(cells: list[str]) -> Any:
