@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,9 @@ from diled.errors import ConfigError
 from diled.family import model_config
 from diled.models.autoregressive import AutoregressiveDecoder, written_with
 from diled.models.zoo import build
-from diled.nn import causal
+from diled.nn import causal, sequence
 from diled.nn.causal import CausalTransformer, Decoding
-from diled.nn.sequence import TransformerEncoder
+from diled.nn.sequence import TransformerEncoder, attention
 from diled.sequences import scored
 from diled.training.data import Shuffled, bucketed
 
@@ -112,6 +114,22 @@ def test_kept_keys_with_a_memory_are_teacher_forcing():
     with torch.no_grad():
         network.draw(3, choose, z)
         torch.testing.assert_close(met, network(x, z), rtol=1e-4, atol=1e-5)
+
+
+def test_queries_and_kept_keys_are_of_one_type_in_half_precision(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def spy(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **more: Any) -> Tensor:
+        seen.append({q.dtype, k.dtype, v.dtype})
+        return attention(q, k, v, *rest, **more)
+
+    monkeypatch.setattr(sequence, "attention", spy)  # accelerators refuse others
+    network = writer().network
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network.write(torch.randn(2, D), Decoding())
+        network.write(torch.randn(2, D), Decoding(beams=2))
+    assert len(seen) > 2
+    assert all(len(types) == 1 for types in seen)
 
 
 def test_draws_do_not_depend_on_which_others_have_ended():

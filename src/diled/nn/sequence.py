@@ -146,6 +146,7 @@ class Block(nn.Module):
         q, k, v = (self._split(part) for part in self.qkv(self.norm(h)).chunk(3, dim=2))
         keys[:, :, position], values[:, :, position] = k[:, :, 0], v[:, :, 0]
         seen = slice(0, position + 1)
+        q = q.to(keys.dtype)  # under autocast it comes in half precision
         mixed = attention(q, keys[:, :, seen], values[:, :, seen])
         h = h + self.out(mixed.transpose(1, 2).flatten(2))
         return h + self.net(h)
