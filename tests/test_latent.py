@@ -15,7 +15,7 @@ from diled.latent.edit import Attribute, Direction, fit_direction, parse_attribu
 from diled.latent.interpolate import between
 from diled.latent.search import nearest
 from diled.model import Model
-from diled.models.autoencoder import Autoencoder, DiracEncoder
+from diled.models.autoencoder import Autoencoder, DiracEncoder, GaussianLikelihood, LikelihoodDecoder
 from diled.models.priors import StandardNormal
 
 RNG = np.random.default_rng(0)
@@ -143,3 +143,22 @@ def test_editing_through_a_diffusion_keeps_what_the_code_does_not_say() -> None:
     np.testing.assert_allclose(same, x, atol=0.02)
     moved = apply_edit(model, x, Direction(shift, "a", "vector", 1.0), 1.0)
     np.testing.assert_allclose(moved - same, np.broadcast_to(shift, x.shape), atol=0.02)
+
+
+def test_many_examples_are_edited_in_batches() -> None:
+    """Of 1,200 no more than 512 at once, each moved by the shift, in their order."""
+    sizes = []
+
+    class Counted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return x
+
+    spec = DataSpec(kind="vector", shape=(3,), levels=None, low=-1.0, high=1.0)
+    decoder = LikelihoodDecoder(Counted(), GaussianLikelihood(0.1))
+    model = Model(Autoencoder(DiracEncoder(Counted()), decoder, StandardNormal((3,))), spec)
+    x = np.random.default_rng(0).normal(size=(1200, 3)).astype(np.float32)
+    shift = np.array([0.5, 0.0, -1.0], dtype=np.float32)
+    moved = apply_edit(model, x, Direction(shift, "a", "vector", 1.0), 2.0)
+    np.testing.assert_allclose(moved, x + 2 * shift, atol=1e-5)
+    assert sizes == [512, 512, 176] * 2

@@ -12,7 +12,7 @@ from diled.evaluation import sequences, texts
 from diled.evaluation.measure import Measured, bounds, labelled, reconstruction
 from diled.latent.edit import Edit
 from diled.model import Model
-from diled.models.sampling import described, sample_batches
+from diled.models.sampling import BATCH, described, sample_batches
 from diled.space import raw_tensor, to_space
 
 __all__ = ["STRENGTH", "apply_edit", "by_group"]
@@ -34,16 +34,18 @@ def apply_edit(model: Model, examples: np.ndarray, edit: Edit, strength: float) 
         edit: of codes (n, d).
         strength: of the edit.
     """
+    density, decoded = model.density, []
     with seeded(0):
-        x = to_space(raw_tensor(examples).to(model.device), model.spec)
-        old = model.density.encode(x)
-        moved = torch.from_numpy(edit.apply(old.flatten(1).cpu().numpy(), strength)).to(old).reshape(old.shape)
-        if hasattr(model.density, "decoder") and model.density.implicit:
-            before, after = model.density.decoder(old), model.density.decoder(moved)
-            result = after.from_noise(before.invert(x))
-        else:
-            result = model.density.decode(moved)
-    return from_model(result.cpu().numpy(), model.spec)
+        parts = [to_space(x.to(model.device), model.spec) for x in raw_tensor(examples).split(BATCH)]
+        codes = torch.cat([density.encode(x) for x in parts])
+        moved = torch.from_numpy(edit.apply(codes.flatten(1).cpu().numpy(), strength)).to(codes).reshape(codes.shape)
+        for x, old, new in zip(parts, codes.split(BATCH), moved.split(BATCH), strict=True):
+            if hasattr(density, "decoder") and density.implicit:
+                result = density.decoder(new).from_noise(density.decoder(old).invert(x))
+            else:
+                result = density.decode(new)
+            decoded.append(result.cpu())
+    return from_model(torch.cat(decoded).numpy(), model.spec)
 
 
 @torch.no_grad()
