@@ -17,11 +17,13 @@ from diled.draws import BlockNoise
 from diled.errors import ConfigError
 from diled.family import model_config
 from diled.models.autoregressive import AutoregressiveDecoder, written_with
+from diled.models.recipe import Recipe
 from diled.models.zoo import build
 from diled.nn import causal, sequence
 from diled.nn.causal import CausalTransformer, Decoding
 from diled.nn.sequence import TransformerEncoder, attention
 from diled.sequences import scored
+from diled.training import monitors
 from diled.training.data import Shuffled, bucketed
 
 L, V, D = 3, 3, 2
@@ -307,6 +309,58 @@ def test_an_encoder_reads_rows_of_one_batch_as_it_reads_them_alone():
     encoder = awake(TransformerEncoder(6, 9, 4, width=8, heads=2))
     x = torch.tensor([[1, 2, 0, 0, 0, 0], [4, 5, 6, 7, 8, 1]])
     torch.testing.assert_close(encoder(x)[0], encoder(x[:1])[0])
+
+
+def tiny(name: str) -> Recipe:
+    torch.manual_seed(0)
+    network = {"kind": "transformer", "width": 16, "depth": 1, "heads": 2}
+    return build(name, model_config(name, {"latent_dim": 4, "network": network}), TEXT)
+
+
+def sizes_in(module: nn.Module) -> list[int]:
+    """How many examples a module is given at once; filled as it is called."""
+    sizes: list[int] = []
+    module.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    return sizes
+
+
+@pytest.mark.parametrize("name", ["ldm", "ae", "daae"])
+def test_second_stages_read_codes_in_batches_and_begin_as_from_all_at_once(name: str):
+    recipe, x = tiny(name), written(1100)
+    model: Any = recipe.model.eval()
+    (stage,) = (stage for stage in recipe.stages if stage.prepare)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        model.prior.fit(model.encoder(x).sample())
+        want = {key: value.clone() for key, value in model.prior.state_dict().items()}
+        sizes = sizes_in(model.encoder)
+        torch.manual_seed(1)
+        stage.prepare(x)
+    assert sizes == [512, 512, 76]
+    for key, value in model.prior.state_dict().items():
+        assert torch.equal(value, want[key]), key
+
+
+@pytest.mark.parametrize("name", ["vae", "ae"])
+def test_monitors_read_texts_in_batches_and_see_the_same(name: str, monkeypatch: pytest.MonkeyPatch):
+    model: Any = awake(tiny(name).model.eval())
+    x, seen = written(300), []
+    for at_once in (300, 128):
+        monkeypatch.setattr(monitors, "SEQUENCES", at_once)
+        read, wrote = sizes_in(model.encoder), sizes_in(model.decoder)
+        seen.append(monitors.health(model, x).values)
+        assert set(read) == set(wrote) == set([300] if at_once == 300 else [128, 44])
+    a, b = seen
+    assert a.keys() == b.keys() >= {"distortion", "shuffled_distortion", "symbol_accuracy", "code_rms"}
+    for key, value in a.items():  # a posterior's draws differ
+        assert b[key] == pytest.approx(value, rel=1e-5 if name == "ae" else 0.1), key
+
+
+def written(n: int) -> Tensor:
+    """Rows of text of all lengths."""
+    generator = torch.Generator().manual_seed(0)
+    rows, sizes = (torch.randint(1, k, (n, m), generator=generator) for k, m in ((9, 6), (7, 1)))
+    return torch.where(torch.arange(6) < sizes, rows, 0)
 
 
 # Batches of one length ------------------------------------------------------------------------------------------------

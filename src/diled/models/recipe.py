@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from diled.api import Density, Stage
@@ -22,10 +24,12 @@ from diled.models.autoencoder import Autoencoder, DiracEncoder, Rate, RateWeight
 from diled.models.parts import latent_dim
 from diled.models.priors import GaussianMixture, Standardized
 from diled.models.properties import PropertyHead, head_of
+from diled.models.sampling import BATCH
 from diled.sequence_family import TransformerConfig
 
 __all__ = [
     "Recipe",
+    "in_batches",
     "in_rounds",
     "in_two_stages",
     "jointly",
@@ -72,7 +76,7 @@ def in_two_stages(share: float, first: Autoencoder, prior: Density) -> Recipe:
 
     def fit(x: Tensor) -> None:
         if isinstance(prior, Standardized):
-            prior.fit(first.encoder(x).sample())
+            prior.fit(in_batches(lambda part: first.encoder(part).sample(), x))
 
     model = Autoencoder(first.encoder, first.decoder, prior)
     stages = [
@@ -88,9 +92,14 @@ def then_a_mixture(config: AEConfig, first: Autoencoder, encoder: DiracEncoder) 
     model = Autoencoder(encoder, first.decoder, prior)
     stages = [
         Stage("autoencoder", first),
-        Stage("mixture", model, 0.0, prepare=lambda x: prior.fit(encoder(x).mean.cpu())),
+        Stage("mixture", model, 0.0, prepare=lambda x: prior.fit(in_batches(lambda part: encoder(part).mean.cpu(), x))),
     ]
     return Recipe(model, stages)
+
+
+def in_batches(codes: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Codes of many examples, batch after batch."""
+    return torch.cat([codes(part) for part in x.split(BATCH)])
 
 
 def ramp(config: DiledConfig | DiledDiffusionDecoderConfig | TwoStageVAEConfig | LDMConfig | LSGMConfig) -> RateWeight:

@@ -18,6 +18,9 @@ from diled.draws import seeded
 
 __all__ = ["Monitor", "health"]
 
+SEQUENCES = 128
+"""Of sequences, so many are looked at at once: each has a number for every symbol at all its positions."""
+
 
 @dataclass
 class Monitor:
@@ -56,30 +59,33 @@ class Monitor:
 def health(density: Density, x: Tensor) -> Monitor:
     """Look at a density on held-out examples in model space."""
     values: dict[str, float] = {}
+    parts = (x,) if x.is_floating_point() else x.split(SEQUENCES)
     try:
-        terms = density.terms(x, exact=True)
+        found = [density.terms(part, exact=True) for part in parts]
+        terms = {name: torch.cat([each[name] for each in found]) for name in found[0]}
         values["bound"] = total(terms).mean().item()
         rate = {name: t for name, t in terms.items() if name.startswith("rate")}
         if rate:
             values["rate"] = total(rate).mean().item()
     except NoBound:
-        values["loss"] = total(density.terms(x)).mean().item()
+        values["loss"] = torch.cat([total(density.terms(part)) for part in parts]).mean().item()
     encoder, decoder = getattr(density, "encoder", None), getattr(density, "decoder", None)
     if encoder is None:
         return Monitor(values)
-    posterior = encoder(x)
-    z = posterior.sample()
+    posteriors = [encoder(part) for part in parts]
+    z = torch.cat([posterior.sample() for posterior in posteriors])
     values["code_rms"] = z.pow(2).mean().sqrt().item()
-    if isinstance(posterior, Normal) and len(x) > 1:
-        noise = posterior.var.mean(0)
-        carried = 0.5 * torch.log1p(posterior.mean.var(0) / noise)
+    if isinstance(posteriors[0], Normal) and len(x) > 1:
+        mean, var = (torch.cat([getattr(posterior, name) for posterior in posteriors]) for name in ("mean", "var"))
+        carried = 0.5 * torch.log1p(mean.var(0) / var.mean(0))
         values["code_nats_per_dim"] = carried.mean().item()
     if decoder is not None:
         shuffled = {"shuffled_distortion": z.roll(1, 0)} if len(x) > 1 else {}  # one example has no other's code
         for name, code in ({"distortion": z} | shuffled).items():
             with seeded(0):  # a diffusion decoder draws noise: the same for both
-                values[name] = decoder(code).nll(x).mean().item()
-        shown = decoder(posterior.mean).mean
+                some = zip(code.split(len(parts[0])), parts, strict=True)
+                values[name] = torch.cat([decoder(c).nll(part) for c, part in some]).mean().item()
+        shown = torch.cat([decoder(posterior.mean).mean for posterior in posteriors])
         if x.is_floating_point():
             values["reconstruction_mse"] = (shown - x).pow(2).mean().item() / 4
         else:  # symbols
