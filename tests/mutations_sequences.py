@@ -88,7 +88,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("place < count[:, None]", "place <= count[:, None]", "one more is hidden", HIDDEN),
         ("left * (k + 1) // steps", "left", "all at once", JOINT),
         ("torch.where(free, x, given.long())", "given.long()", "nothing is drawn anew", KEPT),
-        ("masked_fill(inside, -math.inf)", "masked_fill(inside, 0.0)", "an end before what is kept", NO_END),
+        ("masked_fill(inside[now], -math.inf)", "masked_fill(inside[now], 0.0)", "an end before what is kept", NO_END),
         ("- guidance.scale * guidance", "+ guidance.scale * guidance", "guidance leads away", GUIDED),
         ("(before - after)", "(after - before)", "the divergence's sign", GUIDED),
         ("moved.mean(1)).sum()", "moved.sum(1)).sum()", "the mean of states", GUIDED),

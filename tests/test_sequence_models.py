@@ -30,7 +30,7 @@ from diled.models.token_diffusion import Guidance, TokenDiffusion
 from diled.models.zoo import build
 from diled.nn.causal import CausalTransformer
 from diled.nn.sequence import MaskedTransformer
-from diled.sequences import cut
+from diled.sequences import cut, pick
 
 TRUTH = PottsData()
 WITH_ENDS = PottsData(length=3, symbols=3, seed=2, strength=1.0, ends=True)
@@ -302,6 +302,23 @@ def test_steps_are_set_from_outside_and_a_sampler_is_refused():
         sampled_with(model, sampler="ddim"),
     ):
         pass
+
+
+def test_logits_are_made_only_where_symbols_are_drawn(monkeypatch):
+    """One set for each position, and the same symbols as if they were made everywhere in every step."""
+    model, n, sizes = guided_model(steps=3), 40, []
+    noise, out = BlockNoise(2), model.network.out.forward
+    place, draws = noise((n, 5)).argsort(1).argsort(1), noise((n, 5))
+    want = torch.full((n, 5), model.network.mask)
+    with torch.no_grad():
+        for low, high in ((0, 1), (1, 3), (3, 5)):
+            now = (place >= low) & (place < high)
+            want = torch.where(now, pick(model.network(want), draws), want)
+    monkeypatch.setattr(
+        model.network.out, "forward", lambda states: sizes.append(states.shape[:-1].numel()) or out(states)
+    )
+    assert torch.equal(model.sample(n, noise=BlockNoise(2)), cut(want))
+    assert sizes == [n, 2 * n, 2 * n]
 
 
 def test_what_is_given_is_kept_and_the_rest_is_drawn_given_it():

@@ -154,9 +154,9 @@ class TokenDiffusion(Density):
             states = self.network.hidden(x)
             if guidance is not None:
                 states = self.guided(states, guidance, noise)
-            logits = self.network.out(states)
-            logits[..., END] = logits[..., END].masked_fill(inside, -math.inf)
-            x = torch.where(now, pick(logits, draws), x)
+            logits = self.network.out(states[now])  # only where symbols are drawn
+            logits[:, END] = logits[:, END].masked_fill(inside[now], -math.inf)
+            x[now] = pick(logits, draws[now])
         return cut(x)
 
     def guided(self, states: Tensor, guidance: Guidance, noise: Noise) -> Tensor:
