@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from test_text_data import word_pieces
+from torch import Tensor
 
+from diled.api import Density
+from diled.config import PreprocessConfig, TextConfig
+from diled.data import Data, open_data
+from diled.edit_curves import away_from, judged, text_edits
 from diled.errors import ConfigError, DataError
 from diled.evaluation.edits import AttributeJudge, Task, edit_curve, edit_figures, figures_of_tasks, plot_curve
 from diled.evaluation.measure import Measured
+from diled.model import Model
 
 BEFORE = ["the food was bad .", "we hated the place .", "service is slow today .", "the soup was cold ."]
 AFTER = ["the food was good .", "we hated the place .", "service is good today .", "the soup is good ."]
@@ -105,3 +113,57 @@ def test_edits_that_cannot_be_judged_are_refused():
         edit_figures(BEFORE, AFTER[:3], judges=JUDGES, wanted={"tense": "past"})
     with pytest.raises(DataError, match="gave 1 answers for 4 texts"):
         edit_figures(BEFORE, AFTER, judges={"tense": AttributeJudge(lambda t: ["past"])}, wanted={"tense": "past"})
+
+
+class Echo(Density):
+    """Codes are the rows themselves, and decode to themselves."""
+
+    has_codes = True
+
+    def encode(self, x: Tensor, **options: object) -> Tensor:
+        return x.float()
+
+    def decode(self, z: Tensor, **options: object) -> Tensor:
+        return z.round().long().clamp(0, 10)
+
+
+def reviews(folder: Path, test: Sequence[str]) -> Data:
+    """Reviews of two moods, with a rating, in tokens of a few words; the test split as it is given."""
+    train = [f"the soup was {'warm' if i % 2 else 'warmer'} .,{'good' if i % 2 else 'bad'},{i / 7}" for i in range(12)]
+    for name, lines in (("train", train), ("validation", train[:2]), ("test", test)):
+        (folder / f"{name}.csv").write_text("\n".join(["text,mood,rating", *lines]))
+    tokenizer = folder / "pieces.json"
+    word_pieces().save(str(tokenizer))
+    return open_data(folder, PreprocessConfig(text=TextConfig(tokenizer=str(tokenizer))))
+
+
+def test_texts_of_unknown_pieces_are_edited_as_they_were_read(tmp_path: Path):
+    pytest.importorskip("sacrebleu")
+    data = reviews(tmp_path, ["😀 😀,good,1.5", "the soup,bad,0.5", "warm soup,bad,2.5"])
+    before = away_from(data, "mood", "bad", "test")
+    assert before.texts == [""], "nothing is left of it"
+    model, seen = Model(Echo(), data.spec), []
+    encode = model.density.encode
+    model.density.encode = lambda x, **more: seen.extend(x.tolist()) or encode(x, **more)  # type: ignore[method-assign]
+    point = text_edits(model, data, "mood")[-1]
+    assert before.rows is not None
+    assert before.rows[0].tolist() in seen
+    assert point["edit_accuracy"].n == 3
+
+
+def test_a_class_that_is_not_trained_on_is_left_out_and_said(tmp_path: Path):
+    pytest.importorskip("sacrebleu")
+    data = reviews(tmp_path, ["the soup was warm .,good,1.5", "the soup,odd,0.5", "warm soup,bad,2.5"])
+    for method in ("vector", "classifier"):
+        for point in text_edits(Model(Echo(), data.spec), data, "mood", method):
+            assert point["edit_accuracy"].n == 4, "two classes, and two texts of others each"
+            assert point["edit_accuracy"].note.endswith("; None of the training examples have 'mood=odd'.")
+    with pytest.raises(ConfigError, match="no label column 'rating' of classes"):
+        text_edits(Model(Echo(), data.spec), data, "rating")
+    with pytest.raises(ConfigError, match="Did you mean 'mood'"):
+        text_edits(Model(Echo(), data.spec), data, "mod")
+
+
+def test_a_judge_that_is_never_right_is_known_to_be(tmp_path: Path):
+    wrong = ["the soup was warmer .,good,1.5", "the soup was warm .,bad,0.5"]
+    assert judged(reviews(tmp_path, wrong), "mood").note == "told by a classifier with 0.0% accuracy"

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -124,11 +124,14 @@ class Task:
         texts: as they are.
         wanted: column -> class.
         references: rewrites by people, where there are any.
+        rows: the same texts in tokens, (N, L), where they were read so: nothing is left in `texts` of
+            pieces that a tokenizer does not know.
     """
 
     texts: list[str]
     wanted: dict[str, str]
     references: list[str] | None = None
+    rows: np.ndarray | None = field(default=None, compare=False)
 
 
 def figures_of_tasks(

@@ -39,10 +39,10 @@ import numpy as np
 
 from diled.arguments import edit_of
 from diled.config import PreprocessConfig, SequenceConfig, TextConfig
-from diled.data import Data, from_strings, open_data
+from diled.data import Data, open_data
 from diled.data.known import yelp_rewrites
 from diled.edit_curves import away_from as some
-from diled.edit_curves import judged
+from diled.edit_curves import judged, rows_of
 from diled.editing import apply_edit
 from diled.errors import ConfigError
 from diled.evaluation.edits import AttributeJudge, Task, figures_of_tasks
@@ -147,7 +147,7 @@ def tasks_of(data: Data, tense: Data, movies: Data, sizes: Sizes) -> Tasks:
         moving = [some(tense, "tense", c, "test", sizes.edited) for c in ("past", "present")]
 
     def past(tasks: list[Task]) -> list[Task]:  # people rewrote the sentiment alone
-        return [Task(t.texts, {**t.wanted, "tense": "past"}) for t in tasks]
+        return [Task(t.texts, {**t.wanted, "tense": "past"}, rows=t.rows) for t in tasks]
 
     return {
         "sentiment": ([data], asked, away),
@@ -246,8 +246,7 @@ def at(
     """Figures of several directions together at one strength."""
     after = []
     for change, task in zip(changes, tasks, strict=True):
-        rows = from_strings(task.texts, model.spec, convert=True)
-        after.append(model.strings(apply_edit(model, rows, change, strength)))
+        after.append(model.strings(apply_edit(model, rows_of(task, model), change, strength)))
     return figures_of_tasks(after, tasks, judges=judges, perplexity=perplexity)
 
 
