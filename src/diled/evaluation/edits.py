@@ -24,7 +24,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diled.errors import ConfigError, DataError, did_you_mean
-from diled.evaluation.measure import Measured
+from diled.evaluation.measure import Measured, finite
 from diled.evaluation.plots import SHORT, Theme, model_colour, render
 
 __all__ = ["AttributeJudge", "Task", "edit_curve", "edit_figures", "figures_of_tasks", "plot_curve"]
@@ -110,7 +110,7 @@ def _kept(
     if references is not None:
         found["reference_bleu"] = Measured(bleu(after, references), n=n)
     if perplexity is not None:
-        found["edited_perplexity"] = Measured(float(perplexity(after)), n=n)
+        found["edited_perplexity"] = finite(float(perplexity(after)), n)
     same = exact_match(after, before)
     found["unchanged"] = Measured(same, _stderr(same, n), n)
     return found

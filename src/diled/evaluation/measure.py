@@ -36,7 +36,17 @@ from diled.latent.interpolate import at
 from diled.models.sampling import BATCH, described, sample_batches, sampled_with
 from diled.space import log_unit, raw_tensor, to_space
 
-__all__ = ["Measured", "bounds", "distances", "features_for", "measure", "probe", "reconstruction", "samples_distance"]
+__all__ = [
+    "Measured",
+    "bounds",
+    "distances",
+    "features_for",
+    "finite",
+    "measure",
+    "probe",
+    "reconstruction",
+    "samples_distance",
+]
 
 
 FEW = 2000
@@ -53,6 +63,13 @@ class Measured:
     stderr: float | None = None
     n: int | None = None
     note: str = ""
+
+
+def finite(value: float, n: int | None = None, note: str = "") -> Measured:
+    """A number, or none where it is infinite, as the perplexity of a long text that a model does not expect."""
+    if math.isfinite(value):
+        return Measured(value, n=n, note=note)
+    return Measured(None, n=n, note="; ".join(filter(None, (note, "too large to be written"))))
 
 
 def measure(

@@ -23,7 +23,7 @@ import numpy as np
 from diled.errors import DataError
 from diled.evaluation.codes import averaged
 from diled.evaluation.mauve import default_clusters, mauve
-from diled.evaluation.measure import Measured
+from diled.evaluation.measure import Measured, finite
 from diled.evaluation.ngrams import NGram, word_counts
 from diled.evaluation.text_judge import Judge
 from diled.evaluation.text_metrics import copied, distinct, self_bleu, smoothness, unique
@@ -85,7 +85,9 @@ def sample_figures(
             found[f"self_bleu{suffix}"] = Measured(self_bleu(some, COMPARED, seed=seed), n=compared, note=said)
         found[f"length{suffix}"] = averaged(word_counts(some), "words")
         for k in (1, 2):
-            found[f"distinct_{k}{suffix}"] = Measured(distinct(some, k), n=n)
+            share = distinct(some, k)
+            none = f"no text has {'two words' if k == 2 else 'a word'}"
+            found[f"distinct_{k}{suffix}"] = Measured(share, n=n, note=none if share is None else "")
         if suffix and _apart(train, test):
             continue
         found[f"unique{suffix}"] = Measured(unique(some), n=n)
@@ -115,11 +117,11 @@ def _perplexities(
     found = {}
     for suffix, some, fitted in (("", drawn, drawn), ("/floor", real, more)):
         if judge is not None:
-            found[f"sample_perplexity{suffix}"] = Measured(judge.perplexity(some), n=n, note=f"{judge.name}, per word")
-        found[f"sample_perplexity/ngram{suffix}"] = Measured(grams.perplexity(some), n=n, note=said)
+            found[f"sample_perplexity{suffix}"] = finite(judge.perplexity(some), n, f"{judge.name}, per word")
+        found[f"sample_perplexity/ngram{suffix}"] = finite(grams.perplexity(some), n, said)
         reverse = NGram.fit(fitted, ORDER, vocabulary=grams.words)
         what = f"{n:,} test texts under a {ORDER}-gram model of {len(fitted):,} {'training texts' if suffix else 'samples'}"
-        found[f"reverse_perplexity{suffix}"] = Measured(reverse.perplexity(real), n=n, note=f"{what}, per word")
+        found[f"reverse_perplexity{suffix}"] = finite(reverse.perplexity(real), n, f"{what}, per word")
     return found
 
 
@@ -166,8 +168,8 @@ def interpolation_figures(
     found = {}
     if judge is not None:
         found = {
-            "interpolation_perplexity": Measured(judge.perplexity(inner), n=len(inner), note=f"{judge.name}, per word"),
-            "interpolation_perplexity/floor": Measured(judge.perplexity(real), n=n, note=f"{judge.name}, per word"),
+            "interpolation_perplexity": finite(judge.perplexity(inner), len(inner), f"{judge.name}, per word"),
+            "interpolation_perplexity/floor": finite(judge.perplexity(real), n, f"{judge.name}, per word"),
         }
     note = f"{n:,} against {n:,} real texts"
     found |= _mauve(real, {"interpolation_mauve": (some, note)}, judge, seed)

@@ -148,15 +148,15 @@ def _elsewhere(best: list[int], count: int) -> int:
     return best[1] if count == best[0] else best[0]
 
 
-def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams over all n-grams of texts (N,), 0 to 1; NaN where there is none.
+def distinct(texts: Sequence[str], n: int) -> float | None:
+    """Different n-grams over all n-grams of texts (N,), 0 to 1; None where there is none.
 
     Reference: Li et al. 2016, section 5.
     """
     counts: Counter[tuple[str, ...]] = Counter()
     for text in texts:
         counts.update(_grams(text.split(), n))
-    return len(counts) / counts.total() if counts else float("nan")
+    return len(counts) / counts.total() if counts else None
 
 
 def unique(texts: Sequence[str]) -> float:

@@ -26,7 +26,7 @@ from diled.data.splits import Data, Split, seen
 from diled.data.strings import to_strings
 from diled.draws import seeded
 from diled.evaluation.codes import active_count, averaged
-from diled.evaluation.measure import Measured, bounds_of_examples, over_examples, probe
+from diled.evaluation.measure import Measured, bounds_of_examples, finite, over_examples, probe
 from diled.evaluation.ngrams import word_counts
 from diled.evaluation.text_figures import interpolation_figures, sample_figures
 from diled.evaluation.text_judge import judge_of, too_few
@@ -122,8 +122,8 @@ def per_token(found: dict[str, Measured], test: Split, data: Data) -> dict[str, 
         of_tokens, of_words = float(np.exp(nats / tokens)), float(np.exp(nats / words))
     return {
         "nats_per_token": Measured(nats / tokens, n=n, note="ends included"),
-        "perplexity": Measured(of_tokens, n=n, note="of the bound, per token, ends included"),
-        "word_perplexity": Measured(of_words, n=n, note="of the bound, per word, ends included"),
+        "perplexity": finite(of_tokens, n, "of the bound, per token, ends included"),
+        "word_perplexity": finite(of_words, n, "of the bound, per word, ends included"),
     }
 
 

@@ -11,6 +11,7 @@ Loading never unpickles. Files are written beside the old ones and then moved in
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -87,14 +88,22 @@ def save_model(
 
 
 def _indented(values: Any) -> str:
-    return json.dumps(values, indent=2) + "\n"
+    return json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
+
+
+def _finite(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write JSON beside `path`, then move it into place."""
+    """Write JSON beside `path`, then move it into place; a number that is not finite, which JSON does not have, is null."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(record, indent=2) + "\n")
+        partial.write_text(_indented(record))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
