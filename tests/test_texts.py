@@ -139,6 +139,17 @@ def test_a_model_that_gives_back_what_it_reads_is_perfect_and_listens(data: Data
     assert texts.text_reconstruction(wrong, test, data)["exact_match"].value < 0.1
 
 
+def test_no_text_is_decoded_from_its_own_code_in_place_of_anothers(data: Data, monkeypatch: pytest.MonkeyPatch):
+    """Not even the last one, alone in its batch."""
+    monkeypatch.setattr(texts, "BATCH", 8)
+    model, given = Echo(), []
+    model.decode = lambda z, **options: given.append(z) or z.round().long()  # type: ignore[method-assign]
+    texts.text_reconstruction(model, data.test.subset(np.arange(9)), data)
+    own, others = (torch.cat(given[i::2]).tolist() for i in (0, 1))
+    assert others == [own[7], *own[:7], own[7]]
+    assert own == data.test.values[:9].tolist()
+
+
 class Told(Echo):
     """A bound of a nat for each token that is scored, and one text over and over."""
 

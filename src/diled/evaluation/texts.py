@@ -135,13 +135,15 @@ def unseen(test: Split, data: Data) -> np.ndarray:
 @torch.no_grad()
 def text_reconstruction(model: Any, test: Split, data: Data, *, seed: int = 0) -> dict[str, Measured]:
     """What decoding of mean codes gives back, also with the code of the next text instead of its own."""
-    codes, own, others = [], [], []
+    codes, own, others, before = [], [], [], None
     with seeded(seed, 2):
         for raw in raw_tensor(test.values).split(BATCH):
             z = model.encode(to_space(raw.to(device_of(model)), data.spec))
             codes.append(z.flatten(1).cpu())
             own.append(model.decode(z).cpu())
-            others.append(model.decode(z.roll(1, 0)).cpu())
+            # A last batch of one text has no other's code: that of the text before it.
+            others.append(model.decode(z.roll(1, 0) if len(z) > 1 or before is None else before).cpu())
+            before = z[-1:]
     shown, wrong = (to_strings(torch.cat(rows).numpy(), data.spec) for rows in (own, others))
     real = to_strings(test.values, data.spec)
     same = torch.cat(own).numpy().astype(np.int64) == test.values
