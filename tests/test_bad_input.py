@@ -212,6 +212,7 @@ BELONGS = [
     ("diled", "prior.times_per_example", 3, "There it is called times_per_code."),
     ("diled", "prior.attention", "true", "a diffusion over codes has no such key. Its network is an MLP."),
     ("diffae", "decoder.mixed", "true", "LSGM's mixed score is for codes"),
+    ("diled", "corruption", 0.1, "does not see while it trains is set with training.corruption."),
 ]
 
 

@@ -18,7 +18,7 @@ __all__ = ["check_keys", "foreign"]
 
 LIKELIHOOD = "A diffusion over data reads x back in the data's own measure, so there is no likelihood to choose."
 DISTILLED = "Only a consistency model has a teacher and numbers of noise levels."
-MASKED = "Only daae corrupts its input and has a critic."
+CRITIC = "Only daae has a critic."
 
 WHY = {
     "beta": "With another prior the rate is weighed by rate_weight; a VAE with beta is beta_vae.",
@@ -40,10 +40,10 @@ WHY = {
     "teacher": DISTILLED,
     "coarsest": DISTILLED,
     "finest": DISTILLED,
-    "corruption": MASKED,
-    "critic_weight": MASKED,
-    "critic_width": MASKED,
-    "critic_pace": MASKED,
+    "corruption": "What an encoder does not see while it trains is set with training.corruption.",
+    "critic_weight": CRITIC,
+    "critic_width": CRITIC,
+    "critic_pace": CRITIC,
 }
 """Key of some models -> why the others have none, or what they have instead."""
 
