@@ -93,7 +93,8 @@ class NGram:
         Args:
             texts: (N,), one sentence each.
             order: n, the words of an n-gram.
-            vocabulary: words that it knows beside those of the texts, so that models of different texts compare.
+            vocabulary: words that it knows beside those of the texts, so that models of different texts compare, as long as
+                none of these has other words.
 
         Raises:
             ConfigError: `order` is below 1.

@@ -110,7 +110,9 @@ def _perplexities(
 ) -> dict[str, Measured]:
     """Under the judge, under an n-gram model of training texts, and the reverse: of real texts under one of samples.
 
-    All n-gram models know the same words, those of the training texts, so that their perplexities compare.
+    All n-gram models know the words of the training texts; one of samples also knows those that only samples have. So
+    perplexities compare where samples invent no words. Where they do, V is larger, and the reverse one higher than if all of
+    these were one unknown word: 9.3 and not 9.0 of sentences in which letters were added to 5 % of the words.
     """
     grams = NGram.fit(train, ORDER)
     n, said = len(drawn), f"{ORDER}-gram model of {len(train):,} training texts, per word"
