@@ -270,7 +270,8 @@ def test_the_same_texts_from_every_kind_of_file(tmp_path):
     (tmp_path / "a.txt").write_text("\n".join(texts) + "\n\n \n", encoding="utf-8")
     (tmp_path / "b.txt").write_bytes("\ufeff".encode() + "\r\n".join(texts).encode())
     (tmp_path / "c.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode()))
-    for source in (*(tmp_path / n for n in ("a.txt", "b.txt", "c.txt.gz")), texts, np.array(texts)):
+    (tmp_path / "d.txt").write_bytes("\r".join([*texts, ""]).encode())
+    for source in (*(tmp_path / n for n in ("a.txt", "b.txt", "c.txt.gz", "d.txt")), texts, np.array(texts)):
         assert everything(opened(source)) == {str(i): text for i, text in enumerate(texts)}
     (tmp_path / "s.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     assert set(everything(opened(tmp_path / "s.jsonl")).values()) == set(texts)

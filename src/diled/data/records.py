@@ -77,7 +77,10 @@ def from_lines(path: Path) -> Records:
     Raises:
         DataError: it cannot be read, or is empty.
     """
-    lines = [line.strip() for line in lines_of(content(path))]
+    data = content(path)
+    if b"\n" not in data:  # an old Mac ends lines by a carriage return alone
+        data = data.replace(b"\r", b"\n")
+    lines = [line.strip() for line in lines_of(data)]
     if not lines:
         raise DataError(f"{path} is empty.")
     out = from_list(lines)
