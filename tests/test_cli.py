@@ -317,3 +317,10 @@ def test_what_inputs_lost_is_told_in_one_sentence(monkeypatch):
     lost = DataWarning("1 of 2 texts is lost.")
     assert warnings.formatwarning(lost, DataWarning, "some.py", 3) == "diled: 1 of 2 texts is lost.\n"
     assert "some.py:3: UserWarning: odd" in warnings.formatwarning(UserWarning("odd"), UserWarning, "some.py", 3)
+
+
+@pytest.mark.parametrize("number", ["-1", "-.5", "-1.", "-1e-3", "-2.5E+3"])
+def test_negative_numbers_are_no_options(number):
+    parser = cli._parser("edit", verbs.edit, "diled")
+    found = parser.parse_args(["run", "x", "--attribute", "label=3", "--strength", number])
+    assert found.strength == float(number)

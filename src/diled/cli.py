@@ -209,6 +209,11 @@ class _Parser(argparse.ArgumentParser):
 
     model: str | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # Before Python 3.14 argparse takes -1e-3 for an option.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
+
     def error(self, message: str) -> NoReturn:
         from diled.errors import ConfigError, did_you_mean
         from diled.keys import foreign
