@@ -93,19 +93,23 @@ class Linear(nn.Module):
         return DECODED[self.decoded]((z @ self.W.T + b).unflatten(1, (1, 2, 3)))
 """
 
+OUTSIDE = "float(__import__('pathlib').Path(__file__).parents[1].joinpath('scale').read_text())"
+"""A number that no file of theirs has."""
+
 
 @pytest.fixture
 def linear(tmp_path, monkeypatch):
-    """Makes a module that holds the linear model in one form, and loads it."""
-    count = 0
+    """Makes a module that holds the linear model in one form, in a folder of its own, and loads it."""
+    count, name = 0, f"theirs_{tmp_path.name}"
 
-    def load(code: str, spec: DataSpec = GREY, more: str = ""):
+    def load(code: str, spec: DataSpec = GREY, more: str = "", function: str = "model"):
         nonlocal count
         count += 1
-        name = f"theirs_{tmp_path.name}_{count}"
-        (tmp_path / f"{name}.py").write_text(f"{MODULE}\n{more}\n\ndef model():\n    return {code}\n")
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(f"{MODULE}\n{more}\n\ndef model():\n    return {code}\n")
         try:
-            return load_foreign(f"{name}:model", spec, search_path=tmp_path)
+            return load_foreign(f"{name}:{function}", spec, search_path=folder)
         finally:
             monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -396,7 +400,7 @@ def test_identity_is_that_of_weights_and_source(linear, tmp_path):
     other_weights = linear("Linear()", GREY, "A = A + torch.tensor(1e-6)").identity
     other_source = linear("Linear()", GREY, "# a remark").identity
     assert len({same[0], other_weights, other_source}) == 3
-    from_file = "A.mul_(float(__import__('pathlib').Path(__file__).with_name('scale').read_text()))"
+    from_file = f"A.mul_({OUTSIDE})"
     scaled = []
     for scale in ("1.0", "1.0", "1.001"):
         (tmp_path / "scale").write_text(scale)
@@ -404,6 +408,48 @@ def test_identity_is_that_of_weights_and_source(linear, tmp_path):
     assert scaled[0] == scaled[1] != scaled[2]
     x = images()
     assert linear("Linear()").fit(x).identity == same[0]
+
+
+@pytest.mark.parametrize("changed", ["SCALE * super().decode(z)", "Normal(super().decode(z), SCALE)"])
+def test_identity_is_also_that_of_what_the_model_makes(linear, tmp_path, changed):
+    """A number that is no weight and stands elsewhere makes another model, and so does another function of the file."""
+    more = (
+        f"SCALE = {OUTSIDE}\n"
+        f"class Scaled(Linear):\n    def decode(self, z):\n        return {changed}\n"
+        "def other():\n    return Scaled(range=(-1, 1))\n"
+    )
+    found = []
+    for scale, function in (("1.0", "model"), ("1.0", "model"), ("1.001", "model"), ("1.0", "other")):
+        (tmp_path / "scale").write_text(scale)
+        found.append(linear("Scaled(range=(-1, 1))", GREY, more, function).identity)
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+def test_modules_are_found_in_lists_and_dicts(linear, tmp_path):
+    more = (
+        f"SCALE = {OUTSIDE}\n"
+        "class Held(Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(range=(-1, 1))\n"
+        "        self.steps = [nn.Dropout(0.9), {'last': (nn.Linear(2, 2),)}]\n"
+        "        nn.init.constant_(self.steps[1]['last'][0].weight, SCALE)\n"
+        "class Plain:\n"
+        "    def __init__(self):\n        self.parts = {'held': Held()}\n"
+        "    def encode(self, x):\n        return self.parts['held'].encode(x)\n"
+        "    def decode(self, z):\n        return self.parts['held'].decode(z)\n"
+    )
+    for code in ("Held()", "Plain()"):
+        found = []
+        for scale in ("1.0", "1.001"):  # of what is never computed with
+            (tmp_path / "scale").write_text(scale)
+            found.append(linear(code, GREY, more))
+        held = found[0].density.decoder.adapter.model
+        dropout, last = (held if code == "Held()" else held.parts["held"]).steps
+        assert not dropout.training
+        assert not last["last"][0].weight.requires_grad
+        assert len(list(found[0].density.parameters())) == 4
+        assert found[0].identity != found[1].identity
 
 
 def test_nothing_else_changes(linear):

@@ -27,6 +27,8 @@ __all__ = ["Adapter", "AdapterDecoder", "AdapterEncoder", "Means", "described", 
 
 RANGES = ((-1.0, 1.0), (0.0, 1.0))
 """Ranges of grey values that are tried where a model declares none."""
+KNOWN = {"_parameters", "_buffers", "_modules"}
+"""Attributes of a module of which torch knows."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,21 @@ def described(value: Any) -> str:
 
 
 def modules_of(model: Any) -> dict[str, nn.Module]:
-    """The torch modules of a model: itself, or its attributes."""
-    if isinstance(model, nn.Module):
-        return {"": model}
-    return {name: value for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, nn.Module)}
+    """The torch modules of a model: itself, or its attributes, and what these hold in lists, tuples and dicts."""
+    found: dict[str, nn.Module] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", model if isinstance(model, nn.Module) else getattr(model, "__dict__", {}))]
+    while waiting:
+        name, value = waiting.pop(0)
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, nn.Module):
+            found[name] = value
+            for path, module in value.named_modules():
+                seen.add(id(module))
+                waiting += [(f"{name}.{path}.{key}", held) for key, held in vars(module).items() if key not in KNOWN]
+        elif isinstance(value, dict | list | tuple):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{name}.{key}" if name else str(key), held) for key, held in items]
+    return found

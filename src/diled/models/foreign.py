@@ -18,7 +18,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -31,7 +31,7 @@ from diled.api import Density, total
 from diled.config import DataSpec
 from diled.distributions import Dirac, Normal
 from diled.draws import seeded
-from diled.errors import DataError, ModelError, did_you_mean
+from diled.errors import DataError, ModelError, NoBound, did_you_mean
 from diled.hub import AUTOENCODER, PREFIX, fetched, on_hub
 from diled.models.adapter import Adapter, AdapterDecoder, AdapterEncoder, Means, described, modules_of
 from diled.models.autoencoder import Autoencoder
@@ -54,7 +54,8 @@ class Foreign:
         density: it behind our contract: codes (B, D), images in [-1, 1], terms in nats.
         name: for tables.
         notes: what was assumed, one sentence each.
-        identity: SHA-256 of its weights, configuration and source file, in hexadecimal digits.
+        identity: SHA-256 of its weights, configuration and source file, in hexadecimal digits; of what a function returns
+            also of the function's name and of what it makes of a few fixed examples.
         std: of the Gaussian around decoded pictures, in units of the range [-1, 1]; None: not fitted, or not needed.
     """
 
@@ -206,10 +207,15 @@ def from_function(
         if not callable(getattr(made, method, None)):
             raise ModelError(f"{source} returned {described(made)}, which has no method '{method}'.")
     weights = _weights(made)
-    notes = (
-        [] if weights else ["identity: no weights were found on what was returned, so it is that of the source file"]
-    )
-    return _foreign(made, source, spec, device, _hash(weights, code), notes)
+    notes = []
+    if not weights:
+        notes.append(
+            "identity: no weights were found on what was returned, so it is that of the source file and of what the model "
+            "makes of a few examples"
+        )
+    foreign = _foreign(made, source, spec, device, "", notes)
+    weights |= _outputs(foreign.density, spec, device)
+    return replace(foreign, identity=_hash(weights, f"{source}\n".encode() + code))
 
 
 def _autoencoder(adapter: Adapter, prior: Density) -> Autoencoder:
@@ -393,6 +399,22 @@ def _weights(model: Any) -> dict[str, Tensor]:
     for prefix, module in modules_of(model).items():
         found |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
     return found
+
+
+@torch.no_grad()
+def _outputs(density: Autoencoder, spec: DataSpec, device: str) -> dict[str, Tensor]:
+    """What a model makes of a few fixed examples: this tells apart what neither weights nor source file do."""
+    u, levels = torch.rand((4, *spec.shape), generator=torch.Generator().manual_seed(0)), spec.levels
+    x = (2 * u - 1 if levels is None else 2 * (u * (levels - 1)).round() / (levels - 1) - 1).to(device)
+    with seeded(0):
+        q = density.encoder(x)
+        p = density.decoder(q.mean)
+        found = {"mean": q.mean, "decoded": p.mean} | density.prior.terms(q)
+        if isinstance(q, Normal):
+            found["log_var"] = q.log_var
+        with suppress(NoBound):
+            found["nll"] = p.nll(x)
+    return {f"output {name}": value for name, value in found.items()}
 
 
 def _hash(weights: dict[str, Tensor], more: bytes) -> str:
