@@ -376,6 +376,17 @@ def test_deterministic_codes_with_a_mixture_have_a_log_p_by_annealing_alone():
     assert any(note.startswith("no importance weights: ") for note in found.notes)
 
 
+def test_without_the_decoders_gradient_weights_are_left():
+    model, examples = gaussian()
+    model.decoder.register_forward_pre_hook(lambda module, arguments: (arguments[0].detach(),))
+    effort = replace(EFFORT, annealed=4)
+    with pytest.raises(ModelError, match="The decoder passes no gradient"):
+        section("amortization", model, examples, effort)
+    found = section("likelihood", model, examples, effort)
+    assert np.allclose(found.arrays["test_log_p"], evidence(examples.test), atol=1e-3)
+    assert any(note.startswith("no annealed importance sampling: The decoder passes no gradient") for note in found.notes)
+
+
 def test_the_best_estimate_by_hand():
     weighted, annealed = np.array([-3.0, -4.0, -5.0]), np.array([-2.0, -4.5])
     assert best_log_p({}, "test") is None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diled.api import NoBound, total
 from diled.diffusion import DataDiffusion, Diffusion, DiffusionDecoder, LinearLogSNR
 from diled.distributions import Bernoulli, Normal
-from diled.errors import ConfigError, DataError
+from diled.errors import ConfigError, DataError, ModelError
 from diled.evaluation.amortization import ExampleNoise, optimal_bounds
 from diled.evaluation.gaps import (
     amortization,
@@ -465,6 +465,15 @@ def test_what_has_no_amortization_gap_is_refused_in_words():
     with pytest.raises(NoBound, match="on a grid"):
         optimal_bounds(grid, x, steps=4)
     assert all(p.requires_grad for p in grid.parameters())
+
+
+@pytest.mark.parametrize("cut", [Tensor.detach, torch.zeros_like])
+def test_a_decoder_without_a_gradient_is_refused_in_words(cut):
+    """It would be taken for one that no code explains better; weights with a gradient do not hide it."""
+    model, x = small_vae()
+    model.decoder.register_forward_pre_hook(lambda module, arguments: (cut(arguments[0]),))
+    with pytest.raises(ModelError, match="The decoder passes no gradient to its code"):
+        optimal_bounds(model, x, steps=4)
 
 
 @pytest.mark.parametrize(

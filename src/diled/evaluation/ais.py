@@ -25,7 +25,7 @@ from diled.api import Density, NoBound, Noise, sum_dims
 from diled.diffusion.schedule import like
 from diled.draws import BLOCK, BlockNoise, seed_from
 from diled.errors import ConfigError
-from diled.evaluation.likelihood import importance, log_weight
+from diled.evaluation.likelihood import importance, log_weight, nll_slope
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import GaussianMixture, Standardized, StandardNormal
 
@@ -119,10 +119,10 @@ class Target:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_prior = log_weight(self.model.prior, z)
-            log_likelihood = -self.model.decoder(z).nll(self.x)
+            nll = self.model.decoder(z).nll(self.x)
             (slope_prior,) = torch.autograd.grad(log_prior.sum(), z)
-            (slope_likelihood,) = torch.autograd.grad(log_likelihood.sum(), z)
-        return Point(z.detach(), log_prior.detach(), log_likelihood.detach(), slope_prior, slope_likelihood)
+            slope_likelihood = -nll_slope(nll, z)
+        return Point(z.detach(), log_prior.detach(), -nll.detach(), slope_prior, slope_likelihood)
 
 
 def temperatures(steps: int, schedule: Annealing = "sigmoid") -> list[float]:
@@ -222,6 +222,7 @@ def ais(
 
     Raises:
         NoBound: another prior or a diffusion decoder, or data that the likelihood does not admit.
+        ModelError: the decoder passes no gradient.
         ConfigError: `steps`, `chains`, `schedule` or `step_size` out of range.
 
     Reference: Wu et al. 2017 (arXiv 1611.04273); Cremer et al. 2018 (arXiv 1801.03558), section 5.1.
@@ -256,7 +257,7 @@ def bdmc(
         seed: of all draws.
 
     Raises:
-        NoBound, ConfigError: as `ais`; or n is less than 1.
+        NoBound, ModelError, ConfigError: as `ais`; or n is less than 1.
 
     Reference: Grosse et al. 2015 (arXiv 1511.02543); Wu et al. 2017 (arXiv 1611.04273), section 4.2.
     """

@@ -24,6 +24,7 @@ from diled.api import Density, NoBound, Terms, evaluating, total
 from diled.distributions import Normal
 from diled.draws import seed_from, seeded
 from diled.errors import ConfigError, DataError, did_you_mean
+from diled.evaluation.likelihood import nll_slope
 from diled.models.autoencoder import FixedNoiseEncoder
 from diled.models.priors import StandardNormal
 
@@ -140,6 +141,7 @@ def optimal_bounds(
 
     Raises:
         NoBound: no encoder, a deterministic one, a diffusion as decoder, or a part that admits no bound of these x.
+        ModelError: the decoder passes no gradient.
         ConfigError: a number or a start that has no meaning.
         DataError: x is empty.
 
@@ -327,6 +329,7 @@ def _posterior(model: Any, x: Tensor) -> Normal:
 
     Raises:
         NoBound: otherwise.
+        ModelError: the decoder passes no gradient.
     """
     kind = type(model).__name__
     if not all(hasattr(model, part) for part in ("encoder", "decoder", "prior")):
@@ -347,6 +350,9 @@ def _posterior(model: Any, x: Tensor) -> Normal:
                 "Train one with a Gaussian encoder (diled, or a vae with --model.posterior gaussian)."
             )
         model.decoder(q.mean).check(x)
+        with seeded(0):
+            z = q.mean[:1].detach().requires_grad_()
+            nll_slope(model.decoder(z).nll(x[:1]), z)
     mean = q.mean.detach()
     return Normal(mean, q.log_var.detach().expand_as(mean).clone())
 

@@ -273,7 +273,7 @@ def likelihood_section(
     found = Section()
     refusal = found.add("importance weights", partial(_weighted, model, examples, effort, seed, amortized))
     if effort.annealed:
-        found.add("annealed importance sampling", partial(_annealed, model, examples, effort, seed))
+        found.add("annealed importance sampling", partial(_annealed, model, examples, effort, seed), (NoBound, ModelError))
     if refusal is not None and not found.figures:
         raise refusal
     if "test_ais" in found.arrays:

@@ -32,7 +32,7 @@ from diled.diffusion.process import alpha_ratio, bridge_variance
 from diled.diffusion.schedule import alpha
 from diled.distributions import Normal
 from diled.draws import BLOCK, BlockNoise, seed_from, seeded
-from diled.errors import ConfigError
+from diled.errors import ConfigError, ModelError
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import GaussianMixture, Standardized, StandardNormal
 from diled.models.trivial import PPCA, Independent
@@ -45,6 +45,7 @@ __all__ = [
     "importance",
     "iwae",
     "log_weight",
+    "nll_slope",
     "ode_log_density",
     "path_log_weight",
 ]
@@ -261,6 +262,20 @@ def _estimate_and_trace(diffusion: Diffusion, z: Tensor, gamma: Tensor, directio
 
     x_hat, parts = vmap(along, out_dims=(None, 0))(directions)  # type: ignore[arg-type]
     return x_hat, parts.sum(0)
+
+
+def nll_slope(nll: Tensor, z: Tensor) -> Tensor:
+    """The gradient of -log p(x | z), (N,), for the codes z (N, ...) of each; weights get none.
+
+    Raises:
+        ModelError: there is none.
+    """
+    (found,) = torch.autograd.grad(nll.sum(), z, allow_unused=True) if nll.requires_grad else (None,)
+    if found is None:
+        raise ModelError(
+            "The decoder passes no gradient to its code, so neither the best q(z | x) nor log p(x) by annealing can be found."
+        )
+    return found
 
 
 def importance(log_weights: Tensor, counts: Sequence[int]) -> Importance:
