@@ -34,7 +34,6 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ('"bound": unit - each.value', '"bound": -each.value', "the unit of a bound", OWN),
         ("averaged(log_p.cpu() - examples.unit)", "averaged(log_p.cpu() + examples.unit)", "the sign of a unit", OWN),
         ("cpu().numpy() + examples.unit", "cpu().numpy() - examples.unit", "the sign of the best bound's unit", OWN),
-        ("chain([examples.train], examples.rest())", "[examples.train]", "later examples are left out", COPIES),
         ("| own[name] for", "for", "terms of the rate are left out", TERMS),
         ('terms["train"]["bound"], terms["test"]["bound"]', 'terms["test"]["bound"], terms["train"]["bound"]',
          "the sign of the generalization gap", BOUNDS),
@@ -53,6 +52,9 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("curve[1:-1].min(0)", "curve.min(0)", "the ends of the way count", LOWEST),
         ("curve[1:-1].min(0)", "curve[1:-1].max(0)", "the highest between two images", LOWEST),
         (".sort(descending=True)", ".sort()", "the smallest unit comes first", UNITS),
+    ],
+    "evaluation/audit_pool.py": [
+        ("chain([examples.train], examples.rest())", "[examples.train]", "later examples are left out", COPIES),
     ],
     "evaluation/effort.py": [
         ('"steps": 4}', '"steps": 3}', "a last quarter of no steps", EFFORT),

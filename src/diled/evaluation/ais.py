@@ -109,17 +109,23 @@ class Target:
     Args:
         model: an autoencoder; its encoder is not used.
         x: (N, ...), one example for each chain.
+        rows: codes that are decoded at once; None: all.
     """
 
-    def __init__(self, model: Autoencoder, x: Tensor) -> None:
-        self.model, self.x = model, x
+    def __init__(self, model: Autoencoder, x: Tensor, rows: int | None = None) -> None:
+        self.model, self.x, self.rows = model, x, rows
 
     def at(self, z: Tensor) -> Point:
         """Both densities and their gradients at z (N, ...)."""
+        rows = self.rows or len(z)
+        parts = [self._at(*part) for part in zip(z.split(rows), self.x.split(rows), strict=True)]
+        return Point(*(torch.cat(found) for found in zip(*(vars(part).values() for part in parts), strict=True)))
+
+    def _at(self, z: Tensor, x: Tensor) -> Point:
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             log_prior = log_weight(self.model.prior, z)
-            nll = self.model.decoder(z).nll(self.x)
+            nll = self.model.decoder(z).nll(x)
             (slope_prior,) = torch.autograd.grad(log_prior.sum(), z)
             slope_likelihood = -nll_slope(nll, z)
         return Point(z.detach(), log_prior.detach(), -nll.detach(), slope_prior, slope_likelihood)
@@ -205,6 +211,7 @@ def ais(
     chains: int = 16,
     schedule: Annealing = "sigmoid",
     step_size: float = 0.01,
+    rows: int | None = None,
     seed: int = 0,
 ) -> Annealed:
     """A lower bound on log p(x) by annealed importance sampling. It needs no encoder, so an autoencoder with deterministic
@@ -218,6 +225,7 @@ def ais(
         chains: K, averaged as weights.
         schedule: how beta rises.
         step_size: of the first leapfrog steps, in 1e-4 to 0.5. It takes 200 transitions to grow from 0.01 to 0.5.
+        rows: codes that are decoded at once with their gradient, which bounds the memory; None: all of 64 examples.
         seed: of all draws; those of an example depend on it and the example's place in x only.
 
     Raises:
@@ -233,7 +241,7 @@ def ais(
         part = x[start : start + BLOCK]
         noise = _rows(seed, start, part)
         z = autoencoder.prior.sample(len(part) * chains, noise=noise)
-        parts.append(_chains(autoencoder, part, z, betas, noise, step_size))
+        parts.append(_chains(autoencoder, part, z, betas, noise, step_size, rows))
     log_w, acceptance = (torch.cat(found) for found in zip(*parts, strict=True))
     found = importance(log_w.T, (chains,))
     return Annealed(found.log_p[0], found.stderr[0], found.ess, acceptance)
@@ -247,12 +255,13 @@ def bdmc(
     chains: int = 16,
     schedule: Annealing = "sigmoid",
     step_size: float = 0.01,
+    rows: int | None = None,
     seed: int = 0,
 ) -> Bidirectional:
     """Lower and upper bounds on log p(x) for n samples of the model itself: how far off `ais` is with these settings.
 
     Args:
-        model, steps, chains, schedule, step_size: as for `ais`.
+        model, steps, chains, schedule, step_size, rows: as for `ais`.
         n: samples of the model.
         seed: of all draws.
 
@@ -272,21 +281,22 @@ def bdmc(
             z = autoencoder.prior.sample(size, noise=noise)
             x = autoencoder.decoder(z).sample(noise)
         known = z.repeat_interleave(chains, 0)
-        log_w, _ = _chains(autoencoder, x, known, betas[::-1], _rows(seed_from(seed, 2), start, x), step_size)
+        log_w, _ = _chains(autoencoder, x, known, betas[::-1], _rows(seed_from(seed, 2), start, x), step_size, rows)
         xs.append(x)
         uppers.append(-importance(log_w.T, (chains,)).log_p[0])
     x = torch.cat(xs)
-    found = ais(model, x, steps=steps, chains=chains, schedule=schedule, step_size=step_size, seed=seed_from(seed, 3))
+    options = {"chains": chains, "schedule": schedule, "step_size": step_size, "rows": rows}
+    found = ais(model, x, steps=steps, seed=seed_from(seed, 3), **options)
     return Bidirectional(x, found.log_p, torch.cat(uppers))
 
 
 def _chains(
-    model: Autoencoder, x: Tensor, z: Tensor, betas: Sequence[float], noise: Noise, first: float
+    model: Autoencoder, x: Tensor, z: Tensor, betas: Sequence[float], noise: Noise, first: float, rows: int | None
 ) -> tuple[Tensor, Tensor]:
     """log w (B, K) of K chains an example, which start at z (B K, ...), and each example's share of accepted transitions."""
     with torch.no_grad():
         model.decoder(z[:1]).check(x)
-    target = Target(model, x.repeat_interleave(len(z) // len(x), 0))
+    target = Target(model, x.repeat_interleave(len(z) // len(x), 0), rows)
     log_w, accepted = _anneal(target, z, betas, noise, first)
     return log_w.reshape(len(x), -1), accepted.reshape(len(x), -1).mean(1)
 

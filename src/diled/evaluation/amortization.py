@@ -28,7 +28,7 @@ from diled.evaluation.likelihood import nll_slope
 from diled.models.autoencoder import FixedNoiseEncoder
 from diled.models.priors import StandardNormal
 
-__all__ = ["STARTS", "Amortization", "ExampleNoise", "optimal_bounds"]
+__all__ = ["ROWS", "STARTS", "Amortization", "ExampleNoise", "optimal_bounds"]
 
 STARTS = ("encoder", "zero")
 """Where an optimisation may start: at the encoder's q, or at mean 0 and variance 1 (Cremer et al. 2018)."""
@@ -112,6 +112,7 @@ def optimal_bounds(
     evaluation: int = 256,
     threshold: float = 0.1,
     batch: int = 250,
+    rows: int = ROWS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Amortization:
@@ -136,6 +137,7 @@ def optimal_bounds(
         evaluation: samples for the two bounds that are reported; a quarter of them, others, choose.
         threshold: nats, for `Amortization.still_improving`.
         batch: examples that are optimised at once, which bounds the memory: `batch * samples` decoder inputs.
+        rows: decoder inputs that are evaluated at once, or as many.
         seed: of all noise.
         progress: called with the examples done and their number.
 
@@ -157,7 +159,7 @@ def optimal_bounds(
             free_variance = not isinstance(getattr(model, "encoder", None), FixedNoiseEncoder)
         with _constant(model):
             for i, (part, q) in enumerate(zip(x.split(batch), posteriors, strict=True)):
-                problem = _Problem(model, part, i * batch, samples, seed)
+                problem = _Problem(model, part, i * batch, samples, seed, rows)
                 ends = {name: _optimise(problem, q, name, steps, learning_rate, free_variance) for name in starts}
                 found.append(_best(problem, q, ends, evaluation, threshold))
                 if progress is not None:
@@ -212,11 +214,12 @@ class _Problem:
         first: index of the first example.
         samples: of q in a step of the optimisation.
         seed: of all noise.
+        rows: decoder inputs that are evaluated at once.
     """
 
-    def __init__(self, model: Any, x: Tensor, first: int, samples: int, seed: int) -> None:
+    def __init__(self, model: Any, x: Tensor, first: int, samples: int, seed: int, rows: int) -> None:
         self.decoder, self.prior, self.x = model.decoder, model.prior, x
-        self.first, self.samples, self.seed = first, samples, seed
+        self.first, self.samples, self.seed, self.rows = first, samples, seed, rows
         self.closed_form = isinstance(model.prior, StandardNormal)
         self.repeated = x
 
@@ -243,7 +246,7 @@ class _Problem:
         sums: Terms = {}
         with seeded(self.seed, purpose, self.first):
             while left:
-                s = min(left, max(2, self.samples, ROWS // len(self.x) // 2 * 2))
+                s = min(left, max(2, self.samples, self.rows // len(self.x) // 2 * 2))
                 for name, term in self.terms(q, noise.pairs(s)).items():
                     sums[name] = sums.get(name, 0.0) + s / samples * term.double()
                 left -= s

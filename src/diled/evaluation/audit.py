@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from diled.distributions import Normal
 from diled.draws import BLOCK, seeded
 from diled.errors import ConfigError, DataError, DiledError, ModelError, NoBound
 from diled.evaluation.ais import ais, bdmc
-from diled.evaluation.amortization import optimal_bounds
+from diled.evaluation.amortization import ROWS, optimal_bounds
 from diled.evaluation.attack import paper_attack, sign_attack
 from diled.evaluation.codes import (
     active_count,
@@ -46,11 +45,10 @@ from diled.evaluation.codes import (
 from diled.evaluation.effort import BRIEF, THOROUGH, Effort
 from diled.evaluation.gaps import amortization, generalization, generalization_by_term
 from diled.evaluation.likelihood import elbo, iwae
-from diled.evaluation.measure import FEW, Measured, features_for
-from diled.evaluation.pools import entropy_offset, pool_figures, two_sample_images
+from diled.evaluation.measure import FEW, Measured
 from diled.evaluation.robustness import jacobian_norm, robustness
+from diled.evaluation.rows import batch_size, rows_of_decoder, rows_of_encoder, rows_that_fit
 from diled.evaluation.similarity import ms_ssim, ms_ssim_kuzina, psnr, to_unit
-from diled.models.sampling import BATCH
 from diled.space import log_unit
 
 __all__ = [
@@ -69,9 +67,9 @@ SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes", "pool
 """In the order in which they are measured."""
 OF_ANY = ("bounds", "pool")
 """Those that need no encoder."""
-CHUNK, OPTIMISED, LOGITS = 4096, 250, 2**26
-"""Rows that go through a decoder at once, and examples whose q is optimised at once; and the most logits of texts, a
-quarter of a GiB, so that there are fewer rows of them."""
+CHUNK, OPTIMISED, ATTACKED, LOGITS = 4096, 250, 256, 2**26
+"""Rows that go through a decoder at once, examples whose q is optimised at once, and images that are attacked at once, of
+models that are not large (see `rows`); and the most logits of texts, a quarter of a GiB, so that there are fewer rows of them."""
 PUBLISHED = {"grey": (0.1, 50, 50), "colour": (0.05, 20, 100)}
 """Kind of images -> radius, references and iterations of the published attack (Xiao et al. 2024, Table 2)."""
 
@@ -117,7 +115,7 @@ class Examples:
 
     @property
     def chunk(self) -> int:
-        """How many rows go through a decoder at once."""
+        """How many rows go through a decoder at once, whatever its size."""
         if not self.text:
             return CHUNK
         return max(BLOCK, min(CHUNK, LOGITS // (self.data.spec.numel * len(self.data.spec.symbols))))
@@ -188,6 +186,8 @@ def audit_section(
         ModelError: the section needs an encoder, and the model has none.
         ConfigError: there is no such section, or it does not apply: pictures are attacked, and only a pool can be compared.
     """
+    from diled.evaluation.audit_pool import pool_section
+
     sections: dict[str, Callable[..., Section]] = {
         "bounds": bounds_section,
         "amortization": amortization_section,
@@ -207,16 +207,32 @@ def audit_section(
     return sections[name](model, examples, effort, seed)
 
 
+def _chunk(model: Any, examples: Examples) -> int:
+    """How many rows go through the model at once."""
+    if examples.sequential:
+        return examples.chunk
+    return max(BLOCK, rows_that_fit(model.terms, examples.test[:1].to(device_of(model)), CHUNK, gradient=False))
+
+
+def _at_once(model: Any, examples: Examples, samples: int) -> tuple[int, int]:
+    """How many examples are optimised at once, with so many samples of each, and how many rows are then evaluated at once."""
+    if examples.sequential:
+        rows = examples.chunk if examples.chunk < CHUNK else OPTIMISED * samples
+        return max(1, min(OPTIMISED, rows // samples)), ROWS
+    rows = rows_of_decoder(model, examples.test[:1].to(device_of(model)), OPTIMISED * samples)
+    return max(1, rows // samples), min(ROWS, _chunk(model, examples))
+
+
 def bounds_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """`bound_nats/train`, `.../test`, rate and distortion likewise, and `generalization_gap` with its terms.
 
     Where the rate of a prior has several terms, as a diffusion's path and its last KL, or the bound of a model without codes
     has, each of them has a gap of its own: `generalization_gap/rate/diffusion`, `generalization_gap/rate/terminal`.
     """
-    device = device_of(model)
+    device, chunk = device_of(model), _chunk(model, examples)
     found, terms, own = Section(), {}, {}
     for name, x in zip(("train", "test"), examples.first(effort.bounded, device), strict=True):
-        each = elbo(model, x, effort.samples, chunk=examples.chunk, seed=seed)
+        each = elbo(model, x, effort.samples, chunk=chunk, seed=seed)
         unit = examples.unit
         nats = {"bound": unit - each.value, "rate": each.rate, "distortion": each.distortion + unit}
         terms[name] = {key: value.double().cpu().numpy() for key, value in nats.items()}
@@ -240,11 +256,11 @@ def _of_several(terms: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 def amortization_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """`amortization_gap_train`, `amortization_gap_test`, the best bounds, and how sure the optimisation is."""
-    found, batch = Section(), OPTIMISED
-    if examples.chunk < CHUNK:
-        batch = max(1, min(OPTIMISED, examples.chunk // effort.samples))
+    found, (batch, rows) = Section(), _at_once(model, examples, effort.samples)
     for name, x in zip(("train", "test"), examples.first(effort.examples, device_of(model)), strict=True):
-        best = optimal_bounds(model, x, steps=effort.steps, samples=effort.samples, batch=batch, seed=seed)
+        best = optimal_bounds(
+            model, x, steps=effort.steps, samples=effort.samples, batch=batch, rows=rows, seed=seed
+        )
         before, after = (v.double().cpu().numpy() + examples.unit for v in (best.bound, best.best_bound))
         found.figures[f"amortization_gap_{name}"] = amortization(before, after)
         found.figures[f"best_bound_nats/{name}"] = averaged(after)
@@ -292,7 +308,7 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
     largest = effort.ode_weights if ode else effort.weights
     n = min(effort.ode_examples, effort.examples) if ode else effort.examples
     counts = (*(k for k in (1, 10, 100, 1000, 5000) if k < largest), largest)
-    weights_of = partial(iwae, model, counts=counts, chunk=examples.chunk, seed=seed, prior="ode" if ode else None)
+    weights_of = partial(iwae, model, counts=counts, chunk=_chunk(model, examples), seed=seed, prior="ode" if ode else None)
     for name, x in zip(("train", "test"), examples.first(n, device_of(model)), strict=True):
         tried = {"the encoder's q": weights_of(x)}
         for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):
@@ -318,8 +334,11 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
 def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """log p(x) of the first test examples by AIS, and the error of AIS on as many samples of the model by BDMC."""
     x = examples.test[: effort.annealed].to(device_of(model))
-    log_p = ais(model, x, steps=effort.annealing, seed=seed).log_p.double().cpu() - examples.unit
-    gap = bdmc(model, len(x), steps=effort.annealing, seed=seed).gap.cpu()
+    options = {"steps": effort.annealing, "seed": seed}
+    if not examples.sequential:
+        options["rows"] = rows_of_decoder(model, x[:1], CHUNK)
+    log_p = ais(model, x, **options).log_p.double().cpu() - examples.unit
+    gap = bdmc(model, len(x), **options).gap.cpu()
     return Section({"ais_nats/test": averaged(log_p), "bdmc_gap_nats": averaged(gap)}, {"test_ais": log_p.numpy()})
 
 
@@ -356,8 +375,9 @@ def robustness_section(model: Any, examples: Examples, effort: Effort, seed: int
     for kind, attack, radii, references, similarity in runs:
         n = min(references, len(x))
         for one in robustness(
-            model, x, attack=attack, radii=radii, references=n, labels=labels, similarity=similarity, seed=seed
-        ):
+            model, x, attack=attack, radii=radii, references=n, labels=labels, similarity=similarity, seed=seed,
+            batch=min(rows_of_encoder(model, x, ATTACKED), batch_size(model, x, ATTACKED)),
+        ):  # fmt: skip
             name = kind and f"{kind}/{one.radius:g}"
             interval = f"95 % between {one.low:.3f} and {one.high:.3f}"
             found.figures[f"robustness_gap{name}"] = Measured(
@@ -443,7 +463,7 @@ def nats_of_codes(model: Any, x: Tensor, seed: int) -> Section:
 
 def _slope(model: Any, x: Tensor, seed: int) -> Section:
     """The encoder's Jacobian norm."""
-    slope = jacobian_norm(model.encoder, x, seed=seed)
+    slope = jacobian_norm(model.encoder, x, seed=seed, batch=rows_of_encoder(model, x, ATTACKED))
     norms = {"encoder_slope": slope.norm, "encoder_slope/scaled": slope.scaled}
     return Section({name: averaged(norm.cpu(), slope.method) for name, norm in norms.items() if norm is not None})
 
@@ -460,39 +480,8 @@ def _psnr(model: Any, x: Tensor, grey: Tensor) -> Section:
     """Peak signal-to-noise ratio of decoded mean codes against the images before binarisation."""
     x = x[:FEW] if getattr(model, "implicit", False) else x
     out = []
-    for part, target in zip(x.split(BATCH), grey[: len(x)].split(BATCH), strict=True):
+    size = batch_size(model, x)
+    for part, target in zip(x.split(size), grey[: len(x)].split(size), strict=True):
         shown = to_unit(model.decode(model.encoder(part).mean).cpu()).clamp(0, 1)
         out.append(psnr(shown, to_unit(target)))
     return Section({"psnr": averaged(torch.cat(out))})
-
-
-def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
-    """Memorisation and coverage of the synthetic set that the model was trained on; with a bound, the entropy offset.
-
-    Copies are looked for among all training examples. With `effort.network` a network is trained to tell images of the set
-    from test images, `c2st_accuracy/images`, and training images from them, `c2st_floor/images`.
-    """
-    pool, test = examples.pool, examples.test
-    if pool is None:
-        raise ConfigError("The model was not trained on a synthetic set, so there is none to compare.")
-    train = chain([examples.train], examples.rest())
-    found = Section(pool_figures(pool, train, test, features_for(examples.data), seed=seed))
-    n = {name: f"{m.n:,}" for name, m in found.figures.items()}
-    found.notes.append(
-        f"{len(pool):,} examples of the synthetic set were looked at. Copies and copying: {n['copying']} of them, against "
-        f"{found.figures['copies'].note.split('any of ')[-1]}. Frechet and kernel distances: {n['frechet_pool']} of each set. "
-        f"Precision and recall, whose cost grows with the square: {n['recall_pool']}. Two-sample test: {n['c2st_accuracy']} "
-        "in all."
-    )
-
-    def offset() -> Section:
-        return Section({"entropy_offset_nats": entropy_offset(model, pool, test, unit=examples.unit, seed=seed)})
-
-    def by_images() -> Section:
-        others = {"accuracy": pool, "floor": examples.train}
-        return Section({f"c2st_{name}/images": two_sample_images(test, x, seed=seed) for name, x in others.items()})
-
-    found.add("entropy offset", offset)
-    if effort.network and examples.data.spec.kind == "image":
-        found.add("two-sample test by a network", by_images, (DataError,))
-    return found

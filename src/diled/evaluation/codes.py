@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from diled.distributions import LOG_2PI, Normal
 from diled.draws import BlockNoise, seeded
 from diled.errors import ConfigError, DataError
 from diled.evaluation.measure import Measured
+from diled.evaluation.rows import batch_size, batches
 from diled.models.priors import StandardNormal
 from diled.models.sampling import BATCH
 
@@ -70,13 +70,6 @@ IGNORED = 0.01
 """Share of the bound that another example's code must cost, or else the decoder counts as deaf."""
 
 CHUNK = 1 << 22  # numbers in memory at a time where codes meet posteriors: 32 MB
-
-
-def batches(model: Any, x: Tensor) -> Iterator[Tensor]:
-    """x in batches of `BATCH`, on the model's device."""
-    tensor = next(chain(model.parameters(), model.buffers()), None)
-    device = x.device if tensor is None else tensor.device
-    return (part.to(device) for part in x.split(BATCH))
 
 
 @torch.no_grad()
@@ -315,10 +308,10 @@ def listening(model: Any, x: Tensor, *, seed: int = 0) -> dict[str, Measured]:
     """
     if len(x) < 2:
         raise DataError("Codes cannot be exchanged among fewer than 2 examples.")
-    bound, codes = [], []
+    bound, codes, size = [], [], batch_size(model, x)
     with seeded(seed, 22):
         order = torch.randperm(len(x))
-        for batch in batches(model, x):
+        for batch in batches(model, x, size):
             bound.append(total(model.terms(batch, exact=True)).cpu())
             codes.append(model.encoder(batch).sample().cpu())
     z = torch.cat(codes)
@@ -327,7 +320,7 @@ def listening(model: Any, x: Tensor, *, seed: int = 0) -> dict[str, Measured]:
     found = {"bound_nats": averaged(torch.cat(bound))}
     for name, code in (("distortion_nats", z), ("shuffled_distortion_nats", other)):
         with seeded(seed, 23):
-            pairs = zip(batches(model, code), batches(model, x), strict=True)
+            pairs = zip(batches(model, code, size), batches(model, x, size), strict=True)
             found[name] = averaged(torch.cat([model.decoder(part).nll(batch).cpu() for part, batch in pairs]))
     return found
 
