@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 from diled.api import Density, NoBound
 from diled.config import DataSpec
 from diled.distributions import Dirac, Normal
-from diled.errors import ConfigError, ModelError
+from diled.errors import ConfigError, DataError, ModelError
 from diled.evaluation import audit
 from diled.evaluation.ais import ais
 from diled.evaluation.audit import Effort, Examples, Section, audit_section
@@ -24,7 +25,7 @@ from diled.evaluation.audited import combined
 from diled.evaluation.codes import information, posteriors
 from diled.evaluation.gaps import best_log_p
 from diled.evaluation.likelihood import elbo, iwae
-from diled.evaluation.measure import features_for
+from diled.evaluation.measure import Measured, features_for
 from diled.evaluation.pools import pool_figures
 from diled.family import model_config
 from diled.models.autoencoder import Autoencoder
@@ -385,6 +386,33 @@ def test_without_the_decoders_gradient_weights_are_left():
     found = section("likelihood", model, examples, effort)
     assert np.allclose(found.arrays["test_log_p"], evidence(examples.test), atol=1e-3)
     assert any(note.startswith("no annealed importance sampling: The decoder passes no gradient") for note in found.notes)
+
+
+@pytest.mark.parametrize("annealed", [0, 4])
+def test_a_log_p_that_is_not_finite_is_refused_in_words(annealed):
+    """By weights whose noise has no width; annealing needs no encoder. The other sections stay."""
+    model, examples = gaussian()
+    broken = Autoencoder(Linear(torch.tensor([[0.5, 0.5]]), 1e-300), model.decoder, model.prior).eval()
+    effort = replace(EFFORT, annealed=annealed, annealing=60)
+    said = "log p(x) of 12 of 12 train examples is not finite"
+    if not annealed:
+        with pytest.raises(DataError, match=re.escape(said)):
+            section("likelihood", broken, examples, effort)
+        return
+    found = section("likelihood", broken, examples, effort)
+    assert set(found.figures) == {"ais_nats/test", "bdmc_gap_nats"}
+    assert any(note.startswith(f"no importance weights: {said}") for note in found.notes)
+    shifted = Autoencoder(broken.encoder, Shown(torch.tensor([[1.0], [0.5]]), (2,), math.inf), model.prior).eval()
+    with pytest.raises(DataError, match="is not finite"):
+        section("likelihood", shifted, examples, effort)
+
+
+def test_a_kept_log_p_that_is_not_finite_leaves_the_other_figures():
+    before = np.arange(4.0)
+    amortized = Section({"amortization_gap_test": Measured(1.0)}, {"test_before": before + 1, "test_best": before})
+    one = combined({"amortization": amortized, "likelihood": Section(arrays={"test_log_p": before - np.inf})})
+    assert set(one.figures) == {"amortization_gap_test"}
+    assert any(note.startswith("likelihood: no split of the inference gap on test examples: ") for note in one.notes)
 
 
 def test_the_best_estimate_by_hand():

@@ -284,12 +284,12 @@ def likelihood_section(
     """`log_p_nats/train` and `/test` from many importance weights, their reliability, and AIS with BDMC where asked.
 
     Of both, that with the better mean over the annealed test examples counts as log p(x) there: `test_log_p_best`. A model
-    that admits one of them only gets that one. It raises `NoBound` where it admits none.
+    that admits one of them only gets that one. It raises the first refusal where it admits none.
     """
-    found = Section()
-    refusal = found.add("importance weights", partial(_weighted, model, examples, effort, seed, amortized))
+    found, passing = Section(), (NoBound, DataError, ModelError)
+    refusal = found.add("importance weights", partial(_weighted, model, examples, effort, seed, amortized), passing)
     if effort.annealed:
-        found.add("annealed importance sampling", partial(_annealed, model, examples, effort, seed), (NoBound, ModelError))
+        found.add("annealed importance sampling", partial(_annealed, model, examples, effort, seed), passing)
     if refusal is not None and not found.figures:
         raise refusal
     if "test_ais" in found.arrays:
@@ -318,6 +318,8 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
             mean, log_var = (values.float().to(x.device) for values in kept)
             best = Normal(mean, log_var)
             tried["the best q"] = weights_of(x, proposal=best)
+        for weighted in tried.values():
+            _check_finite(weighted.log_p[-1], name)
         how, weighted = max(tried.items(), key=lambda item: item[1].best.mean().item())
         log_p = weighted.best.double().cpu() - examples.unit
         found.figures[f"log_p_nats/{name}"] = averaged(log_p)
@@ -331,6 +333,14 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
     return found
 
 
+def _check_finite(log_p: Tensor, split: str) -> None:
+    failed = int((~log_p.isfinite()).sum())
+    if failed:
+        raise DataError(
+            f"log p(x) of {failed:,} of {len(log_p):,} {split} examples is not finite, so there is neither a mean nor a gap."
+        )
+
+
 def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """log p(x) of the first test examples by AIS, and the error of AIS on as many samples of the model by BDMC."""
     x = examples.test[: effort.annealed].to(device_of(model))
@@ -339,6 +349,7 @@ def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Sect
         options["rows"] = rows_of_decoder(model, x[:1], CHUNK)
     log_p = ais(model, x, **options).log_p.double().cpu() - examples.unit
     gap = bdmc(model, len(x), **options).gap.cpu()
+    _check_finite(log_p, "test")
     return Section({"ais_nats/test": averaged(log_p), "bdmc_gap_nats": averaged(gap)}, {"test_ais": log_p.numpy()})
 
 

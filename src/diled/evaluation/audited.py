@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from diled.errors import DataError
 from diled.evaluation.audit import Section
 from diled.evaluation.gaps import Interval, best_log_p, cremer, paired_bootstrap, zhang
 from diled.evaluation.measure import Measured
@@ -79,7 +80,11 @@ def combined(measured: dict[str, Section | str], notes: Sequence[str] = (), trai
         if log_p is None or parts[0] is None or parts[1] is None:
             continue
         n = len(log_p)  # of a diffusion prior fewer: the first of the same examples
-        split_of = cremer(log_p, parts[0][:n], parts[1][:n])
+        try:
+            split_of = cremer(log_p, parts[0][:n], parts[1][:n])
+        except DataError as refusal:  # of a cell that was measured before this was looked at
+            remarks.append(f"likelihood: no split of the inference gap on {split} examples: {refusal}")
+            continue
         figures[f"inference_gap_{split}"] = split_of.inference
         figures[f"approximation_gap_{split}"] = split_of.approximation
         gap = split_of.approximation
