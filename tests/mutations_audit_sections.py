@@ -48,7 +48,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("channels == 1 else", "channels != 1 else", "which images are grey", PUBLISHED),
         ("theirs if mine is None else mine for", "mine or theirs for", "a radius of 0 is not taken", ASKED),
         ('target = "skl" if isinstance', 'target = "means" if isinstance', "SKL is never maximised", ATTACKED),
-        ("grey[: len(x)].split(BATCH)", "x.cpu().split(BATCH)", "PSNR of binarised images", BEFORE),
+        ("grey[: len(x)].split(size)", "x.cpu().split(size)", "PSNR of binarised images", BEFORE),
         ("curve[1:-1].min(0)", "curve.min(0)", "the ends of the way count", LOWEST),
         ("curve[1:-1].min(0)", "curve[1:-1].max(0)", "the highest between two images", LOWEST),
         (".sort(descending=True)", ".sort()", "the smallest unit comes first", UNITS),

@@ -15,6 +15,7 @@ import torch
 from tiny import diled, train_any
 
 from diled import auditing
+from diled.api import Density
 from diled.auditing import USES, Subject, audit_folder, audit_models, examples_of, subjects_of
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data, Split
@@ -47,6 +48,16 @@ def split(n: int, seed: int, **labels: Any) -> Split:
 
 def data_of(spec: DataSpec = GREY, *, train: int = 40, seed: int = 1) -> Data:
     return Data("squares", spec, split(train, seed), split(5, 2), split(30, 3), [])
+
+
+class Greyness(Density):
+    """How far values are from -1 and 1, in place of nats."""
+
+    def terms(self, q: Any, *, exact: bool = False, progress: Any = 1.0) -> dict[str, torch.Tensor]:
+        return {"nll": (1 - q.abs()).flatten(1).sum(1)}
+
+    def sample(self, n: int, *, noise: Any = None) -> torch.Tensor:
+        raise NotImplementedError
 
 
 def subject(name: str = "one", identity: str = "weights", **values: Any) -> Subject:
@@ -216,6 +227,28 @@ def test_the_section_gets_as_many_folds_as_were_trained_on(tmp_path, monkeypatch
     assert given[1] is None
     assert len(given[0]) == 80, "2 folds of 40 examples"
     assert np.allclose((given[0].numpy() + 1) * 127.5, Opened.values[:80], atol=1e-3)
+
+
+@pytest.mark.parametrize("values", ["grey", "black and white"])
+def test_copies_are_found_though_each_draw_of_binarised_images_is_another(tmp_path, monkeypatch, values):
+    """The set is the training examples in grey; one of two values is compared with binarised ones."""
+
+    class Opened:
+        values = np.random.default_rng(0).integers(0, 256, (200, 1, 8, 8)).astype(np.uint8)
+
+    train, test = (Split(v, {}, [str(i) for i in range(len(v))]) for v in (Opened.values[:100], Opened.values[100:]))
+    Opened.values = Opened.values[:100]
+    if values == "black and white":
+        Opened.values = np.where(Opened.values > 127, 255, 0).astype(np.uint8)
+    spec = GREY.model_copy(update={"binarize": "dynamic", "shape": (1, 8, 8)})
+    one = subject(data=Data("squares", spec, train, test, test, []), pool=PoolConfig(source=str(tmp_path / "pool")))
+    monkeypatch.setattr(auditing, "open_pool", lambda folder, spec: Opened)
+    examples = auditing._with_pool(one, examples_of(one, 0), 0)
+    assert set(examples.pool.unique().tolist()) == {-1.0, 1.0}
+    found = auditing.audit_section("pool", Greyness(), examples, Effort(), 0)
+    assert (found.figures["copies"].value == 1) == (values == "grey")
+    assert any("grey values" in note for note in found.notes) == (values == "grey")
+    assert found.figures["entropy_offset_nats"].note == "0.0 nats on test examples", "of binarised ones"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ USES: dict[str, tuple[str, ...]] = {
     "pool": ("network",),
 }  # fmt: skip
 """Section -> what of the effort its figures depend on."""
-VERSION = {"bounds": 5, "pool": 5}
+VERSION = {"bounds": 5, "pool": 6}
 """Section -> a number that is raised when it comes to measure something else, so that earlier cells are not taken for it; of
 the others 4."""
 MOST = 10_000
@@ -179,7 +179,7 @@ def _notes_on(spec: DataSpec, seed: int) -> tuple[str, ...]:
         return ()
     return (
         "examples: each was binarised once, with seed "
-        f"{seed}, every pixel white with the probability of its grey value; all figures and all models are of these draws.",
+        f"{seed}, every pixel white with the probability of its grey value; all models, and all figures that say nothing else, are of these draws.",
     )
 
 
@@ -208,7 +208,7 @@ def _section(
             say(f"{subject.name}: {name}, already measured")
             return kept
         if name == "pool":
-            examples = replace(examples, pool=_pool_of(subject, seed))
+            examples = _with_pool(subject, examples, seed)
         result = audit_section(name, subject.density, examples, effort, seed, earlier)
         keep_section(cells, subject.name, name, key, result)
     except NoBound as refusal:
@@ -278,20 +278,31 @@ def examples_of(subject: Subject, seed: int) -> Examples:
     )
 
 
-def _pool_of(subject: Subject, seed: int) -> torch.Tensor:
-    """Examples of the synthetic set in model space.
+def _with_pool(subject: Subject, examples: Examples, seed: int) -> Examples:
+    """The examples with those of the synthetic set, which are grey, or two-valued, where the data are binarised.
 
     Raises:
         DataError: the set is not there, damaged, or of other data.
     """
+    raw, spec = _pool_of(subject), subject.data.spec
+    with seeded(seed, 8):
+        found = replace(examples, pool=to_space(raw, spec))
+    if spec.binarize != "dynamic" or bool(((raw == spec.low) | (raw == spec.high)).all()):
+        return found
+    grey = spec.model_copy(update={"binarize": "none"})
+    shown = examples_of(replace(subject, data=replace(subject.data, spec=grey)), seed)
+    return replace(found, shown=replace(shown, pool=to_space(raw, grey)))
+
+
+def _pool_of(subject: Subject) -> torch.Tensor:
+    """Raw values of the synthetic set."""
     assert subject.pool is not None
     assert subject.pool.source is not None
     if subject.data.spec.sequential:
-        return raw_tensor(some_of(sequences_of(subject.pool, subject.data).values, MOST)).long()
+        return raw_tensor(some_of(sequences_of(subject.pool, subject.data).values, MOST))
     values = open_pool(subject.pool.source, subject.data.spec).values
     count = None if subject.pool.folds is None else subject.pool.folds * len(subject.data.train)
-    with seeded(seed, 8):
-        return to_space(raw_tensor(some_of(values[:count], MOST)), subject.data.spec)
+    return raw_tensor(some_of(values[:count], MOST))
 
 
 def _shuffled(split: Split, most: int) -> Split:

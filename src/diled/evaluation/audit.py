@@ -84,6 +84,7 @@ class Examples:
         train_labels, test_labels: classes (n,), or None.
         data: where they come from, for feature networks.
         pool: (m, *shape), examples of the synthetic set that the model was trained on, or None.
+        shown: all of these with grey values, in which a synthetic set is compared; None: as they are.
         columns: split -> label column -> values, in the order of the examples.
         rest: gives the training examples that are not in `train`, in parts; a synthetic set is compared with these too.
     """
@@ -97,6 +98,7 @@ class Examples:
     pool: Tensor | None = None
     columns: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     rest: Callable[[], Iterable[Tensor]] = tuple
+    shown: Examples | None = None
 
     @property
     def sequential(self) -> bool:
@@ -258,9 +260,8 @@ def amortization_section(model: Any, examples: Examples, effort: Effort, seed: i
     """`amortization_gap_train`, `amortization_gap_test`, the best bounds, and how sure the optimisation is."""
     found, (batch, rows) = Section(), _at_once(model, examples, effort.samples)
     for name, x in zip(("train", "test"), examples.first(effort.examples, device_of(model)), strict=True):
-        best = optimal_bounds(
-            model, x, steps=effort.steps, samples=effort.samples, batch=batch, rows=rows, seed=seed
-        )
+        sizes = {"steps": effort.steps, "samples": effort.samples, "batch": batch, "rows": rows}
+        best = optimal_bounds(model, x, **sizes, seed=seed)
         before, after = (v.double().cpu().numpy() + examples.unit for v in (best.bound, best.best_bound))
         found.figures[f"amortization_gap_{name}"] = amortization(before, after)
         found.figures[f"best_bound_nats/{name}"] = averaged(after)
@@ -334,8 +335,7 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
 
 
 def _check_finite(log_p: Tensor, split: str) -> None:
-    failed = int((~log_p.isfinite()).sum())
-    if failed:
+    if failed := int((~log_p.isfinite()).sum()):
         raise DataError(
             f"log p(x) of {failed:,} of {len(log_p):,} {split} examples is not finite, so there is neither a mean nor a gap."
         )

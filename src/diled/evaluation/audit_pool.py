@@ -17,12 +17,15 @@ __all__ = ["pool_section"]
 def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """Memorisation and coverage of the synthetic set that the model was trained on; with a bound, the entropy offset.
 
-    Copies are looked for among all training examples. With `effort.network` a network is trained to tell images of the set
+    Copies are looked for among all training examples, and in grey values where binarised ones are drawn: two draws of an
+    image differ, so no copy would be found. The entropy offset is of binarised ones. With `effort.network` a network is trained to tell images of the set
     from test images, `c2st_accuracy/images`, and training images from them, `c2st_floor/images`.
     """
-    pool, test = examples.pool, examples.test
-    if pool is None:
+    if examples.pool is None:
         raise ConfigError("The model was not trained on a synthetic set, so there is none to compare.")
+    drawn, examples = examples, examples.shown or examples
+    pool, test = examples.pool, examples.test
+    assert pool is not None
     train = chain([examples.train], examples.rest())
     found = Section(pool_figures(pool, train, test, features_for(examples.data), seed=seed))
     n = {name: f"{m.n:,}" for name, m in found.figures.items()}
@@ -33,8 +36,13 @@ def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> S
         "in all."
     )
 
+    if examples is not drawn:
+        found.notes.append("Sets are compared in grey values, not as binarised.")
+
     def offset() -> Section:
-        return Section({"entropy_offset_nats": entropy_offset(model, pool, test, unit=examples.unit, seed=seed)})
+        assert drawn.pool is not None
+        nats = entropy_offset(model, drawn.pool, drawn.test, unit=drawn.unit, seed=seed)
+        return Section({"entropy_offset_nats": nats})
 
     def by_images() -> Section:
         others = {"accuracy": pool, "floor": examples.train}
