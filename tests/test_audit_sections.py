@@ -385,7 +385,9 @@ def test_without_the_decoders_gradient_weights_are_left():
         section("amortization", model, examples, effort)
     found = section("likelihood", model, examples, effort)
     assert np.allclose(found.arrays["test_log_p"], evidence(examples.test), atol=1e-3)
-    assert any(note.startswith("no annealed importance sampling: The decoder passes no gradient") for note in found.notes)
+    assert any(
+        note.startswith("no annealed importance sampling: The decoder passes no gradient") for note in found.notes
+    )
 
 
 @pytest.mark.parametrize("annealed", [0, 4])

@@ -21,7 +21,8 @@ from torch import nn
 import diled
 from diled.config import DataSpec
 from diled.data import from_model, open_data
-from diled.data.synthesis import Pool, check_disjoint, duplicates, open_pool, read_manifest
+from diled.data.disjoint import check_disjoint
+from diled.data.synthesis import Pool, duplicates, open_pool, read_manifest
 from diled.diffusion import SAMPLERS
 from diled.drawing import SCHEDULERS
 from diled.draws import seed_from
@@ -495,15 +496,15 @@ def as_pool(values: np.ndarray, spec: DataSpec = GREY) -> Pool:
 def test_test_images_in_a_pool_are_found():
     rng = np.random.default_rng(0)
     test, train, drawn = (rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8) for _ in range(3))
-    assert check_disjoint(as_pool(drawn), test) == 0
+    assert check_disjoint(as_pool(drawn), test).copies == 0
     drawn[[5, 30]] = train[7]
-    assert check_disjoint(as_pool(drawn), test, train) == 2
+    assert check_disjoint(as_pool(drawn), test, train).copies == 2
     drawn[[11, 20]] = test[[3, 8]]
     with pytest.raises(DataError, match=r"2 of the 40 synthetic samples are test examples, the first is sample 11"):
         check_disjoint(as_pool(drawn), test, train)
     assert duplicates(drawn, test.astype(np.float32)).tolist() == [11, 20]
     drawn[[11, 20]] += np.uint8(1)
-    assert check_disjoint(as_pool(drawn), test, train) == 2
+    assert check_disjoint(as_pool(drawn), test, train).copies == 2
     with pytest.raises(DataError, match="cannot be looked for"):
         check_disjoint(as_pool(drawn), test[:, :, :4])
 
@@ -514,7 +515,7 @@ def test_binarised_copies_of_grey_test_images_are_found():
     cut = GREY.model_copy(update={"levels": 2, "binarize": "threshold"})
     grey = drawn.copy()
     grey[9] = np.where(test[2] > 127, 200, 30)  # the same, once it is cut at one half
-    assert check_disjoint(as_pool(grey), test) == 0
+    assert check_disjoint(as_pool(grey), test).copies == 0
     with pytest.raises(DataError, match="sample 9"):
         check_disjoint(as_pool(grey, cut), test)
     black_and_white = np.where(grey > 127, 255, 0).astype(np.uint8)

@@ -18,7 +18,8 @@ from tiny import at_step, diled, kill, log, train, train_any, weights
 from diled.api import Density, Stage, total
 from diled.config import DataSpec, PoolConfig, TrainingConfig
 from diled.data import open_data
-from diled.data.synthesis import Pool
+from diled.data.disjoint import Known
+from diled.data.synthesis import Pool, duplicates
 from diled.distributions import Normal
 from diled.errors import ConfigError, DataError
 from diled.models.autoencoder import Autoencoder
@@ -103,7 +104,8 @@ def pool(monkeypatch):
     values = np.clip(real[np.arange(3000) % len(real)] + noise, 0, 16).astype(real.dtype)
     checked = []
     monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: SimpleNamespace(values=values))
-    monkeypatch.setattr("diled.data.synthesis.check_disjoint", lambda *args, **_: checked.append(args[1]) or 0)
+    known = Known(np.zeros(0, int), 0)
+    monkeypatch.setattr("diled.data.disjoint.check_disjoint", lambda *args, **_: checked.append(args[1]) or known)
     return SimpleNamespace(values=values, checked=checked, real=real)
 
 
@@ -129,6 +131,31 @@ def test_what_a_run_is_trained_on(pool, monkeypatch):
     monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: few)
     with pytest.raises(DataError, match=r"draw more, or leave --pool.folds out to take all"):
         source_for(chosen(source="pool", folds=1), data)
+
+
+def test_binarised_images_that_equal_test_images_by_chance_are_left_out_and_counted(monkeypatch):
+    """The digits' own training images, of which 28 do; with as many of the test images more, the set is refused."""
+    config = resolve("digits", "vae", None, {"pool.source": "pool", "preprocess.binarize": "threshold"})
+    data, said = open_data("digits", config.preprocess), []
+    held = duplicates(data.train.values, data.test.values, data.spec)
+    assert len(held) == 28
+    for values, left in ((data.train.values, 28), (data.train.values[: held[3]], 3)):
+        pool = Pool(values, {})
+        monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_, pool=pool: pool)
+        source = source_for(config, data, said.append)
+        assert np.array_equal(source.values.numpy(), np.delete(values, held[:left], 0))
+        assert said[-1].endswith(f"; left out: {left} that equal a test example by chance.")
+    some = np.flatnonzero(~np.isin(np.arange(1293), held))
+    black = np.where(data.test.values > 8, 16, 0).astype(data.test.values.dtype)
+    pool = Pool(np.concatenate([data.train.values[some[:930]], black[:70]]), {})
+    monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: pool)
+    with pytest.raises(
+        DataError, match=r"70 of the 1,000 .* are test examples .* \(2\.17% of the training examples are\)"
+    ):
+        source_for(config, data)
+    pool = Pool(np.concatenate([data.train.values, data.test.values[:1]]), {})
+    with pytest.raises(DataError, match=r"29 of the 1,294 synthetic samples are test examples, the first"):
+        source_for(config, data)
 
 
 def test_of_proteins_test_sequences_are_left_out_and_counted(monkeypatch):

@@ -179,7 +179,8 @@ def _notes_on(spec: DataSpec, seed: int) -> tuple[str, ...]:
         return ()
     return (
         "examples: each was binarised once, with seed "
-        f"{seed}, every pixel white with the probability of its grey value; all models, and all figures that say nothing else, are of these draws.",
+        f"{seed}, every pixel white with the probability of its grey value; all models, and all figures that do not say "
+        "otherwise, are of these draws.",
     )
 
 

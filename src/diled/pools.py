@@ -50,7 +50,7 @@ def source_for(
     Raises:
         ConfigError: labels are wanted of a pool, which has none.
         DataError: the pool is damaged, too small, of other data, or holds test examples (of sequences more than
-            half; fewer are left out and counted).
+            half, of binarised images more than by chance; fewer are left out and counted).
     """
     pool = config.pool
     if columns and (pool.source is not None or pool.fresh is not None):
@@ -96,7 +96,8 @@ def _check_scale(run: str, theirs: DataSpec, data: Data) -> None:
 
 def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
     """The raw values of the pool, as many of them as are wanted."""
-    from diled.data.synthesis import check_disjoint, open_pool
+    from diled.data.disjoint import check_disjoint
+    from diled.data.synthesis import open_pool
 
     assert pool.source is not None
     if data.spec.sequential:
@@ -107,13 +108,17 @@ def _stored(pool: PoolConfig, data: Data, say: Callable[[str], None]) -> Any:
         return found.values
     samples = open_pool(pool.source, data.spec)
     try:
-        copies = check_disjoint(samples, data.test.values, data.train.values, spec=data.spec)
+        known = check_disjoint(samples, data.test.values, data.train.values, spec=data.spec)
     except DataError as error:
         raise DataError(f"{pool.source}: {error}") from None
     there = len(samples.values)
     wanted = _wanted(pool, data, there)
-    said = f"; {copies:,} of {there:,} in the pool are copies of training examples" if copies else ""
-    say(f"{wanted:,} synthetic examples of {pool.source} for {len(data.train):,} real ones{said}.")
+    held = known.held[known.held < wanted]
+    said = f"; {known.copies:,} of {there:,} in the pool are copies of training examples" if known.copies else ""
+    said += f"; left out: {len(held):,} that equal a test example by chance" if len(held) else ""
+    say(f"{wanted - len(held):,} synthetic examples of {pool.source} for {len(data.train):,} real ones{said}.")
+    if len(held):
+        return np.delete(samples.values[:wanted], held, 0)
     return samples.values[:wanted]
 
 

@@ -38,11 +38,12 @@ __all__ = [
     "Pool",
     "Shard",
     "begin",
-    "check_disjoint",
     "complete",
     "duplicates",
     "index_folder",
+    "is_cut",
     "is_finished",
+    "is_two_valued",
     "open_pool",
     "plan",
     "read_manifest",
@@ -307,44 +308,8 @@ def open_pool(folder: str | Path, spec: DataSpec) -> Pool:
     return Pool(values, manifest)
 
 
-def check_disjoint(
-    pool: Pool | np.ndarray,
-    test_values: np.ndarray,
-    train_values: np.ndarray | None = None,
-    *,
-    spec: DataSpec | None = None,
-) -> int:
-    """Refuse a pool that holds test examples, byte for byte; training examples may be there, and are counted.
-
-    Where the pool has two values only, or `spec` cuts at one half of the scale, both sides are cut there first, so that a
-    binarised copy of a grey image is found as well.
-
-    Args:
-        pool: or its raw values (N, *shape).
-        test_values: raw values (M, *shape).
-        train_values: raw values (K, *shape), if copies of them are to be counted.
-        spec: of the data; default: what the pool's manifest says.
-
-    Returns:
-        How many samples are copies of training examples; 0 where these are not given.
-
-    Raises:
-        DataError: test examples are among the samples.
-    """
-    values = pool.values if isinstance(pool, Pool) else np.asarray(pool)
-    if spec is None and isinstance(pool, Pool):
-        spec = _spec(pool.manifest)
-    held = duplicates(values, test_values, spec)
-    if len(held):
-        raise DataError(
-            f"{len(held):,} of the {len(values):,} synthetic samples are test examples, the first is sample {held[0]:,}: what "
-            "is measured on the test set afterwards would mean nothing. Draw a pool from a model that has not seen them."
-        )
-    return 0 if train_values is None else len(duplicates(values, train_values, spec))
-
-
 def duplicates(values: np.ndarray, others: np.ndarray, spec: DataSpec | None = None) -> np.ndarray:
-    """The rows of `values` that occur among `others` byte for byte, (k,) int64; cut at one half as for `check_disjoint`.
+    """The rows of `values` that occur among `others` byte for byte, (k,) int64; both are cut at one half first where `is_cut`.
 
     Args:
         values: raw values (N, *shape).
@@ -356,12 +321,26 @@ def duplicates(values: np.ndarray, others: np.ndarray, spec: DataSpec | None = N
     """
     if values.shape[1:] != others.shape[1:]:
         raise DataError(f"Samples of shape {values.shape[1:]} cannot be looked for among {others.shape[1:]}.")
-    if spec is not None and (spec.binarize == "threshold" or _is_two_valued(values, spec)):
+    if is_cut(values, spec):
+        assert spec is not None
         middle = (spec.low + spec.high) / 2
         values, others = (np.packbits((v > middle).reshape(len(v), -1), axis=1) for v in (values, others))
     kind = np.result_type(values, others)
     known = {_row(row, kind) for row in others}
     return np.array([i for i, row in enumerate(values) if _row(row, kind) in known], dtype=np.int64)
+
+
+def is_cut(values: np.ndarray, spec: DataSpec | None) -> bool:
+    """Whether these raw values are compared with others cut at one half of the scale, so that a binarised copy of a grey
+    image is found as well: they have two values only, or `spec` cuts there."""
+    return spec is not None and (spec.binarize == "threshold" or is_two_valued(values, spec))
+
+
+def is_two_valued(values: np.ndarray, spec: DataSpec) -> bool:
+    """Whether the raw values are the ends of the scale."""
+    return all(
+        bool(((v == spec.low) | (v == spec.high)).all()) for v in np.array_split(values, len(values) // 4096 + 1)
+    )
 
 
 # Checks ---------------------------------------------------------------------------------------------------------------
@@ -487,12 +466,6 @@ def _write(path: Path, content: bytes, *, fresh: bool = False) -> bool:
     finally:
         partial.unlink(missing_ok=True)
     return True
-
-
-def _is_two_valued(values: np.ndarray, spec: DataSpec) -> bool:
-    return all(
-        bool(((v == spec.low) | (v == spec.high)).all()) for v in np.array_split(values, len(values) // 4096 + 1)
-    )
 
 
 def _row(row: np.ndarray, kind: np.dtype[Any]) -> bytes:

@@ -68,8 +68,8 @@ SECTIONS = ("bounds", "amortization", "likelihood", "robustness", "codes", "pool
 OF_ANY = ("bounds", "pool")
 """Those that need no encoder."""
 CHUNK, OPTIMISED, ATTACKED, LOGITS = 4096, 250, 256, 2**26
-"""Rows that go through a decoder at once, examples whose q is optimised at once, and images that are attacked at once, of
-models that are not large (see `rows`); and the most logits of texts, a quarter of a GiB, so that there are fewer rows of them."""
+"""Rows that go through a decoder at once, examples whose q is optimised at once, and images that are attacked at once, where
+a model is not large (see `rows`); and the most logits of texts, a quarter of a GiB: there are fewer rows of them."""
 PUBLISHED = {"grey": (0.1, 50, 50), "colour": (0.05, 20, 100)}
 """Kind of images -> radius, references and iterations of the published attack (Xiao et al. 2024, Table 2)."""
 
@@ -309,7 +309,9 @@ def _weighted(model: Any, examples: Examples, effort: Effort, seed: int, amortiz
     largest = effort.ode_weights if ode else effort.weights
     n = min(effort.ode_examples, effort.examples) if ode else effort.examples
     counts = (*(k for k in (1, 10, 100, 1000, 5000) if k < largest), largest)
-    weights_of = partial(iwae, model, counts=counts, chunk=_chunk(model, examples), seed=seed, prior="ode" if ode else None)
+    weights_of = partial(
+        iwae, model, counts=counts, chunk=_chunk(model, examples), seed=seed, prior="ode" if ode else None
+    )
     for name, x in zip(("train", "test"), examples.first(n, device_of(model)), strict=True):
         tried = {"the encoder's q": weights_of(x)}
         for k, log_p in zip(counts, tried["the encoder's q"].log_p, strict=True):

@@ -18,8 +18,9 @@ def pool_section(model: Any, examples: Examples, effort: Effort, seed: int) -> S
     """Memorisation and coverage of the synthetic set that the model was trained on; with a bound, the entropy offset.
 
     Copies are looked for among all training examples, and in grey values where binarised ones are drawn: two draws of an
-    image differ, so no copy would be found. The entropy offset is of binarised ones. With `effort.network` a network is trained to tell images of the set
-    from test images, `c2st_accuracy/images`, and training images from them, `c2st_floor/images`.
+    image differ, so no copy would be found. The entropy offset is of binarised ones. With `effort.network` a network is
+    trained to tell images of the set from test images, `c2st_accuracy/images`, and training images from them,
+    `c2st_floor/images`.
     """
     if examples.pool is None:
         raise ConfigError("The model was not trained on a synthetic set, so there is none to compare.")

@@ -1,7 +1,7 @@
 """How many rows go through a network at once: as many as usual, and of a large network as many as fit into memory.
 
-    with a gradient      a row takes all that autograd keeps of it, from what the network reads on
-    without              it takes a few tensors of the largest size among these
+with a gradient      a row takes all that autograd keeps of it, from what the network reads on
+without              it takes a few tensors of the largest size among these
 """
 
 from __future__ import annotations
