@@ -17,7 +17,7 @@ from PIL import Image
 
 from diled.config import DataSpec
 from diled.data.splits import Data, Split
-from diled.evaluation import figures, grids, losses, panels, plots
+from diled.evaluation import audit_page, figures, grids, losses, panels, plots
 from diled.evaluation import report as report_module
 from diled.evaluation.measure import Measured
 from diled.evaluation.report import Cell, Shown, described, table_markdown, table_text, write_report
@@ -279,6 +279,33 @@ def test_model_colours_agree_between_page_and_figures():
         assert re.findall(rf"--m{i}: (#[0-9a-f]{{6}})", css) == list(pair)
     assert f"--face: {plots.LIGHT.face}" in css
     assert f"--face: {plots.DARK.face}" in css
+
+
+NAMES = [r"vae$\lr$", "lr$1e_3^^x$", "$y", "_hidden", r"a\$b$", "plain"]
+
+
+def test_names_are_drawn_as_they_are_written():
+    """Dollars begin no formula, and no model is left out of a legend."""
+    row = {"bound_nats/test": Measured(100.0), "best_bound_nats/test": Measured(99.0)}
+    line = np.arange(3.0)
+    layers = [(np.zeros((len(NAMES), 1, 3)), "#444444", {"lw": 1.0})]
+    places = np.random.default_rng(0).normal(size=(60, 2))
+    log = [{"stage": s, "step": i, "loss": 6.0, "terms": dict.fromkeys(NAMES, 1.0)} for s in NAMES[:2] for i in (1, 2)]
+    legends = []
+
+    def draw(figure, theme):
+        audit_page._draw_curves(figure, theme, dict.fromkeys(NAMES, (line, line)), "x", "y")
+        legends.append([text.get_text() for text in figure.legends[0].get_texts()])
+
+    plots.render(draw, (4.0, 3.0))
+    assert [text.replace(r"\$", "$").strip() for text in legends[0]] == NAMES
+    for shown in (
+        lambda f, t: audit_page._draw_nats(f, t, dict.fromkeys(NAMES, row)),
+        lambda f, t: panels.draw_panels(f, layers, t, NAMES),
+        lambda f, t: plots.draw_codes(f, t, places, np.arange(60) % 6, NAMES, ("", "")),
+        lambda f, t: losses.draw_losses(f, t, log, NAMES),
+    ):
+        plots.render(shown, (4.0, 3.0))
 
 
 def test_file_names():

@@ -299,7 +299,7 @@ def _radii(row: Mapping[str, Measured]) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _draw_nats(figure: Figure, theme: Theme, figures: Figures) -> None:
     """Dumbbells: -log p(x), best bound, bound; training above test."""
-    from diled.evaluation.plots import model_colour
+    from diled.evaluation.plots import as_written, model_colour
 
     ax = figure.subplots()
     for i, row in enumerate(figures.values()):
@@ -313,7 +313,7 @@ def _draw_nats(figure: Figure, theme: Theme, figures: Figures) -> None:
                 hollow = {"facecolors": theme.face, "edgecolors": colour, "linewidths": 1.2} if split == "train" else {}
                 look = {"color": colour} if mark == "|" else hollow or {"color": colour}
                 ax.scatter([x], [y], marker=mark, s=70 if mark == "|" else 26, zorder=2, **look)
-    ax.set_yticks([-i for i in range(len(figures))], list(figures))
+    ax.set_yticks([-i for i in range(len(figures))], [as_written(name) for name in figures])
     ax.set_ylim(-len(figures) + 0.45, 0.55)
     ax.set_xlabel("nats (bars: -log p(x); diamonds: best bound; circles: bound; hollow: training, filled: test)")
     ax.grid(axis="x", color=theme.rule, lw=0.7)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from diled.evaluation.plots import TERMS, Theme, shortened
+from diled.evaluation.plots import TERMS, Theme, as_written, shortened
 
 __all__ = ["draw_losses", "has_curves", "same_terms"]
 
@@ -74,7 +74,9 @@ def draw_losses(figure: Figure, theme: Theme, log: Sequence[dict[str, Any]], ter
             look = {"color": theme.ink, "ls": (0, (1, 1.8)), "lw": 1.4, "marker": "o", "ms": 2.6}
             look["markevery"] = max(1, sum(len(x) for x, _ in curves.lines[name]) // 12)
         for i, (x, y) in enumerate(curves.lines[name]):
-            ax.plot(x, y, label=name.replace("_", " ") if i == 0 else None, zorder=3 if held_out else 2, **look)
+            ax.plot(
+                x, y, label=as_written(name.replace("_", " ")) if i == 0 else None, zorder=3 if held_out else 2, **look
+            )
     _scale(ax, curves)  # before the formatters, which a new scale would replace
     ax.set(xlabel="step", ylabel="nats per example", xlim=(0, max(curves.end, 1) * 1.01))
     ax.grid(axis="y", color=theme.rule, lw=0.7)

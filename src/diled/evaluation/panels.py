@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 
-from diled.evaluation.plots import SHORT, Theme, model_colour, render
+from diled.evaluation.plots import SHORT, Theme, as_written, model_colour, render
 from diled.evaluation.shown import Picture, Shown, array, has
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def draw_panels(figure: Figure, layers: Sequence[Layer], theme: Theme, names: Se
         flat = (x.reshape(rows * columns, *x.shape[2:]) - low) / (high - low)
         _draw_layer(ax, flat, -low / (high - low), corners, colour, look)
     for r, name in enumerate(names):
-        ax.text(0, -r * down + 1.1, name, color=theme.muted, fontsize=9.5, va="bottom")
+        ax.text(0, -r * down + 1.1, as_written(name), color=theme.muted, fontsize=9.5, va="bottom")
     ax.set_xlim(-0.03, columns * (1 + GAP) - GAP + 0.03)
     ax.set_ylim(-(rows - 1) * down - 0.06, 1.06 + LINE_HEIGHT * bool(names))
 
@@ -253,7 +253,7 @@ class Lines:
             for ax, (name, x, index) in zip(panels, blocks, strict=False):
                 _scatter(ax, x, self._colour(t, index))
                 _plain(ax, t)
-                ax.set_title(name, fontsize=9.5, color=t.muted, loc="left")
+                ax.set_title(as_written(name), fontsize=9.5, color=t.muted, loc="left")
 
         size = (2 * SHORT, 2 * SHORT / columns * rows)
         return self._draw(draw, size, *text, wide=True)

@@ -27,6 +27,7 @@ __all__ = [
     "SHORT",
     "TERMS",
     "Theme",
+    "as_written",
     "draw_codes",
     "is_property",
     "model_colour",
@@ -214,4 +215,9 @@ def _name_cluster(ax: Any, theme: Theme, places: np.ndarray, own: np.ndarray, wo
 
 def shortened(name: str) -> str:
     """The name, cut where it would crowd out the drawing."""
-    return name if len(name) <= 22 else name[:21] + "…"
+    return as_written(name if len(name) <= 22 else name[:21] + "…")
+
+
+def as_written(name: str) -> str:
+    """The name as matplotlib shows it unchanged: between dollars it reads formulas, and after `_` it hides it from legends."""
+    return f" {name}".replace("$", r"\$") if name.startswith("_") else name.replace("$", r"\$")
