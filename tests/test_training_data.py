@@ -19,7 +19,7 @@ from diled.api import Density, Stage, total
 from diled.config import DataSpec, PoolConfig, TrainingConfig
 from diled.data import open_data
 from diled.data.disjoint import Known
-from diled.data.synthesis import Pool, duplicates
+from diled.data.synthesis import Pool, duplicates, set_hash
 from diled.distributions import Normal
 from diled.errors import ConfigError, DataError
 from diled.models.autoencoder import Autoencoder
@@ -30,6 +30,7 @@ from diled.pools import source_for
 from diled.runs import read_run, resolve
 from diled.session import Session
 from diled.space import to_space
+from diled.synthesizing import synthesize
 from diled.training import best
 from diled.training.best import Best, held_out_bound
 from diled.training.data import Batches, Fresh, Mixed, Shuffled, steps_for
@@ -106,6 +107,7 @@ def pool(monkeypatch):
     monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: SimpleNamespace(values=values))
     known = Known(np.zeros(0, int), 0)
     monkeypatch.setattr("diled.data.disjoint.check_disjoint", lambda *args, **_: checked.append(args[1]) or known)
+    monkeypatch.setattr("diled.data.synthesis.set_hash", lambda folder: "3,000 digits")
     return SimpleNamespace(values=values, checked=checked, real=real)
 
 
@@ -599,6 +601,35 @@ def test_a_mixture_with_every_kind_of_noise_resumes(tmp_path, monkeypatch, pool)
     resumes(tmp_path, monkeypatch, options)
     config = read_run(tmp_path / "run")
     assert (config.pool.real, config.training.mollify, config.model.network.dropout) == (0.3, 0.5, 0.1)
+
+
+def test_another_set_in_the_same_place_is_no_way_to_go_on(tmp_path, monkeypatch, capsys):
+    """A run of before, that does not say which set it was begun with, goes on."""
+    run, values = tmp_path / "run", open_data("digits").train.values
+
+    def indexed(first: int) -> str:
+        (tmp_path / "pool").mkdir(exist_ok=True)
+        np.save(tmp_path / "pool" / "a.npy", values[first : first + 100])
+        synthesize(tmp_path / "pool", data="digits", probe=False)
+        return set_hash(tmp_path / "pool")
+
+    first = indexed(0)
+    options = ["--pool.source", tmp_path / "pool"]
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, kill(signal.SIGTERM))
+        assert train(run, *options, model="vae", steps=10) == 130
+    assert json.loads((run / "pool.json").read_text()) == {"sha256": first}
+    second = indexed(1)
+    assert diled("train", "--resume", run, "--report", "false") == 2
+    assert "is another synthetic set than the one that the run in" in capsys.readouterr().err
+    assert indexed(0) == first != second
+    shutil.copytree(run, tmp_path / "old")
+    assert diled("train", "--resume", run, "--report", "false") == 0
+    indexed(1)
+    (tmp_path / "old" / "pool.json").unlink()
+    assert diled("train", "--resume", tmp_path / "old", "--report", "false") == 0
+    kept = [json.loads((folder / "provenance.json").read_text())["pool_sha256"] for folder in (run, tmp_path / "old")]
+    assert kept == [first, second]
 
 
 def test_the_best_look_survives(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from diled.api import Stage, total
 from diled.config import DataSpec, TrainingConfig
 from diled.data import Data, open_data
 from diled.data.splits import hashed
-from diled.errors import ConfigError, DiledError, ModelError, TrainingError
+from diled.errors import ConfigError, DataError, DiledError, ModelError, TrainingError
 from diled.model import Model, choose_device
 from diled.models.io import write_json
 from diled.models.pretrained import check_rereading, pretrained_states
@@ -32,6 +33,9 @@ from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs
 
 __all__ = ["Session", "resume"]
+
+POOL = "pool.json"
+"""File of a run that says which synthetic set it is trained on."""
 
 
 class Session:
@@ -75,6 +79,7 @@ class Session:
         check_rereading(self.recipe.model, raw_tensor(self.data.validation.values), "the validation texts")
         columns = getattr(self.recipe.model, "columns", ())
         self.source = source_for(self.config, self.data, self.say, columns)
+        self.pool = self._pool()
         self._standardize()
         if minutes is not None:
             self._fit_budget(minutes)
@@ -90,6 +95,25 @@ class Session:
                         f"No training example has a '{column}' for the head to learn: leave it out of model.properties.columns."
                     )
             head.fit({column: torch.from_numpy(self.data.train.labels[column]) for column in head.columns})
+
+    def _pool(self) -> str | None:
+        """Which synthetic set this is, if any.
+
+        Raises:
+            DataError: a run that goes on was begun with another; one that did not say with which goes on.
+        """
+        from diled.data.synthesis import set_hash
+
+        source, path = self.config.pool.source, self.folder / POOL
+        if source is None:
+            return None
+        found = set_hash(source)
+        if self.going_on and path.exists() and json.loads(path.read_text(encoding="utf-8")) != {"sha256": found}:
+            raise DataError(
+                f"{source} is another synthetic set than the one that the run in {self.folder} was begun with. Put that back, "
+                "or begin a new run."
+            )
+        return found
 
     @property
     def spec(self) -> DataSpec:
@@ -169,6 +193,7 @@ class Session:
             data=self.config.data,
             preprocess=self.config.preprocess.model_dump(mode="json", exclude_defaults=True),
             test_sha256=hashed(self.data.test.values),
+            **({} if self.pool is None else {"pool_sha256": self.pool}),
             steps=done["steps"],
             train_seconds=round(done["seconds"], 2),
             cpu_seconds=round(done["cpu_seconds"], 2),
@@ -193,6 +218,8 @@ class Session:
             if self.config.training.epochs is not None:  # which set the steps
                 del values["training"]["steps"]
             write_json(self.folder / "run.json", values)
+            if self.pool is not None:
+                write_json(self.folder / POOL, {"sha256": self.pool})
         except OSError as error:
             raise ConfigError(f"Could not write to {self.folder}: {error.strerror}. Choose another --out.") from None
 

@@ -47,6 +47,7 @@ __all__ = [
     "open_pool",
     "plan",
     "read_manifest",
+    "set_hash",
     "write_shard",
 ]
 
@@ -264,6 +265,17 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         why = f"format {version}, and this diled reads {FORMAT}" if version != FORMAT else f"no '{sorted(missing)[0]}'"
         raise DataError(f"{path} has {why}: read it with the diled that wrote it, or draw the set again.")
     return dict(manifest)
+
+
+def set_hash(folder: str | Path) -> str:
+    """Which set this is: SHA-256 of what its manifest says of settings, source and shards, wherever it lies.
+
+    Raises:
+        DataError: as `read_manifest`.
+    """
+    manifest = read_manifest(folder)
+    said = json.dumps([manifest[part] for part in ("settings", "source", "shards")], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def open_pool(folder: str | Path, spec: DataSpec) -> Pool:
