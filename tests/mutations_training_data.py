@@ -29,7 +29,7 @@ LESS = f"{DATA}::test_the_encoder_sees_a_share_of_the_values_less_and_only_while
 NOISY = f"{DATA}::test_noise_is_on_the_encoders_input_alone_and_only_while_it_trains"
 DROPOUT = f"{DATA}::test_dropout_is_in_the_hidden_layers_and_off_in_evaluation"
 ENTROPY = f"{DATA}::test_asleep_the_loss_is_the_models_own_entropy_whatever_it_is_shown"
-LAST_WEIGHT = f"{DATA}::test_asleep_the_weight_of_the_rate_is_its_last_one"
+BOUND = f"{DATA}::test_asleep_the_bound_is_trained_whatever_the_weights"
 SHARES = f"{DATA}::test_shares_of_the_stages"
 LOOK = f"{DATA}::test_a_look_draws_every_example_equally_often"
 LOWEST = f"{DATA}::test_the_lowest_look_is_kept_and_the_first_of_equal_ones"
@@ -73,7 +73,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "training/half_asleep.py": [
         ("x = self.model.sample(len(q))", "x = q", "real examples in place of samples", ENTROPY),
-        ("return self.model.terms(x)\n", "return self.model.terms(x, progress=progress)\n", "a second warm-up", LAST_WEIGHT),
+        ("return self.model.terms(x, exact=True)\n", "return self.model.terms(x, progress=progress)\n", "weights", BOUND),
         ("config.half_asleep / (1 - config.half_asleep)", "config.half_asleep", "the share of the last stage", SHARES),
     ],
     "training/best.py": [

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from closed_forms import assert_mean
-from tiny import at_step, diled, kill, log, train, train_any, weights
+from tiny import at_step, diled, kill, log, small, train, train_any, weights
 
 from diled.api import Density, Stage, total
 from diled.config import DataSpec, PoolConfig, TrainingConfig
@@ -21,9 +21,12 @@ from diled.data import open_data
 from diled.data.disjoint import Known
 from diled.data.synthesis import Pool, duplicates, set_hash
 from diled.distributions import Normal
+from diled.draws import seeded
 from diled.errors import ConfigError, DataError
+from diled.family import model_config
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import StandardNormal
+from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from diled.pools import source_for
@@ -458,12 +461,43 @@ def test_asleep_a_wrong_encoder_costs_its_divergence_from_the_posterior():
     assert model.encoder.gain.grad is not None
 
 
-def test_asleep_the_weight_of_the_rate_is_its_last_one():
-    seen = []
-    model = Autoencoder(*(getattr(linear()[2], name) for name in ("encoder", "decoder", "prior")),
-                        rate_weight=lambda progress: seen.append(progress) or 1.0)  # fmt: skip
-    HalfAsleep(model).terms(torch.zeros(4, 3), progress=0.1)
-    assert seen == [1.0]
+def asleep_gradients(name, bound, precision=torch.float32, **values):
+    """Of the encoder of an untrained model of the digits: asleep, or of its terms of the same samples."""
+    data = open_data("digits")
+    model = build(name, model_config(name, small(name) | values), data.spec).model
+    x = to_space(torch.from_numpy(data.train.values[:2]), data.spec)
+    arrange(model, [Stage("a", model)], x, TrainingConfig(half_asleep=0.5))
+    with seeded(3), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        if bound is None:
+            terms = HalfAsleep(model).terms(x.repeat(8, 1, 1, 1), progress=0.1)
+        else:
+            with torch.no_grad():
+                drawn = model.sample(16)
+            terms = model.terms(drawn, exact=bound)
+        total(terms).mean().backward()
+    return [p.grad for p in model.encoder.parameters()]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "weighted"),
+    [
+        ("vae", {}, False), ("vae", {"importance": 5, "rate_warmup": 0.0}, False),
+        ("vae", {"posterior": "flow"}, False), ("beta_vae", {"beta": 0.2}, True),
+        ("beta_vae", {"beta": 1.0, "free_bits": 3.0}, True), ("diled", {"rate_weight": 0.3}, True),
+        ("lsgm", {}, True), ("hierarchical_vae", {}, False), ("diled_levels", {}, True),
+        ("diled_diffusion_decoder", {}, True),
+    ],
+)  # fmt: skip
+def test_asleep_the_bound_is_trained_whatever_the_weights(name, values, weighted):
+    """Where nothing is weighted it is bitwise what it was before: the terms at the end of the warm-up."""
+    asleep, exact, trained = (asleep_gradients(name, bound, **values) for bound in (None, True, False))
+    assert all(torch.equal(a, b) for a, b in zip(asleep, exact, strict=True))
+    assert any(bool(a.abs().sum() > 0) for a in asleep)
+    assert all(torch.equal(a, b) for a, b in zip(asleep, trained, strict=True)) != weighted
+
+
+def test_asleep_samples_in_half_precision_have_a_bound():
+    assert all(bool(g.isfinite().all()) for g in asleep_gradients("vae", None, torch.bfloat16))
 
 
 def test_the_last_stage_trains_the_encoder_alone(tmp_path):

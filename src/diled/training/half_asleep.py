@@ -43,12 +43,12 @@ class HalfAsleep(Density):
         return self.model.decoder
 
     def terms(self, q: Tensor | Posterior, *, exact: bool = False, progress: Tensor | float = 1.0) -> Terms:
-        """The model's terms of samples in place of x, at full weight; with `exact` its bound on x itself."""
+        """The model's bound on samples in place of x, whatever weights it was trained with; with `exact` on x itself."""
         if exact or not isinstance(q, Tensor):
             return self.model.terms(q, exact=exact)
         with torch.no_grad():
             x = self.model.sample(len(q))
-        return self.model.terms(x)
+        return self.model.terms(x, exact=True)
 
     def sample(self, n: int, *, noise: Noise | None = None) -> Tensor:
         """Of the model."""
