@@ -286,6 +286,17 @@ def test_models_of_data_in_different_measures_are_not_compared(measured, tmp_pat
     assert len(audited(tmp_path, subject(), subject("two", data=named))) == 2
 
 
+def test_models_of_other_kinds_of_data_are_told_so(measured, tmp_path):
+    spec = DataSpec(kind="text", shape=(4,), symbols=("", "a", "b"), tokenizer="{}")
+    tokens = Split(np.ones((30, 4), np.int64), {}, [str(i) for i in range(30)])
+    texts = Data("texts", spec, tokens, tokens, tokens, [])
+    for two in ((subject(), subject("two", data=texts)), (subject("two", data=texts), subject())):
+        with pytest.raises(
+            ConfigError, match=r"is a model of the kind of data '(image|text)' and .* of '(text|image)': audit"
+        ):
+            audited(tmp_path, *two)
+
+
 def test_too_many_examples_and_a_name_twice_are_refused(measured, tmp_path):
     with pytest.raises(ConfigError, match=r"examples = 20,000: .* 10,000 examples of each split at most"):
         audited(tmp_path, subject(), effort=Effort(examples=20_000))

@@ -142,6 +142,12 @@ def _check_comparable(subjects: Sequence[Subject]) -> None:
         raise ConfigError(f"Two models are called {twice[0]}: name each model once.")
     for other in subjects[1:]:
         first, keys = subjects[0], [key for key in DataSpec.model_fields if key not in UNMEASURED]
+        kinds = [one.data.spec.kind for one in (first, other)]
+        if kinds[0] != kinds[1]:
+            raise ConfigError(
+                f"{first.name} is a model of the kind of data '{kinds[0]}' and {other.name} of '{kinds[1]}': audit them apart, "
+                "each with its own --out."
+            )
         if first.data.spec.tokenizer != other.data.spec.tokenizer:
             raise ConfigError(
                 f"{first.name} and {other.name} are models of texts in other tokens, so neither bounds nor attacks compare: "
