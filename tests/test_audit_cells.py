@@ -297,6 +297,31 @@ def test_models_of_other_kinds_of_data_are_told_so(measured, tmp_path):
             audited(tmp_path, *two)
 
 
+def test_all_models_are_attacked_on_the_same_references(tmp_path, monkeypatch):
+    """Those of the first model's classes, whatever the others know of classes; alone a model has its own cell."""
+    plain = replace(data_of(), **{part: replace(getattr(data_of(), part), labels={}) for part in ("train", "test")})
+    other = replace(data_of(), test=replace(data_of().test, labels={"label": np.arange(30) % 2}))
+    given: list[Any] = []
+
+    def section(name: str, model: Any, examples: Any, *more: Any) -> Section:
+        given.append(examples.test_labels)
+        return BOUND
+
+    monkeypatch.setattr(auditing, "audit_section", section)
+    subjects = [subject(), subject("two", data=plain), subject("three", data=other)]
+    audited(tmp_path / "a", *subjects, sections=("robustness",))
+    assert len(given) == 3
+    assert all(np.array_equal(labels, given[0]) for labels in given)
+    audited(tmp_path / "a", *subjects[1:], sections=("robustness",))
+    assert given[3] is given[4] is None
+    audited(tmp_path / "a", subjects[2], sections=("robustness",))
+    assert sorted(set(given[5])) == [0, 1]
+    audited(tmp_path / "a", *subjects, sections=("robustness", "codes"))
+    assert [None if labels is None else len(set(labels)) for labels in given[6:]] == [3, None, 2], (
+        "probes have their own"
+    )
+
+
 def test_too_many_examples_and_a_name_twice_are_refused(measured, tmp_path):
     with pytest.raises(ConfigError, match=r"examples = 20,000: .* 10,000 examples of each split at most"):
         audited(tmp_path, subject(), effort=Effort(examples=20_000))

@@ -112,8 +112,10 @@ def audit_models(
     except OSError as error:
         raise ConfigError(f"Could not write to {folder}: {error.strerror or error}. Choose another --out.") from None
     found: dict[str, Audited] = {}
+    classes = None
     for subject in subjects:
         examples, data = examples_of(subject, seed), _data_hash(subject.data)
+        classes = classes if found else examples.test_labels
         measured: dict[str, Section | str] = {}
         for name in sections or SECTIONS:
             if name == "pool" and (subject.pool is None or subject.pool.source is None):
@@ -121,7 +123,8 @@ def audit_models(
                     measured[name] = _why_no_pool(subject.pool)
                 continue
             earlier = {done: section for done, section in measured.items() if isinstance(section, Section)}
-            measured[name] = _section(subject, name, examples, effort, seed, earlier, data, cells, say)
+            looked_at = _with_classes(examples, data, classes) if name == "robustness" else (examples, data)
+            measured[name] = _section(subject, name, *looked_at, effort, seed, earlier, cells, say)
         notes = (*subject.notes, *_notes_on(subject.data.spec, seed))
         found[subject.name] = combined(measured, notes, _fingerprint(subject.data.train))
     return found
@@ -194,10 +197,10 @@ def _section(
     subject: Subject,
     name: str,
     examples: Examples,
+    data: str,
     effort: Effort,
     seed: int,
     earlier: dict[str, Section],
-    data: str,
     cells: Path,
     say: Callable[[str], None],
 ) -> Section | str:
@@ -283,6 +286,20 @@ def examples_of(subject: Subject, seed: int) -> Examples:
         columns={"train": train.labels, "test": test.labels},
         rest=rest,
     )
+
+
+def _with_classes(examples: Examples, data: str, classes: np.ndarray | None) -> tuple[Examples, str]:
+    """The examples with these classes of test examples, and the hash of the data with them where they are not its own.
+
+    References of attacks are drawn from each class: from those of the first model for all, so that all have the same.
+    """
+    if classes is None or examples.test_labels is None:
+        same = classes is examples.test_labels
+    else:
+        same = np.array_equal(classes, examples.test_labels)
+    if same:
+        return examples, data
+    return replace(examples, test_labels=classes), f"{data} {'no classes' if classes is None else hashed(classes)}"
 
 
 def _with_pool(subject: Subject, examples: Examples, seed: int) -> Examples:
