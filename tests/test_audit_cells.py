@@ -123,6 +123,26 @@ def test_cells_of_other_settings_stay_and_are_found_again(measured, tmp_path):
     assert found["renamed"].notes == ["bounds: a note"]
 
 
+def test_what_json_cannot_hold_is_none_with_a_note(tmp_path, monkeypatch):
+    """An exact reconstruction has an infinite PSNR, now and where it is read again, also from a cell of before."""
+    exact = Section({"psnr": Measured(math.inf, math.nan, 5), "rate_nats/test": Measured(1.0, math.nan, 5, "rough")})
+    monkeypatch.setattr(auditing, "audit_section", lambda *arguments: exact)
+    want = {"psnr": Measured(None, None, 5, "infinite"), "rate_nats/test": Measured(1.0, None, 5, "rough")}
+    for _ in range(2):
+        found = audited(tmp_path, subject(), sections=("codes",))
+        assert found["one"].figures == want
+    auditing.report_audit(found, [subject()], tmp_path)
+
+    def refused(word: str) -> None:
+        raise AssertionError(word)
+
+    for path in (tmp_path / "audit.json", *(tmp_path / "cells").glob("*.json")):
+        json.loads(path.read_text(), parse_constant=refused)
+    (cell,) = (tmp_path / "cells").glob("*.json")
+    cell.write_text(cell.read_text().replace('"value": null', '"value": -Infinity', 1))
+    assert audited(tmp_path, subject(), sections=("codes",))["one"].figures["psnr"].note == "infinite; minus infinity"
+
+
 def test_a_key_that_begins_alike_is_another_key(tmp_path):
     keep_section(tmp_path, "one", "bounds", "12345678 a", BOUND)
     assert kept_section(tmp_path, "bounds", "12345678 b") is None

@@ -31,7 +31,7 @@ from diled.evaluation.audit import BRIEF, SECTIONS, THOROUGH, Effort, Examples, 
 from diled.evaluation.audit_columns import competing
 from diled.evaluation.audit_page import audit_tables, write_audit
 from diled.evaluation.audited import Audited, combined, differences, refusals, undecided, verdict
-from diled.evaluation.cells import keep_section, kept_section
+from diled.evaluation.cells import finite, keep_section, kept_section
 from diled.evaluation.measure import Measured
 from diled.evaluation.tables import table_text
 from diled.models.io import write_json
@@ -219,7 +219,7 @@ def _section(
             return kept
         if name == "pool":
             examples = _with_pool(subject, examples, seed)
-        result = audit_section(name, subject.density, examples, effort, seed, earlier)
+        result = finite(audit_section(name, subject.density, examples, effort, seed, earlier))
         keep_section(cells, subject.name, name, key, result)
     except NoBound as refusal:
         result = str(refusal)

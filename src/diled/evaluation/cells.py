@@ -10,8 +10,9 @@ settings lies beside it, and a cell is found by its key whatever its model is ca
 from __future__ import annotations
 
 import json
+import math
 import zipfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from diled.evaluation.measure import Measured
 from diled.evaluation.shown import file_names
 from diled.models.io import write_json
 
-__all__ = ["keep_section", "kept_section"]
+__all__ = ["finite", "keep_section", "kept_section"]
 
 SHOWN = 8
 """Characters of the key in a file's name."""
@@ -73,7 +74,19 @@ def kept_section(cells: Path, section: str, key: str) -> Section | str | None:
             with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
                 arrays = {name.replace("|", "/"): file[name] for name in file.files}
             figures = {name: Measured(**value) for name, value in record["figures"].items()}
-            return Section(figures, arrays, list(record["notes"]))
+            return finite(Section(figures, arrays, list(record["notes"])))
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             continue  # cut short
     return None
+
+
+def finite(section: Section) -> Section:
+    """The section with figures that JSON can hold: none in place of infinity or NaN, and a note of what it was."""
+    return replace(section, figures={name: _finite(m) for name, m in section.figures.items()})
+
+
+def _finite(m: Measured) -> Measured:
+    if m.value is not None and not math.isfinite(m.value):
+        said = "not a number" if math.isnan(m.value) else "infinite" if m.value > 0 else "minus infinity"
+        return Measured(None, None, m.n, f"{m.note}; {said}" if m.note else said)
+    return m if m.stderr is None or math.isfinite(m.stderr) else replace(m, stderr=None)
