@@ -285,7 +285,7 @@ def bdmc(
         xs.append(x)
         uppers.append(-importance(log_w.T, (chains,)).log_p[0])
     x = torch.cat(xs)
-    options = {"chains": chains, "schedule": schedule, "step_size": step_size, "rows": rows}
+    options: dict[str, Any] = {"chains": chains, "schedule": schedule, "step_size": step_size, "rows": rows}
     found = ais(model, x, steps=steps, seed=seed_from(seed, 3), **options)
     return Bidirectional(x, found.log_p, torch.cat(uppers))
 

@@ -260,7 +260,7 @@ def amortization_section(model: Any, examples: Examples, effort: Effort, seed: i
     """`amortization_gap_train`, `amortization_gap_test`, the best bounds, and how sure the optimisation is."""
     found, (batch, rows) = Section(), _at_once(model, examples, effort.samples)
     for name, x in zip(("train", "test"), examples.first(effort.examples, device_of(model)), strict=True):
-        sizes = {"steps": effort.steps, "samples": effort.samples, "batch": batch, "rows": rows}
+        sizes: dict[str, Any] = {"steps": effort.steps, "samples": effort.samples, "batch": batch, "rows": rows}
         best = optimal_bounds(model, x, **sizes, seed=seed)
         before, after = (v.double().cpu().numpy() + examples.unit for v in (best.bound, best.best_bound))
         found.figures[f"amortization_gap_{name}"] = amortization(before, after)
@@ -346,7 +346,7 @@ def _check_finite(log_p: Tensor, split: str) -> None:
 def _annealed(model: Any, examples: Examples, effort: Effort, seed: int) -> Section:
     """log p(x) of the first test examples by AIS, and the error of AIS on as many samples of the model by BDMC."""
     x = examples.test[: effort.annealed].to(device_of(model))
-    options = {"steps": effort.annealing, "seed": seed}
+    options: dict[str, Any] = {"steps": effort.annealing, "seed": seed}
     if not examples.sequential:
         options["rows"] = rows_of_decoder(model, x[:1], CHUNK)
     log_p = ais(model, x, **options).log_p.double().cpu() - examples.unit
