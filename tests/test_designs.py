@@ -560,6 +560,7 @@ def test_constraints_in_words():
         ({"allowed": ["1:A1"]}, "allowed '1:A1'"),
         ({"allowed": ["9:A"]}, "Position 9 is not modelled"),
         ({"parent": "ACD", "allowed": ["4:A"]}, "the parent ends before, after 3 residues"),
+        ({"parent": "ACD", "fixed": ["4"]}, "the parent ends before, after 3 residues"),
         ({"parent": "ACD", "most": 1, "allowed": ["1-2:G"]}, "2 residues of the parent are not allowed"),
         ({"allowed": [":A"]}, "is no position"),
         (

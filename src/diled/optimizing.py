@@ -167,6 +167,8 @@ def constraints_of(
     for word in fixed:
         for place in positions(word, data.spec):
             assert row is not None
+            if place >= size:
+                raise ConfigError(f"fixed '{word}': the parent ends before, after {size} residues.")
             if not table[place, row[place]]:
                 raise ConfigError(
                     f"fixed '{word}': the parent's {data.spec.symbols[int(row[place])]} is not among the residues that are "
