@@ -369,7 +369,11 @@ def test_steps_of_guidance_by_hand():
                 moved = moved - rate * slope
             moved = moved + math.sqrt(2 * rate * temperature) * noise.reshape(2, 5, 8)
             found = model.guided(states, guidance, lambda shape, noise=noise: noise.reshape(shape))
+            free = torch.tensor([[True, False, True, True, False]]).expand(2, -1)
+            held = model.guided(states, guidance, lambda shape, noise=noise: noise.reshape(shape), free)
         torch.testing.assert_close(found, moved, rtol=1e-4, atol=1e-5)
+        assert torch.equal(held[~free], states[~free]), "positions that are kept are not moved"
+        torch.testing.assert_close(held[free], moved[free], rtol=1e-4, atol=1e-5)
 
 
 def test_guidance_leads_to_larger_values_and_without_weight_changes_nothing():

@@ -153,14 +153,14 @@ class TokenDiffusion(Density):
             now = (place >= low[:, None]) & (place < high[:, None])
             states = self.network.hidden(x)
             if guidance is not None:
-                states = self.guided(states, guidance, noise)
+                states = self.guided(states, guidance, noise, free)
             logits = self.network.out(states[now])  # only where symbols are drawn
             logits[:, END] = logits[:, END].masked_fill(inside[now], -math.inf)
             x[now] = pick(logits, draws[now])
         return cut(x)
 
-    def guided(self, states: Tensor, guidance: Guidance, noise: Noise) -> Tensor:
-        """Hidden states (B, L, width) after K steps to a larger value."""
+    def guided(self, states: Tensor, guidance: Guidance, noise: Noise, free: Tensor | None = None) -> Tensor:
+        """Hidden states (B, L, width) after K steps to a larger value; only those of `free` positions (B, L) move."""
         before = self.network.out(states).float().log_softmax(2).detach()
         moved = states.detach()
         for _ in range(guidance.steps):
@@ -175,4 +175,6 @@ class TokenDiffusion(Density):
                 shape = (len(moved), moved.shape[1] * moved.shape[2])
                 shaken = noise(shape).reshape(moved.shape)
                 moved = moved + math.sqrt(2 * guidance.rate * guidance.temperature) * shaken
+            if free is not None:
+                moved = torch.where(free[..., None], moved, states)
         return moved
