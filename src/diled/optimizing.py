@@ -30,9 +30,6 @@ from diled.model import Model
 from diled.output import check_place, through
 from diled.sequences import END
 
-STOPPED = 0.95
-"""Share of sequences with a stop at their end from which designs have it too."""
-
 __all__ = [
     "ALL_METHODS",
     "Designs",
@@ -47,6 +44,9 @@ __all__ = [
     "property_of",
     "write_designs",
 ]
+
+STOPPED = 0.95
+"""Share of sequences with a stop at their end from which designs have it too."""
 
 
 def design(
@@ -300,27 +300,26 @@ def _any_sequence(data: Data) -> Constraints:
     """Amino acids that occur, anywhere, gaps where an alignment has them, an end wherever training sequences are of different
     lengths, and before it the stop with which all of them end, where they do."""
     known = np.concatenate([data.train.values, data.validation.values])
-    most, ends = int((known != 0).sum(1).max()), bool((known == 0).any())
+    lengths = lengths_of(known)
+    shortest, most, ends = int(lengths.min()), int(lengths.max()), bool((known == 0).any())
     residues = [i for i in residues_of(data.spec) if (known == i).any()]
     allowed = Constraints.of_residues(data.spec.numel, len(data.spec.symbols), residues=residues, ends=ends).allowed
-    allowed[: int((known != 0).sum(1).min()), END] = False  # no shorter than what was seen
+    allowed[:shortest, END] = False  # no shorter than what was seen
     allowed |= _gaps(data)
     allowed[most:] = False
     allowed[most:, END] = True
-    last = _last(data)
+    last = _last(known, lengths, data.spec)
     if last is not None:
-        shortest = int((known != 0).sum(1).min())
         allowed[shortest - 1 : most, last] = True
         if shortest == most:
             allowed[most - 1] = torch.arange(allowed.shape[1]) == last
     return Constraints(allowed, last=last)
 
 
-def _last(data: Data) -> int | None:
-    """The stop, where nearly all sequences end with it."""
-    if "*" not in data.spec.symbols:
+def _last(known: np.ndarray, lengths: np.ndarray, spec: DataSpec) -> int | None:
+    """The stop, where nearly all rows (N, L) of these lengths (N,) end with it."""
+    if "*" not in spec.symbols:
         return None
-    known = np.concatenate([data.train.values, data.validation.values])
-    ends = known[np.arange(len(known)), np.maximum((known != 0).sum(1) - 1, 0)]
-    stop = data.spec.symbols.index("*")
+    stop = spec.symbols.index("*")
+    ends = known[np.arange(len(known)), np.maximum(lengths - 1, 0)]
     return stop if (ends == stop).mean() >= STOPPED else None
