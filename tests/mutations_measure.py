@@ -4,13 +4,15 @@ from __future__ import annotations
 
 TESTS = "test_measure.py"
 ONCE = f"{TESTS}::test_bounds_encode_once_and_are_means_over_passes"
+FLOW = f"{TESTS}::test_passes_of_a_flow_posterior_have_draws_of_their_own"
 ANEW = f"{TESTS}::test_other_examples_are_encoded_anew"
 MISSING = f"{TESTS}::test_missing_labels_are_no_class"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/measure.py": [
-        ("kept if q is x else forward(q)", "kept", "all examples have the codes of the first", ANEW),
-        ("kept if q is x else forward(q)", "forward(q)", "each pass encodes again", ONCE),
+        ("anew() if q is x else forward(q)", "anew()", "all examples have the codes of the first", ANEW),
+        ("anew() if q is x else forward(q)", "forward(q)", "each pass encodes again", ONCE),
+        ("kept.anew if isinstance(kept, FlowPosterior) else lambda: kept", "lambda: kept", "a flow draws once for all passes", FLOW),
         ("del encoder.forward", "pass", "the codes stay when the examples change", ANEW),
         ("torch.zeros_like(term)) + term / repeats", "torch.zeros_like(term)) + term", "a sum over passes", ONCE),
         ("known = (labels >= 0)", "known = (labels >= -1)", "missing labels are a class", MISSING),

@@ -12,6 +12,7 @@ from diled.api import total
 from diled.config import DataSpec
 from diled.diffusion import Diffusion, LinearLogSNR, Mixed, V
 from diled.diffusion.diffusion import stratified_times
+from diled.diffusion.schedule import ddpm_beta
 from diled.family import FAMILY
 from diled.models.autoencoder import Autoencoder, GaussianEncoder, GaussianLikelihood, LikelihoodDecoder
 from diled.models.critic import Corrupted, Critic
@@ -91,7 +92,7 @@ def test_the_dials_of_levels():
 
 
 def test_lsgm_of_the_family_trains_prior_and_encoder_apart():
-    """Mixed score, unweighted noise error for the prior, the bound for the encoder: two passes by hand."""
+    """Mixed score, DDPM's unweighted noise error for the prior, the bound for the encoder: two passes by hand."""
     config = FAMILY["lsgm"](
         latent_dim=D,
         network={"kind": "mlp", "width": 8, "depth": 1},
@@ -114,8 +115,11 @@ def test_lsgm_of_the_family_trains_prior_and_encoder_apart():
     t = stratified_times(B, 2, q.mean)
     e = torch.randn(2 * B, D)
     mean, log_var = q.mean.repeat(2, 1), q.log_var.repeat(2, 1)
-    _, _, squares = squares_by_hand(prior.schedule, prior.denoiser, mean.detach(), log_var.detach(), t, e)
-    want = list(torch.autograd.grad(squares.sum() / 2, prior_parameters))
+    gamma, slope, squares = squares_by_hand(prior.schedule, prior.denoiser, mean.detach(), log_var.detach(), t, e)
+    levels = ddpm_beta()
+    density = 1 / levels.slope(levels.time(gamma))
+    assert density.max() > 3 * density.min()  # not the bound's weights, nor a constant times them
+    want = list(torch.autograd.grad((slope * density * squares).sum() / 2, prior_parameters))
     _, slope, squares = squares_by_hand(prior.schedule, prior.denoiser, mean, log_var, t, e)
     bound = (0.5 * slope * squares).reshape(2, B).mean(0)
     terminal = prior.terms(q, exact=True)["terminal"]

@@ -240,7 +240,7 @@ class LSGMConfig(WarmupConfig):
     rate_weight: float | None = Field(None, ge=0)
     """How much of the rate's gradient the encoder feels. None: 1, and 0.1 for sequences."""
     prior: DiffusionConfig = DiffusionConfig(
-        mixed=True, parameterization="eps", weighting="simple", encoder_weighting="vlb"
+        mixed=True, parameterization="eps", weighting="ddpm", encoder_weighting="vlb"
     )
     """The diffusion over codes."""
 

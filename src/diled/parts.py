@@ -231,8 +231,8 @@ class NoiseConfig(Config):
     """How log SNR falls with time."""
     gamma_max: float = 6.0
     """-log SNR at the noise end."""
-    weighting: Literal["vlb", "simple", "min_snr", "edm"] = "vlb"
-    """Weights of the denoiser's training; the bound always uses vlb."""
+    weighting: Literal["vlb", "simple", "ddpm", "min_snr", "edm"] = "vlb"
+    """Weights of the denoiser's training (`simple`: all of the schedule's levels alike, `ddpm`: DDPM's); the bound always uses vlb."""
     timesteps: int | None = Field(None, ge=2)
     """T of a discrete chain; None: continuous time."""
 
@@ -272,7 +272,7 @@ class DiffusionConfig(NoiseConfig):
     """Mix the network's estimate with that of N(0, I), by a learned share for each dimension (LSGM's mixed score)."""
     gamma_min: float = -8.0
     """-log SNR at the clean end."""
-    encoder_weighting: Literal["same", "vlb", "simple", "min_snr", "edm"] = "same"
+    encoder_weighting: Literal["same", "vlb", "simple", "ddpm", "min_snr", "edm"] = "same"
     """Weights of the gradient that flows into the codes."""
     times_per_code: int = Field(4, ge=1)
     """Noise levels drawn for each code in a training step."""

@@ -12,7 +12,8 @@ relative to the variational bound, from (gamma, slope = gamma'(t), D):
     min_snr   w = simple times min(SNR, cap) / SNR, Hang et al. 2023
     edm       w = 2 p(gamma) (s^2 + sigma_data^2) / sigma_data^2 with s^2 = e^gamma = 1 / SNR, Karras et al. 2022
 
-A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use.
+A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use. Without
+one p is constant where log SNR is linear in time, and `simple` is there `vlb` divided by half the range of gamma.
 
 How a reconstruction shares the step t that is drawn for an example is a weighting too, of the reconstruction's gradient:
 `split_over_steps` and `at_first_step`.
@@ -156,7 +157,7 @@ class Objective:
     Args:
         prior: weights of the denoiser's gradient.
         encoder: weights of the gradient that flows into the codes; None: the same. LSGM trains the denoiser on `simple`
-            and the encoder on `vlb` (Vahdat et al. 2021, section 3.2); one pass serves both.
+            of its beta, linear in time, and the encoder on `vlb` (Vahdat et al. 2021, section 3.2); one pass serves both.
         terminal: keep KL(q(z_1 | x) || N(0, I)), which alone stops the codes from growing without limit.
     """
 

@@ -33,6 +33,7 @@ from diled.draws import BlockNoise, paired_pass, seeded
 from diled.evaluation.feature_nets import FeatureNet, available, extract, feature_net, random_features
 from diled.evaluation.images import frechet, kid, precision_recall
 from diled.latent.interpolate import at
+from diled.models.flow_posterior import FlowPosterior
 from diled.models.sampling import BATCH, described, sample_batches, sampled_with
 from diled.space import log_unit, raw_tensor, to_space
 
@@ -169,13 +170,14 @@ def bounds_of_examples(
 
 @contextmanager
 def _encoded_once(model: Any, x: Tensor) -> Iterator[None]:
-    """Within the block the model's encoder, where it has one, gives for this very x what it gave at first."""
+    """Within the block the model's encoder, where it has one, gives for this very x what it gave at first, with draws of their own."""
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, nn.Module):
         yield
         return
     kept, forward = encoder(x), encoder.forward
-    encoder.forward = lambda q: kept if q is x else forward(q)
+    anew = kept.anew if isinstance(kept, FlowPosterior) else lambda: kept
+    encoder.forward = lambda q: anew() if q is x else forward(q)
     try:
         yield
     finally:

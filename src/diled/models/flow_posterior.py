@@ -94,6 +94,10 @@ class FlowPosterior:
         """The same distribution, with its draw, whose parameters pass r times their gradient; r is a number or a tensor ()."""
         return replace(self, dial=self.dial * r, drawn=self.own)
 
+    def anew(self) -> FlowPosterior:
+        """The same distribution, with another draw."""
+        return replace(self, drawn=None)
+
     def repeat(self, k: int) -> FlowPosterior:
         """k copies of the batch, (k B, ...), copy-major, each with a draw of its own."""
         return replace(self, base=self.base.repeat(k), context=self.context.repeat(k, 1), drawn=None)

@@ -209,6 +209,7 @@ def weighting(config: NoiseConfig, name: str) -> Weighting:
     kinds: dict[str, Callable[[], Weighting]] = {
         "vlb": lambda: vlb,
         "simple": simple,
+        "ddpm": lambda: simple(reference=ddpm_beta()),
         "min_snr": min_snr,
         "edm": lambda: edm(config.data_std),
     }
