@@ -232,7 +232,7 @@ class NoiseConfig(Config):
     gamma_max: float = 6.0
     """-log SNR at the noise end."""
     weighting: Literal["vlb", "simple", "ddpm", "min_snr", "edm"] = "vlb"
-    """Weights of the denoiser's training (`simple`: all of the schedule's levels alike, `ddpm`: DDPM's); the bound always uses vlb."""
+    """Weights of the denoiser's training (`simple`: the schedule's levels alike, `ddpm`: DDPM's); the bound always uses vlb."""
     timesteps: int | None = Field(None, ge=2)
     """T of a discrete chain; None: continuous time."""
 

@@ -12,8 +12,8 @@ relative to the variational bound, from (gamma, slope = gamma'(t), D):
     min_snr   w = simple times min(SNR, cap) / SNR, Hang et al. 2023
     edm       w = 2 p(gamma) (s^2 + sigma_data^2) / sigma_data^2 with s^2 = e^gamma = 1 / SNR, Karras et al. 2022
 
-A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use. Without
-one p is constant where log SNR is linear in time, and `simple` is there `vlb` divided by half the range of gamma.
+A weighting that names a `reference` schedule takes p from there: the loss then no longer depends on the schedule in use.
+Without one p is constant where log SNR is linear in time, and `simple` is there `vlb` divided by half the range of gamma.
 
 How a reconstruction shares the step t that is drawn for an example is a weighting too, of the reconstruction's gradient:
 `split_over_steps` and `at_first_step`.

@@ -53,8 +53,8 @@ def mauve(p_features: Any, q_features: Any, *, clusters: int | None = None, scal
         seed: of the clustering.
 
     Returns:
-        A number in (0, 1]; 1 for equal histograms. Another clustering (seed, order of rows, exchanged arguments) moves it, by 0.05
-        with 300 rows each.
+        A number in (0, 1]; 1 for equal histograms. Another clustering (seed, order of rows, exchanged arguments) moves it, by
+        0.05 with 300 rows each.
 
     Raises:
         DataError: a set has fewer than 2 rows, widths differ, values are not finite, or there are more clusters than rows.

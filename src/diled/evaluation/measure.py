@@ -170,7 +170,7 @@ def bounds_of_examples(
 
 @contextmanager
 def _encoded_once(model: Any, x: Tensor) -> Iterator[None]:
-    """Within the block the model's encoder, where it has one, gives for this very x what it gave at first, with draws of their own."""
+    """Within the block the model's encoder, where it has one, gives for this very x what it gave at first, and new draws."""
     encoder = getattr(model, "encoder", None)
     if not isinstance(encoder, nn.Module):
         yield

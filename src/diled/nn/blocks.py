@@ -68,8 +68,8 @@ class GridFeatures(nn.Module):
     Where the noise is smaller than a cell, they tell which way the next grey value lies, which a network can hardly find out
     from z itself; a bound on data with grey values depends on it.
 
-    A network that is shown z / sigma_data, as that of `edm` is, has periods of sigma_data and 2 sigma_data cells: half a cell and
-    a whole one at 0.5, so that it is told where in a cell z lies, but not in which of two.
+    A network that is shown z / sigma_data, as that of `edm` is, has periods of sigma_data and 2 sigma_data cells: half a cell
+    and a whole one at 0.5, so that it is told where in a cell z lies, but not in which of two.
 
     Args:
         levels: number of grey values.
