@@ -261,7 +261,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             LSGM,
         ),
         ("Mixed(denoiser, (dim,)) if config.mixed else denoiser", "denoiser", "no mixed score", LSGM),
-        ('"ddpm": lambda: simple(reference=ddpm_beta())', '"ddpm": lambda: simple()', "the schedule's levels for DDPM's", LSGM),
+        (
+            '"ddpm": lambda: simple(reference=ddpm_beta())',
+            '"ddpm": lambda: simple()',
+            "the schedule's levels for DDPM's",
+            LSGM,
+        ),
     ],
     "models/zoo.py": [("range(config.levels - 1)", "range(config.levels)", "a level too many", DIALS)],
     "training/stages.py": [

@@ -12,7 +12,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     "evaluation/measure.py": [
         ("anew() if q is x else forward(q)", "anew()", "all examples have the codes of the first", ANEW),
         ("anew() if q is x else forward(q)", "forward(q)", "each pass encodes again", ONCE),
-        ("kept.anew if isinstance(kept, FlowPosterior) else lambda: kept", "lambda: kept", "one draw for all passes", FLOW),
+        (
+            "kept.anew if isinstance(kept, FlowPosterior) else lambda: kept",
+            "lambda: kept",
+            "one draw for all passes",
+            FLOW,
+        ),
         ("del encoder.forward", "pass", "the codes stay when the examples change", ANEW),
         ("torch.zeros_like(term)) + term / repeats", "torch.zeros_like(term)) + term", "a sum over passes", ONCE),
         ("known = (labels >= 0)", "known = (labels >= -1)", "missing labels are a class", MISSING),
