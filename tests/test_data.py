@@ -20,6 +20,7 @@ from diled.config import DataSpec, PreprocessConfig
 from diled.data import from_model, known_sets, open_data, read_examples, read_named_examples, to_model, to_pil
 from diled.data.arrays import layout
 from diled.data.cache import cached, file_key
+from diled.data.images import ImageItem, decode, header
 from diled.data.pixels import as_channels, as_depth, fit
 from diled.errors import DataError
 
@@ -171,6 +172,30 @@ def test_exif_orientation_is_applied(tmp_path):
     image = data.train.values[0, 0].astype(int)
     assert image[:, :8].max() < 30  # after turning, the light half is on the right
     assert image[:, 8:].min() > 180
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("colours", [(), (3,)], ids=["grey", "rgb"])
+def test_tiffs_are_turned_once(tmp_path, colours, compression):
+    """However they are stored, from a file as from bytes."""
+    stored = np.arange(24 * max(colours, default=1), dtype=np.uint8).reshape(4, 6, *colours)
+    turned = {
+        5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1),
+        7: np.rot90(stored, 2).swapaxes(0, 1),
+        8: np.rot90(stored),
+    }
+    for orientation, upright in turned.items():
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.tif"
+        Image.fromarray(stored).save(path, exif=exif, compression=compression)
+        for content in (path, path.read_bytes()):
+            item = ImageItem(path.name, path.name, content)
+            found = header(item)
+            assert (found.height, found.width) == (6, 4)
+            want = np.moveaxis(upright.reshape(6, 4, -1), -1, 0)
+            np.testing.assert_array_equal(decode(item, found.kind), want)
 
 
 def test_class_folders_and_split_folders(tmp_path):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -46,6 +46,7 @@ KIND_NAMES = {
     "LA": "grey with transparency",
 }
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4, "I;16": 1, "F": 1}
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257
 # Only these decoders ever run: others, such as EPS, start external programs.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 _REMARKS = {
@@ -89,8 +90,8 @@ def opened(item: ImageItem, max_pixels: int) -> Iterator[Image.Image]:
         if isinstance(item.content, Image.Image):
             yield item.content
             return
-        source = BytesIO(item.content) if isinstance(item.content, bytes) else item.content
-        with Image.open(source, formats=_FORMATS) as picture:
+        # Not by its path: an uncompressed TIFF that is to be turned would be mapped into memory with its sides exchanged.
+        with _stream(item.content) as source, Image.open(source, formats=_FORMATS) as picture:
             if picture.width * picture.height > max_pixels:
                 raise DataError(
                     f"{item.name} has {picture.width:,} x {picture.height:,} pixels, more than --preprocess.max_pixels "
@@ -103,6 +104,10 @@ def opened(item: ImageItem, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(f"{item.name} has more pixels than Pillow opens: it may be an image bomb.") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
         raise DataError(f"{item.name} cannot be read as an image: {_reason(item, error)}.") from error
+
+
+def _stream(content: Path | bytes) -> IO[bytes]:
+    return BytesIO(content) if isinstance(content, bytes) else content.open("rb")
 
 
 def _reason(item: ImageItem, error: Exception) -> str:
@@ -131,8 +136,7 @@ def header(item: ImageItem, max_pixels: int = 64_000_000) -> Header:
         width, height = picture.size
         # A PNG may keep its orientation behind the pixels; asking for it there would decode the file.
         if picture.format != "PNG" or "exif" in picture.info:
-            turned = picture.getexif().get(0x0112, 1) >= 5
-            width, height = (height, width) if turned else (width, height)
+            width, height = (height, width) if _on_its_side(picture) else (width, height)
         remarks = []
         kind = picture.mode
         if picture.format in ("GIF", "WEBP", "TIFF", "PNG") and getattr(picture, "is_animated", False):
@@ -150,6 +154,14 @@ def header(item: ImageItem, max_pixels: int = 64_000_000) -> Header:
         if kind in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", [])):
             remarks.append("deep")
         return Header(kind, height, width, tuple(remarks))
+
+
+def _on_its_side(picture: Image.Image) -> bool:
+    """Whether `size` is still that of an image to be turned by a quarter. Pillow may have turned that of a TIFF already."""
+    tags = getattr(picture, "tag_v2", None)
+    return picture.getexif().get(0x0112, 1) in (5, 6, 7, 8) and (
+        tags is None or picture.size == (tags[TIFF_WIDTH], tags[TIFF_HEIGHT])
+    )
 
 
 def _shown(picture: Image.Image) -> Image.Image:
