@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -16,6 +17,8 @@ from pydantic import ValidationError
 
 from diled.config import DataSpec, PreprocessConfig
 from diled.data import open_data, open_examples, read_examples
+from diled.data.labels import encode_labels
+from diled.data.splits import Part
 from diled.errors import DataError, DataWarning
 
 GREY = DataSpec(kind="image", shape=(1, 28, 28), levels=256, mode="L")
@@ -324,6 +327,27 @@ def test_columns_of_names_are_no_classes(tmp_path):
     assert any("400 different texts" in note for note in data.notes)
     chosen = open_data(tmp_path / "a.parquet", PreprocessConfig(label_column="name"))
     assert len(chosen.spec.labels["name"]) == n
+
+
+def test_a_long_text_costs_its_own_length(tmp_path):
+    """An array would give every text of a column the width of the longest: 160 MB here."""
+    n, long = 2000, "word " * 4000
+    columns = {
+        "caption": np.array([*(f"number {i}" for i in range(n - 1)), long], object),
+        "label": np.array([*(("a", None, b"b")[i % 3] for i in range(n - 1)), long], object),
+    }
+    part = Part(np.zeros((n, 1)), [str(i) for i in range(n)], columns)
+    for chosen, names in ((None, {"label": ["a", "b", long]}), ("caption", {"caption": sorted(columns["caption"])})):
+        tracemalloc.start()
+        encoded, classes, notes = encode_labels({"train": part}, {}, chosen, "it")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * 2**20
+        assert classes == {"label": ["a", "b", long]} | names
+        assert encoded["train"]["label"].tolist() == [*((0, -1, 1)[i % 3] for i in range(n - 1)), 2]
+        assert any("'label' is missing for 666 of 2,000 examples" in note for note in notes)
+        assert any("2,000 different texts: left out" in note for note in notes) == (chosen is None)
+    assert [classes["caption"][i] for i in encoded["train"]["caption"]] == columns["caption"].tolist()
 
 
 # Named sets

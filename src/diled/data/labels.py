@@ -7,6 +7,7 @@ is no class label: whole numbers then are read as real ones, and text (captions,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -73,10 +74,14 @@ def _encode(
 ) -> tuple[tuple[np.ndarray, list[str]] | None, str]:
     """(values, classes) of one column, or None where it is no label, and a note or an empty string."""
     missing = np.array([v is None for v in raw]) if raw.dtype == object else np.zeros(len(raw), bool)
-    present = np.array(raw[~missing].tolist()) if raw.dtype == object else raw
     note = _missing(column, missing)
-    if len(present) == 0:
+    if missing.all():
         return None, f"'{column}' has no values and was left out."
+    objects = raw[~missing].tolist() if raw.dtype.kind in "OSU" else []
+    if any(isinstance(value, str | bytes) for value in objects):
+        result, said = _of_texts(column, objects, missing, wanted)
+        return result, said or note
+    present = np.array(objects) if objects else raw
     if present.dtype.kind == "f":
         values = np.full(len(raw), np.nan, np.float32)
         values[~missing] = present
@@ -86,15 +91,13 @@ def _encode(
             return None, f"'{column}' has no finite values and was left out."
         note = _missing(column, np.isnan(values))
         return (values, []), note + (f"{infinite:,} of them are infinite." if infinite else "")
-    if present.dtype.kind == "S":
-        present = np.char.decode(present, "utf-8", "replace")
     whole = present.dtype.kind in "iu"
     index = np.full(len(raw), -1, np.int64)
     if declared and whole and present.min() >= -1 and present.max() < len(declared):
         index[~missing] = present
         return (index, list(declared)), note
     found, inverse = np.unique(present, return_inverse=True)
-    if len(found) > max(MANY, len(raw) // 10) and not wanted:
+    if _many(len(found), len(raw)) and not wanted:
         if not whole:
             return None, f"'{column}' has {len(found):,} different texts: left out, as it names no classes."
         values = np.full(len(raw), np.nan, np.float32)
@@ -102,6 +105,25 @@ def _encode(
         return (values, []), note + f"'{column}' has {len(found):,} different values: read as real numbers."
     index[~missing] = inverse
     return (index, [str(v) for v in found.tolist()]), note
+
+
+def _of_texts(
+    column: str, objects: list[Any], missing: np.ndarray, wanted: bool
+) -> tuple[tuple[np.ndarray, list[str]] | None, str]:
+    """What `_encode` returns where some values are text. No array of texts: it would give each the width of the longest."""
+    texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in objects]
+    found = sorted(set(texts))
+    if _many(len(found), len(missing)) and not wanted:
+        return None, f"'{column}' has {len(found):,} different texts: left out, as it names no classes."
+    number = {text: i for i, text in enumerate(found)}
+    index = np.full(len(missing), -1, np.int64)
+    index[~missing] = [number[text] for text in texts]
+    return (index, found), ""
+
+
+def _many(different: int, examples: int) -> bool:
+    """Whether values are too many to be classes."""
+    return different > max(MANY, examples // 10)
 
 
 def _missing(column: str, missing: np.ndarray) -> str:
