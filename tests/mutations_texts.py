@@ -37,8 +37,10 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("z[0::2], z[1::2], steps + 1", "z[0::2], z[0::2], steps + 1", "paths that lead nowhere", PATHS),
         ("i + steps + 1] for i in", "i + steps] for i in", "the end of a path is lost", PATHS),
     ],
+    "studies/render.py": [
+        ("own[seed] + before[seed] for", "own[seed] for", "the first stage costs nothing", BOTH),
+    ],
     "studies/render_texts.py": [
-        ("[mine + theirs for mine", "[mine for mine", "the first stage costs nothing", BOTH),
         (
             "for kept, accuracy in curve if kept >= content]",
             "for kept, accuracy in curve]",

@@ -24,7 +24,7 @@ from diled.models.zoo import build
 from diled.studies import commands, latent_scale, records, render, table
 from diled.studies.records import KEYS, Record, add, mean_and_spread, read
 from diled.studies.render_images import images
-from diled.studies.render_proteins import against, design_details, designs, smoothness
+from diled.studies.render_proteins import against, design_details, designs, proteins, smoothness
 from diled.studies.render_targets import interval, targets
 from diled.studies.table import main, rows, run_row, studies
 
@@ -138,6 +138,42 @@ def test_cpu_time_is_shown_of_a_system_without_a_bound(tmp_path: Path) -> None:
     path = tmp_path / "trial.json"
     add(path, [replace(RECORD, system="ae", metric=m, value=2.0) for m in ("frechet_samples", "reconstruction_mse")])
     assert render.comparison(path).splitlines()[2] == "| AE | 1 | 2.0 | 2.0000 | 1 |"
+
+
+def test_cpu_time_includes_what_a_row_starts_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every table; seed by seed; said in words where it is not recorded. Of rows of rows the whole chain counts."""
+
+    def last(text: str, system: str) -> str:
+        (line,) = (one for one in text.splitlines() if one.startswith(f"| {system} |"))
+        return line.strip(" |").split(" | ")[-1]
+
+    path = tmp_path / "trial.json"
+    fresh = replace(RECORD, study="mnist-prior", system="diled/fresh", cpu_seconds=300.0)
+    add(path, [fresh])
+    fields, name = ("bound_nats", "cpu_seconds"), "DiLED (EDDPM), default"
+    assert last(render.comparison(path, fields), f"{name}, fresh") == f"300 + {name}'s"
+    add(path, [replace(fresh, system="diled", seed=k, cpu_seconds=s) for k, s in enumerate((700.0, 900.0))])
+    assert last(render.comparison(path, fields), f"{name}, fresh") == "1,000"
+    assert last(render.comparison(path, fields), name) == "800"
+    assert last(images(path), f"{name}, fresh") == "1,000"
+
+    ablations = tmp_path / "ablations.json"
+    half = replace(fresh, study="ablations", system="vae/half", cpu_seconds=15.0)
+    add(
+        ablations,
+        [half, *(replace(half, system=f"diled/{s}", cpu_seconds=30.0) for s in ("from-vae", "from-vae,frozen"))],
+    )
+    assert last(render.ablations(ablations), "half for a VAE, then the prior alone") == "45"
+
+    sequences = tmp_path / "sequences.json"
+    relso = replace(fresh, study="gifford", system="relso", command="python -m diled.studies.proteins gifford")
+    add(sequences, [relso, replace(relso, system="diled_paper/from-relso", cpu_seconds=50.0)])
+    assert last(proteins(sequences), "DiLED, the paper's objective, from-relso") == "350"
+
+    monkeypatch.setattr(render, "begun", lambda _: {"diled/fresh": "diled", "diled": "vae"})
+    assert render.spent("diled/fresh", read(path)) == {}
+    add(path, [replace(fresh, system="vae", cpu_seconds=10.0)])
+    assert render.spent("diled/fresh", read(path)) == {0: 1010.0}
 
 
 def test_of_the_variants_the_short_table_shows_those_with_twice_the_steps(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from diled.studies import render_texts
 from diled.studies.commands import as_records
 from diled.studies.records import add
 from diled.studies.render import title
-from diled.studies.table import rows
+from diled.studies.table import begun
 
 
 def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Path):
@@ -45,8 +45,7 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
 
 def test_seconds_of_both_stages_count(tmp_path: Path):
     for table in ("yelp", "yelp-gpu"):
-        begun = {name: c.init_from for name, row in rows(table).items() if (c := row.config()).init_from}
-        assert begun == render_texts.FIRST
+        assert begun(table) == {"ldm": "beta_vae"}
     shared = {
         "study": "yelp", "data": "yelp", "steps": 1, "train_seconds": 1.0, "parameters": 1,
         "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from diled.family import FAMILY
 from diled.studies.records import Record, mean_and_spread, read
+from diled.studies.table import begun
 
 __all__ = [
     "ablations",
@@ -19,7 +21,9 @@ __all__ = [
     "markdown",
     "provenance_line",
     "samples",
+    "seconds",
     "speed",
+    "spent",
     "title",
 ]
 
@@ -35,7 +39,7 @@ COLUMNS = {
     "probe_accuracy": "probe",
     "cpu_seconds": "CPU s",
 }
-"""Metric -> heading; `cpu_seconds` is a field of every record."""
+"""Metric -> heading; `cpu_seconds` is a field of every record, and shown by `seconds`."""
 
 SAMPLES = {
     "frechet_samples": "samples",
@@ -110,8 +114,8 @@ QUESTIONS: dict[str, dict[str, str]] = {
     },
     "From scratch, from trained parts, with frozen parts, in as many steps": {
         "diled": "from scratch",
-        "diled/from-vae": "half for a VAE, then jointly from its encoder and decoder (CPU s: of the second half)",
-        "diled/from-vae,frozen": "half for a VAE, then the prior alone (CPU s: of the second half)",
+        "diled/from-vae": "half for a VAE, then jointly from its encoder and decoder",
+        "diled/from-vae,frozen": "half for a VAE, then the prior alone",
     },
     "Number of learned levels": {
         "diled": "DiLED, 1 level",
@@ -186,11 +190,12 @@ def comparison(path: Path, columns: Sequence[str] | None = None, *, variants: bo
         columns: metrics; None: all those of `COLUMNS` that are recorded.
         variants: false: of the variants of a system only those that had twice the steps.
     """
-    records = [r for r in read(path) if variants or "/" not in r.system or r.system.endswith("2N")]
+    everything = read(path)
+    records = [r for r in everything if variants or "/" not in r.system or r.system.endswith("2N")]
     if not records:
         return "Nothing is recorded yet."
     there = {r.metric for r in records} | set(FIELDS)
-    return _against_floors(records, columns or [column for column in COLUMNS if column in there])
+    return _against_floors(records, columns or [column for column in COLUMNS if column in there], everything)
 
 
 def samples(path: Path) -> str:
@@ -200,13 +205,15 @@ def samples(path: Path) -> str:
     return _against_floors(records, columns) if set(columns) - {"frechet_samples"} else ""
 
 
-def _against_floors(records: list[Record], columns: Sequence[str]) -> str:
-    names = COLUMNS | SAMPLES
+def _against_floors(records: list[Record], columns: Sequence[str], everything: list[Record] | None = None) -> str:
+    """Systems by metrics; `everything` has the rows that these start from, where not all are shown."""
+    names, everything = COLUMNS | SAMPLES, everything or records
     lines = []
     for system in sorted({r.system for r in records}, key=by_family):
         mine = [r for r in records if r.system == system]
         seeds = len({r.seed for r in mine})
-        lines.append([title(system), str(seeds), *(cell(mine, column) for column in columns)])
+        cells = [seconds(system, everything) if c == "cpu_seconds" else cell(mine, c) for c in columns]
+        lines.append([title(system), str(seeds), *cells])
     floors = {name: list({r.seed: r for r in records if r.metric == name}.values()) for name in FLOORS.values()}
     if floors["frechet_floor"]:
         mixed = "; mixed pixels" if "frechet_midpoints/0.4" in columns else ""
@@ -251,7 +258,11 @@ def _question(systems: dict[str, str], by_system: dict[str, list[Record]]) -> st
     if not there.keys() - {"diled", "vae"}:
         return ""
     columns = (*BRIEF, *(["parameters"] if any("width" in s for s in systems) else []))
-    lines = [[words, *(cell(by_system[s], column) for column in columns)] for s, words in there.items()]
+    everything = [r for mine in by_system.values() for r in mine]
+    lines = [
+        [words, *(seconds(s, everything) if c == "cpu_seconds" else cell(by_system[s], c) for c in columns)]
+        for s, words in there.items()
+    ]
     return markdown(["", *(COLUMNS.get(c, c) for c in columns)], lines)
 
 
@@ -411,10 +422,10 @@ def provenance_line(path: Path) -> str:
 
 def cell(records: list[Record], metric: str) -> str:
     """Mean ± standard deviation over seeds; a dash where nothing is recorded."""
-    if metric in FIELDS:
+    if metric == "parameters":
         with_bound = [r for r in records if r.metric == "bound_nats"]
         chosen = with_bound or list({r.seed: r for r in records}.values())
-        values = [value for r in chosen if (value := getattr(r, metric)) is not None]
+        values = [r.parameters for r in chosen if r.parameters is not None]
         return f"{sum(values) / len(values):,.0f}" if values else "–"
     chosen = [r for r in records if r.metric == metric]
     if not chosen:
@@ -422,6 +433,37 @@ def cell(records: list[Record], metric: str) -> str:
     decimals = DIGITS.get(metric.split("/")[0], 1)
     mean, spread, _ = mean_and_spread(chosen)
     return f"{mean:.{decimals}f}" + ("" if spread is None else f" ± {spread:.{decimals}f}")
+
+
+def seconds(system: str, records: list[Record], empty: str = "–") -> str:
+    """CPU seconds of a training with all that it starts from, the mean over seeds; `+` where some of that is not recorded.
+
+    Args:
+        system: whose training.
+        records: of all systems of a study.
+        empty: what is shown where no seconds are recorded.
+    """
+    own, whole = _own_seconds(system, records), spent(system, records)
+    if not own:
+        return empty
+    if set(own) - set(whole):
+        return f"{fmean(own.values()):,.0f} + {title(begun(records[0].study)[system])}'s"
+    return f"{fmean(whole.values()):,.0f}"
+
+
+def spent(system: str, records: list[Record]) -> dict[int, float]:
+    """Seed -> CPU seconds of a training and, of the same seed, of all that it starts from, where all are known."""
+    own = _own_seconds(system, records)
+    first = begun(records[0].study).get(system) if records else None
+    if first is None:
+        return own
+    before = spent(first, records)
+    return {seed: own[seed] + before[seed] for seed in own if seed in before}
+
+
+def _own_seconds(system: str, records: list[Record]) -> dict[int, float]:
+    mine = sorted((r for r in records if r.system == system), key=lambda r: r.metric == "bound_nats")
+    return {r.seed: r.cpu_seconds for r in mine if r.cpu_seconds is not None}
 
 
 def by_family(system: str) -> tuple[int, str]:

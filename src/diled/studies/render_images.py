@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diled.studies.records import Record, read
-from diled.studies.render import by_family, cell, markdown, title
+from diled.studies.render import by_family, cell, markdown, seconds, title
 
 __all__ = ["images", "latent_scale"]
 
@@ -49,7 +49,8 @@ def _whatever_the_steps(records: list[Record], systems: list[str]) -> str:
     lines = []
     for system in systems:
         mine = [r for r in records if r.system == system]
-        lines.append([title(system), str(len({r.seed for r in mine})), *(cell(mine, name) for name in columns)])
+        cells = [seconds(system, records) if name == "cpu_seconds" else cell(mine, name) for name in columns]
+        lines.append([title(system), str(len({r.seed for r in mine})), *cells])
     return markdown(["system", "seeds", *columns.values()], lines)
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from diled.studies.designs import PLANS
 from diled.studies.records import Record, mean_and_spread, read
-from diled.studies.render import by_family, markdown, title
+from diled.studies.render import by_family, markdown, seconds, title
 from diled.studies.render_targets import interval
 from diled.studies.table import rows, studies
 from diled.studies.table import system as recorded
@@ -56,7 +56,12 @@ def proteins(path: Path) -> str:
     systems = sorted({r.system for r in trained}, key=by_family)
     of = {system: [r for r in trained if r.system == system] for system in systems}
     lines = [
-        [title(s), seeds_of(of[s]), *(cell(of[s], m, digits) for m, (_, digits) in MODELS.items())] for s in systems
+        [
+            title(s),
+            seeds_of(of[s]),
+            *(seconds(s, trained, "") if m == "cpu_seconds" else cell(of[s], m, d) for m, (_, d) in MODELS.items()),
+        ]
+        for s in systems
     ]
     lines.append(["*real sequences*", "", *(cell(trained, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
     tables = [markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)]
@@ -190,9 +195,8 @@ def seeds_of(records: list[Record]) -> str:
 
 def cell(records: list[Record], metric: str, digits: int) -> str:
     """Mean over seeds and its standard deviation; nothing where there is none."""
-    if metric in ("parameters", "cpu_seconds"):
-        found = [getattr(r, metric) for r in {r.seed: r for r in records}.values()]
-        values = [value for value in found if value is not None]
+    if metric == "parameters":
+        values = [r.parameters for r in {r.seed: r for r in records}.values() if r.parameters is not None]
         return f"{sum(values) / len(values):,.0f}" if values else ""
     mine = list({r.seed: r for r in records if r.metric == metric}.values())
     if not mine:

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from diled.studies.records import read
-from diled.studies.render import markdown, title
+from diled.studies.render import markdown, spent, title
 
 __all__ = ["interval", "targets"]
 
@@ -20,7 +20,7 @@ METRICS = {
     "frechet_reconstructions": "reconstructions",
     "cpu_seconds": "CPU time, s",
 }
-"""Metric -> heading; `cpu_seconds` is a field of every record. Bounds are compared by differences, the rest by ratios."""
+"""Metric -> heading; `cpu_seconds` are those of `spent`. Bounds are compared by differences, the rest by ratios."""
 
 Values = dict[tuple[str, str], dict[int, float]]
 """(system, metric) -> seed -> value."""
@@ -33,11 +33,12 @@ def targets(path: Path) -> str:
     metric, chosen on the figures that are shown, which favours the LDM.
     """
     values: Values = {}
-    for r in read(path):
+    records = read(path)
+    for r in records:
         values.setdefault((r.system, r.metric), {})[r.seed] = r.value
-        if r.metric == "bound_nats" and r.cpu_seconds:
-            values.setdefault((r.system, "cpu_seconds"), {})[r.seed] = r.cpu_seconds
     systems = {system for system, _ in values}
+    for system in systems & {s for s, metric in values if metric == "bound_nats"}:
+        values[system, "cpu_seconds"] = spent(system, records)
     ldm = {s for s in systems if s.partition("/")[0] == "ldm"}
     longer = {s for s in ldm if s.endswith("2N")}
     lines = []

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from diled.studies.records import Record, read
-from diled.studies.render import by_family, markdown, title
+from diled.studies.render import by_family, markdown, seconds, title
 from diled.studies.render_proteins import cell, seeds_of
 
 __all__ = ["accuracy_at", "edit_curves", "edited", "texts", "texts_beside_the_paper"]
@@ -39,8 +39,6 @@ MODELS = {
     "cpu_seconds": ("CPU s", 0),
 }
 """Metric -> heading and decimals. `per word` is the perplexity of the bound; `samples`, `reverse` and `way` are others."""
-FIRST = {"ldm": "beta_vae"}
-"""System -> the one whose trained parts it begins with, as `init_from` of its row says."""
 FLOORS = {m: f"{m}/floor" for m in ("sample_perplexity", "sample_perplexity/ngram", "reverse_perplexity", "mauve", "self_bleu",
                                     "distinct_2", "unique", "copied", "interpolation_perplexity",
                                     "interpolation_mauve")}  # fmt: skip
@@ -88,27 +86,12 @@ def texts(path: Path) -> str:
         [
             title(s),
             seeds_of(r),
-            *(seconds(s, of) if m == "cpu_seconds" else cell(r, m, d) for m, (_, d) in MODELS.items()),
+            *(seconds(s, everything, "") if m == "cpu_seconds" else cell(r, m, d) for m, (_, d) in MODELS.items()),
         ]
         for s, r in of.items()
     ]
     lines.append(["*real text*", "", *(cell(everything, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
     return markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)
-
-
-def seconds(system: str, of: dict[str, list[Record]]) -> str:
-    """CPU seconds of a training and, of the same seeds, of the one that it began with; `+` where that one is not recorded."""
-    records, first = of[system], FIRST.get(system)
-    if first is None:
-        return cell(records, "cpu_seconds", 0)
-    own, before = ({r.seed: r.cpu_seconds for r in some} for some in (records, of.get(first, [])))
-    known = [(mine, before.get(seed)) for seed, mine in own.items() if mine is not None]
-    if not known:
-        return ""
-    whole = [mine + theirs for mine, theirs in known if theirs is not None]
-    if len(whole) < len(known):
-        return f"{cell(records, 'cpu_seconds', 0)} + {title(first)}'s"
-    return f"{sum(whole) / len(whole):,.0f}"
 
 
 def edited(path: Path) -> str:

@@ -17,7 +17,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -39,7 +39,7 @@ from diled.studies.commands import (
 )
 from diled.studies.records import Record, add, read
 
-__all__ = ["Row", "arguments", "main", "other_floors", "rows", "run_row", "run_study", "split_of", "studies"]
+__all__ = ["Row", "arguments", "begun", "main", "other_floors", "rows", "run_row", "run_study", "split_of", "studies"]
 
 WHOLE = "study.yaml"
 """The file of a study that takes rows of another one."""
@@ -96,6 +96,15 @@ def rows(study: str) -> dict[str, Row]:
         name: Row(source[name].path, source[name].changed | own.get(name, changed))
         for name in whole.get("only", source)
     }
+
+
+@cache
+def begun(study: str) -> dict[str, str]:
+    """System -> the one whose trained parts it begins with (`init_from`); none of what is no study of rows."""
+    if study not in studies():
+        return {}
+    firsts = {name: row.config().init_from for name, row in rows(study).items()}
+    return {system(name): system(first) for name, first in firsts.items() if first}
 
 
 def run_row(study: str, row: str, seed: int, folder: Path, settings: dict[str, Any]) -> tuple[Model, Data]:
