@@ -151,12 +151,16 @@ def short_family() -> str:
     found = family_figures(path, list(FIGURES))
     rows = [[*row, *found[row[0].strip("`")]] for row in rows]
     real = dict(zip(FIGURES, found["*real data*"], strict=True))["frechet_samples"]
+    n, of = (max((r.n or 0 for r in records if r.metric == m), default=0) for m in ("frechet_floor", "frechet_samples"))
+    reached = f"real images reach {real} where samples are compared"
+    if n < of:
+        reached = f"{n:,} real images reach {real} where {of:,} samples are compared, and as many would come nearer"
     seeds = len({r.seed for r in records})
     steps = max(r.steps or 0 for r in records)
     said = (
         f"Measured on the grey digits of scikit-learn after {steps:,} steps each, mean over "
         f"{'one seed' if seeds == 1 else f'up to {seeds} seeds'}: the bound in nats, and Frechet distances of samples and of "
-        f"reconstructions (lower is better; {f'real images reach {real} where samples are compared; ' if real else ''}"
+        f"reconstructions (lower is better; {f'{reached}; ' if real else ''}"
         "empty: no bound, no codes, or not recorded)."
     )
     return f"{table([*head, *FIGURES.values()], rows)}\n\n{said}\n\n{provenance_line(path)}"

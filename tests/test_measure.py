@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from diled.data.splits import Data, Split
 from diled.draws import seeded
 from diled.editing import by_group
 from diled.errors import ConfigError
+from diled.evaluation import measure
+from diled.evaluation.images import precision_recall
 from diled.evaluation.measure import _encoded_once, bounds_of_examples, distances, probe, samples_distance
 from diled.family import model_config
 from diled.model import Model
 from diled.models.zoo import build
+from diled.reporting import few_real
 from diled.space import log_unit, raw_tensor, to_space
 
 SPEC = DataSpec(kind="image", shape=(1, 4, 4), levels=17, low=0, high=16)
@@ -100,6 +104,90 @@ class Echo(Density):
 
     def encode(self, x: Tensor, **options: object) -> Tensor:
         return x
+
+
+class Half(Echo):
+    """Decodes dark images as they are and the others to white, by many steps."""
+
+    implicit = True
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return torch.where(x.mean((1, 2, 3), keepdim=True) < 0, x, torch.ones_like(x))
+
+    def decode(self, z: Tensor, **options: object) -> Tensor:
+        return self.reconstruct(z.unflatten(1, SPEC.shape))
+
+
+def sorted_images(n: int) -> Split:
+    """n dark images, then n light ones."""
+    values = (
+        np.random.default_rng(0).integers(0, 5, (2 * n, *SPEC.shape))
+        + 12 * (np.arange(2 * n) >= n)[:, None, None, None]
+    )
+    return Split(values.astype(np.uint8), {}, [str(i) for i in range(2 * n)])
+
+
+def test_of_a_sorted_split_the_neighbours_are_random_ones(monkeypatch):
+    """Samples of two classes in equal shares, all of them realistic; among the first half of real data half of them."""
+    monkeypatch.setattr(measure, "NEIGHBOURS", 100)
+    rng = np.random.default_rng(0)
+    real, fake = (rng.normal(size=(200, 2)) + 100 * (np.arange(200) >= 100)[:, None] for _ in range(2))
+    samples = fake[rng.permutation(200)]
+    found = measure._against(real, samples, "samples", "") | measure._against(real, fake, "floor", "")
+    for name in ("precision", "recall", "precision_floor", "recall_floor"):
+        assert found[name].value > 0.85, name
+        assert found[name].n == 100
+    known = precision_recall(real[:50], samples[:50])
+    few = measure._against(real[:50], samples, "samples", "")
+    assert (few["precision"].value, few["recall"].value) == known, "of all real examples and the first samples"
+
+
+def test_of_a_sorted_split_a_sampler_decodes_random_ones(monkeypatch):
+    monkeypatch.setattr(measure, "FEW", 100)
+    split = sorted_images(100)
+    x = to_space(raw_tensor(split.values), SPEC)
+    error = ((1 - x[100:]) ** 2).mean().item() / 4
+    found = measure.reconstruction(Half(), split, SPEC)["reconstruction_mse"]
+    assert (found.n, found.value) == (100, pytest.approx(error / 2, rel=0.3)), "none among the first hundred"
+    seen = []
+    monkeypatch.setattr(measure, "extract", lambda net, pictures: seen.append(pictures) or pictures.flatten(1).numpy())
+    net = SimpleNamespace(name="pixels")
+    found = measure._decoded(Half(), split, x.flatten(1).numpy(), net, SPEC, 0)
+    assert (seen[0].mean((1, 2, 3)) < 0).sum() == pytest.approx(50, abs=20)
+    assert found["frechet_reconstructions"].n == 100
+    white = x.flatten(1)[100:].mean()
+    assert 0 < found["frechet_reconstructions"].value < 16 * (1 - white) ** 2 + 1, "the same ones are real"
+    monkeypatch.setattr(Half, "reconstruct", lambda self, x: x)
+    same = measure._decoded(Half(), split, x.flatten(1).numpy(), net, SPEC, 0)["frechet_reconstructions"]
+    assert same.value == pytest.approx(0, abs=1e-4), "beside themselves"
+
+
+@pytest.mark.parametrize(
+    ("n", "there"), [(1, []), (2, ["frechet"]), (3, ["frechet"]), (4, ["frechet", "kid", "precision", "recall"])]
+)
+def test_figures_of_too_few_examples_are_none(n, there):
+    x = np.random.default_rng(0).normal(size=(10, 3))
+    for real, fake in ((x, x[:n]), (x[:n], x)):
+        found = measure._against(real, fake, "samples", "pixels")
+        assert [name.removesuffix("_samples") for name, m in found.items() if m.value is not None] == there
+        least = {1: {2, 4}, 2: {4}, 3: {4}, 4: set()}[n]
+        notes = {m.note for m in found.values() if m.value is None}
+        assert notes == {f"too few examples: {n}, where {k} are needed" for k in least}
+
+
+def test_real_data_say_of_how_many_they_are_where_samples_are_more():
+    """The digits have 360 test images, beside the training images that samples are compared with."""
+    data = open_data("digits")
+    config = model_config("vae", {"latent_dim": 3, "network": {"width": 8, "depth": 1}}).resolved(data.spec)
+    model = build("vae", config, data.spec, seed=0).model.eval()
+    many, few = (distances(model, data.train, data.test, data, samples=n) for n in (400, 300))
+    for name in ("frechet_floor", "kid_floor", "precision_floor", "recall_floor"):
+        assert "; of only 360 real examples beside 400 samples" in many[name].note
+        assert "of only" not in few[name].note
+    assert "of only" not in many["frechet_samples"].note
+    assert [len(few_real(found)) for found in (many, few, {})] == [1, 0, 0]
+    assert "is of 360 examples" in few_real(many)[0]
+    assert "of samples there are 400" in few_real(many)[0]
 
 
 def test_missing_labels_are_no_class():

@@ -64,6 +64,19 @@ def test_frechet_distances_within_a_tenth_or_below_the_floor_are_tied(samples, t
     )
 
 
+@pytest.mark.parametrize(("n", "tied"), [(360, False), (1500, False), (2000, True), (5000, True)])
+def test_real_data_tie_nothing_where_they_are_fewer_than_the_samples(n, tied):
+    """Of 100 digits they are at 3.94 by their number alone, where two samples of 2,000 differ by a factor of four."""
+    found = {name: figures(100.0, x, floor=3.94) for name, x in (("A", 0.9), ("B", 3.9))}
+    for row in found.values():
+        row["frechet_samples"] = Measured(row["frechet_samples"].value, n=2000)
+        row["frechet_floor"] = Measured(3.94, n=n)
+    said = recommend(found)
+    assert said.startswith("A and B are tied in bound" if tied else "Take A: its bound of 100.0 ± 0.3 nats is tied")
+    assert (f"real data 3.94, of only {n:,} examples" in said) is not tied
+    assert "real data 3.94" in said
+
+
 def test_reconstructions_settle_a_tie_and_then_seconds():
     found = {"A": figures(100.0, 10.0, 0.012, seconds=80.0), "B": figures(100.1, 10.1, 0.008, seconds=20.0)}
     assert recommend(found).startswith(
@@ -132,6 +145,8 @@ def test_figures_that_are_not_finite_do_not_win():
 def test_few_test_examples_are_a_caveat():
     found = {"A": figures(90.0, n=30), "B": figures(100.0, n=30)}
     assert "With only 30 test examples another split may change the order." in recommend(found)
+    found = {"A": figures(90.0, n=1), "B": figures(100.0, n=1)}
+    assert "With only 1 test example another split may change the order." in recommend(found)
 
 
 @pytest.mark.parametrize(

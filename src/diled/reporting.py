@@ -145,8 +145,8 @@ READING = [
     "The bound is an upper bound on -log p(x) of held-out data: lower is better. It is the sum of the distortion (what "
     "reconstruction costs, given the code) and the rate (what the code costs under the prior), and it belongs to the "
     "ancestral chain, whichever sampler drew the pictures.",
-    "Frechet distances compare features of pictures with those of real data; read them against the column 'real data', "
-    "which no model can be expected to beat.",
+    "Frechet distances compare features of pictures with those of real data; read those of samples against the column 'real "
+    "data', which no model can be expected to beat with as many samples.",
     "Samples, reconstructions and midpoints are the decoder's means; those of diffusions and consistency models are draws.",
 ]
 
@@ -213,7 +213,7 @@ def compare_models(
         models=shown,
         table={name: {c: cell for c, cell in row.items() if c not in BESIDE} for name, row in table.items()},
         better={c: sense for c, sense in better.items() if c not in BESIDE},
-        reading=fitting(reading, table, data),
+        reading=[*fitting(reading, table, data), *few_real(found[first])],
         usage=program or usage(run or folder, data, found[first], codes=best.density.has_codes),
         provenance={k: str(v) for k, v in best.provenance.items() if k not in ("warnings", "preprocess")},
     )
@@ -353,6 +353,17 @@ def fitting(reading: list[str], table: dict[str, dict[str, Cell]], data: Data) -
             "range scaled to [-1, 1] in the training curves. It can be negative, and has no bits per dimension."
         )
     return said
+
+
+def few_real(metrics: dict[str, Measured]) -> list[str]:
+    """What to know of the column 'real data' where there are fewer real examples than samples."""
+    drawn, real = (metrics.get(name, Measured(None)) for name in ("frechet_samples", "frechet_floor"))
+    if drawn.value is None or real.value is None or (real.n or 0) >= (drawn.n or 0):
+        return []
+    return [
+        f"The column 'real data' is of {real.n:,} examples, all there are beside those that samples are compared with, and of "
+        f"samples there are {drawn.n:,}. The distance of fewer is larger by chance, so a model may come below this one."
+    ]
 
 
 def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:

@@ -18,7 +18,19 @@ from diled.config import DataSpec, PreprocessConfig
 from diled.data.images import ImageItem
 from diled.errors import DataError
 
-__all__ = ["MIN_EXAMPLES", "SPLITS", "Data", "Found", "Part", "Split", "divide", "hashed", "limited", "some"]
+__all__ = [
+    "MIN_EXAMPLES",
+    "SPLITS",
+    "Data",
+    "Found",
+    "Part",
+    "Split",
+    "divide",
+    "hashed",
+    "limited",
+    "some",
+    "some_rows",
+]
 
 SPLITS = ("train", "validation", "test")
 MIN_EXAMPLES = 10
@@ -50,9 +62,12 @@ class Split:
 
     def at_most(self, limit: int, seed: int = 0) -> Split:
         """All examples, or so many random ones where there are more, in the order of the file, which may be sorted."""
-        if len(self) <= limit:
-            return self
-        return self.subset(np.sort(np.random.default_rng(seed).permutation(len(self))[:limit]))
+        return self if len(self) <= limit else self.subset(some_rows(len(self), limit, seed))
+
+
+def some_rows(n: int, limit: int, seed: int = 0) -> np.ndarray:
+    """All n rows, or `limit` random ones where there are more, in order."""
+    return np.arange(n) if n <= limit else np.sort(np.random.default_rng(seed).permutation(n)[:limit])
 
 
 def hashed(values: np.ndarray) -> str:

@@ -5,7 +5,7 @@ frechet_samples, frechet_reconstructions      decoder means, in the features of 
 .../draws                                     draws from p(x | z) in place of means
 frechet_midpoints/0.2, frechet_midpoints/0.4  decoded points between the codes of random pairs of test examples
 kid_samples, precision, recall                of the same samples, in the same features
-frechet_floor, kid_floor, precision_floor ... real data against real data, in equal numbers
+frechet_floor, kid_floor, precision_floor ... real data against real data; in the number of the samples, where there are as many
 frechet_pixel_midpoints/0.4                   the ceiling of midpoints: mixtures of pixels
 reconstruction_mse                            per dimension, on the scale [0, 1]
 shuffled_distortion_nats                      reconstruction from another example's code: does the decoder listen?
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from diled.api import Density, NoBound, device_of, total
 from diled.config import DataSpec
-from diled.data.splits import Data, Split
+from diled.data.splits import Data, Split, some_rows
 from diled.draws import BlockNoise, paired_pass, seeded
 from diled.evaluation.feature_nets import FeatureNet, available, extract, feature_net, random_features
 from diled.evaluation.images import frechet, kid, precision_recall
@@ -50,10 +50,14 @@ __all__ = [
 ]
 
 
+MOST = 10_000
+"""Test examples that are measured unless one says otherwise."""
 FEW = 2000
 """Test examples that are reconstructed where decoding takes a sampler's many steps."""
 NEIGHBOURS = 2000
 """Examples of each set for precision and recall, whose cost grows with their square."""
+FEWEST = 4
+"""Examples of each set that make a kernel distance, of halves with two each, and precision and recall with 3 neighbours."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def measure(
     steps: int | None = None,
     sampler: str | None = None,
     seed: int = 0,
-    limit: int = 10_000,
+    limit: int = MOST,
     label: str | None = None,
 ) -> dict[str, Measured]:
     """Every figure that the model and the data admit, on the test split; of sequences those of `sequences.py` or `texts.py`.
@@ -188,8 +192,7 @@ def _encoded_once(model: Any, x: Tensor) -> Iterator[None]:
 def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -> dict[str, Measured]:
     """Mean squared error of decoded mean codes against the grey images, per dimension, on the scale [0, 1]."""
     grey, errors = _grey(spec), []
-    if model.implicit and len(split) > FEW:
-        split = split.subset(np.arange(FEW))
+    split = split.at_most(FEW) if model.implicit else split
     with seeded(seed, 2):
         for raw in _raw_batches(split):
             x = to_space(raw.to(device_of(model)), spec)
@@ -262,7 +265,9 @@ def distances(
     """Frechet distances of samples, reconstructions and midpoints, with their floor and the midpoints' ceiling.
 
     The reference for samples is the test split, or the training split where the test split has fewer than 2,000
-    examples (a covariance of 64 features needs many). The floor is the other split, in the same number as the samples.
+    examples (a covariance of 64 features needs many). The floor is the other split, in the same number as the samples,
+    or whole where it has fewer: then it is too high, by the bias of so few, and its remark says of how many it is.
+    A figure for which there are too few examples is None.
     """
     net = features_for(data)
     if net is None:
@@ -275,11 +280,12 @@ def distances(
     how = described(model, steps=steps, sampler=sampler)
     note = f"{net.name}; samples against {reference}" + (f"; {how}" if how else "")
     found = _against(real[reference], extract(net, drawn), "samples", note)
-    found |= _against(real[reference], real[other], "floor", note)
+    fewer = len(real[other]) < len(drawn)
+    few = f"; of only {len(real[other]):,} real examples beside {len(drawn):,} samples" if fewer else ""
+    found |= _against(real[reference], real[other], "floor", note + few)
     if not model.implicit:
         drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed, mean=False)))
-        draws = frechet(extract(net, drawn), real[reference])
-        found["frechet_samples/draws"] = Measured(draws, n=len(drawn), note=f"{note}; draws from p(x | z)")
+        found["frechet_samples/draws"] = _frechet(real[reference], extract(net, drawn), f"{note}; draws from p(x | z)")
     if not model.has_codes:
         return found
     with sampled_with(model, steps=steps, sampler=sampler):
@@ -300,8 +306,8 @@ def samples_distance(
     split, most = (data.test, None) if reference == "test" else (data.train, samples)
     drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed)))
     how = described(model, steps=steps, sampler=sampler)
-    distance = frechet(extract(net, drawn), _features(net, split, data.spec, device, most))
-    return Measured(distance, n=samples, note=f"{net.name}; samples against {reference}; {how}")
+    real = _features(net, split, data.spec, device, most)
+    return _frechet(real, extract(net, drawn), f"{net.name}; samples against {reference}; {how}")
 
 
 def _reference_first(test: Split) -> tuple[str, str]:
@@ -315,7 +321,7 @@ def _decoded(
     """Reconstructions and midpoints of test examples, against the test examples themselves."""
     device = device_of(model)
     if model.implicit and len(test) > FEW:
-        test, real = test.subset(np.arange(FEW)), real[:FEW]
+        test, real = test.at_most(FEW), real[some_rows(len(test), FEW)]
     note, found = f"{net.name}; against test", {}
     with seeded(seed, 4):
         order = torch.randperm(len(test))
@@ -326,7 +332,7 @@ def _decoded(
         for start in range(0, len(z), BATCH):
             noise = BlockNoise(seed, start, device=device) if draw or model.implicit else None
             pictures.append(model.decode(z[start : start + BATCH].to(device), noise=noise, draw=draw).cpu())
-        return Measured(frechet(extract(net, torch.cat(pictures)), real), n=len(z), note=note)
+        return _frechet(real, extract(net, torch.cat(pictures)), note)
 
     found["frechet_reconstructions"] = distance(codes)
     if not model.implicit:
@@ -336,22 +342,39 @@ def _decoded(
         found[f"frechet_midpoints/{share}"] = distance(torch.from_numpy(mixed))
     grey = torch.cat(list(_batches(test, _grey(spec), torch.device("cpu"))))
     pixels = torch.lerp(grey, grey[order], 0.4)
-    found["frechet_pixel_midpoints/0.4"] = Measured(frechet(extract(net, pixels), real), n=len(test), note=note)
+    found["frechet_pixel_midpoints/0.4"] = _frechet(real, extract(net, pixels), note)
     return found
 
 
 def _against(real: np.ndarray, fake: np.ndarray, name: str, note: str) -> dict[str, Measured]:
     """Frechet and kernel distance, precision and recall of features against real ones."""
     suffix = "" if name == "samples" else f"_{name}"
+    distance = {f"frechet_{name}": _frechet(real, fake, note)}
     n = min(len(real), len(fake), NEIGHBOURS)
+    if n < FEWEST:
+        none = Measured(None, n=n, note=_too_few(n, FEWEST))
+        return distance | {f"kid_{name}": none, f"precision{suffix}": none, f"recall{suffix}": none}
     kernel = kid(real, fake, subset_size=min(1000, n // 2))
-    near = precision_recall(real[:n], fake[:n])
-    return {
-        f"frechet_{name}": Measured(frechet(fake, real), n=len(fake), note=note),
+    # The first samples are as good as any; real examples are in the order of a file.
+    some = fake[:n] if name == "samples" else fake[some_rows(len(fake), n)]
+    near = precision_recall(real[some_rows(len(real), n)], some)
+    return distance | {
         f"kid_{name}": Measured(kernel.value, kernel.stderr, len(fake), note),
         f"precision{suffix}": Measured(near.precision, n=n, note=f"{note}; 3 neighbours"),
         f"recall{suffix}": Measured(near.recall, n=n, note=f"{note}; 3 neighbours"),
     }
+
+
+def _frechet(real: np.ndarray, fake: np.ndarray, note: str) -> Measured:
+    """The Frechet distance of features, which needs two of each for their covariances."""
+    n = min(len(real), len(fake))
+    if n < 2:
+        return Measured(None, n=n, note=_too_few(n, 2))
+    return Measured(frechet(fake, real), n=len(fake), note=note)
+
+
+def _too_few(n: int, least: int) -> str:
+    return f"too few examples: {n}, where {least} are needed"
 
 
 def _features(

@@ -5,6 +5,7 @@ The bound and the samples decide, reconstructions settle a tie. Two figures are 
     with standard errors s_a, s_b     where |a - b| < 2 sqrt(s_a^2 + s_b^2)
     Frechet distances                 where |a - b| is below a tenth of the larger, or neither exceeds real data by a tenth
 
+The distance of fewer examples is larger by their bias, so real data tie nothing where they are fewer than the samples.
 Samples of text have 1 - MAUVE in place of the Frechet distance, and reconstructions 100 - BLEU in place of the squared error.
 """
 
@@ -86,6 +87,7 @@ class _Figure:
 
     low: float
     error: float | None = None
+    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class _Axis:
     what: str
     unit: str
     figures: dict[str, _Figure]
-    floor: float | None = None
+    floor: _Figure | None = None
     relative: bool = False
     measure: str = ""
 
@@ -117,7 +119,8 @@ class _Axis:
         x, y = self.figures[a], self.figures[b]
         gap = abs(x.low - y.low)
         if self.relative:
-            both_there = self.floor is not None and max(x.low, y.low) <= (1 + ALIKE) * self.floor
+            floor = -math.inf if self.floor is None or self.few() else self.floor.low
+            both_there = max(x.low, y.low) <= (1 + ALIKE) * floor
             return both_there or gap < ALIKE * max(x.low, y.low)
         return gap == 0 or gap < 2 * math.hypot(x.error or 0.0, y.error or 0.0)
 
@@ -141,9 +144,17 @@ class _Axis:
         error = None if self.relative else math.hypot(x.error or 0.0, y.error or 0.0)
         return _number(y.low - x.low, error or None) + self.unit
 
+    def few(self) -> int | None:
+        """The examples behind the floor where they are fewer than the samples, so that it is too high."""
+        n = None if self.floor is None else self.floor.n
+        return n if n is not None and any((figure.n or 0) > n for figure in self.figures.values()) else None
+
     def real(self) -> str:
         """The floor in words."""
-        return "" if self.floor is None else f"; real data {_number(self.floor)}"
+        if self.floor is None:
+            return ""
+        few = self.few()
+        return f"; real data {_number(self.floor.low)}" + ("" if few is None else f", of only {few:,} examples")
 
 
 def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
@@ -155,11 +166,11 @@ def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
             m = metrics.get(metric, Measured(None))
             if m.value is not None and math.isfinite(m.value):
                 error = m.stderr if m.stderr is not None and math.isfinite(m.stderr) else None
-                figures[name] = _Figure(m.value, error)
+                figures[name] = _Figure(m.value, error, m.n)
         return figures
 
     def short_of(metric: str, whole: float) -> dict[str, _Figure]:
-        return {name: _Figure(whole - f.low, f.error) for name, f in finite(metric).items()}
+        return {name: replace(f, low=whole - f.low) for name, f in finite(metric).items()}
 
     if any("mauve" in metrics for metrics in found.values()):
         drawn, real = short_of("mauve", 1.0), short_of("mauve/floor", 1.0)
@@ -171,7 +182,7 @@ def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
             ("Frechet distance", "squared error"),
         )
         shown = {name: f for name, f in finite("reconstruction_mse").items() if not _noise_coded(name)}
-    floor = min((figure.low for figure in real.values()), default=None)
+    floor = min(real.values(), key=lambda figure: figure.low, default=None)
     return (
         _Axis("bound", " nats", finite("bound_nats")),
         _Axis("samples", "", drawn, floor, relative=True, measure=measures[0]),
@@ -280,7 +291,7 @@ def _remarks(taken: list[str], bound: _Axis, samples: _Axis, pictures: _Axis, fo
     elif without:
         said.append("None has a bound.")
     n = min((m["bound_nats"].n or FEW for m in found.values() if "bound_nats" in m), default=FEW)
-    few = f"With only {n} test examples another split may change the order. " if n < FEW else ""
+    few = f"With only {n} test example{'s' * (n > 1)} another split may change the order. " if n < FEW else ""
     said.append(f"{few}Each was trained once, so chance in training is not in the errors.")
     return said
 
