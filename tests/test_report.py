@@ -748,7 +748,7 @@ def test_words_about_sequences():
     assert "ridge regression" in said[1]
     assert (
         "1.250 nats per residue"
-        in summary_of({"bound_nats": Measured(5.0), "nats_per_residue": Measured(1.25)}, data)[1]
+        in summary_of({"bound_nats": Measured(5.0), "nats_per_residue": Measured(1.25)}, data)[0]
     )
     lines = usage(Path("run"), data)
     assert "sequences = model.sample(16, seed=0)" in lines

@@ -1,5 +1,6 @@
 """What a model is trained on: pools and mixtures, epochs, noise, the model's own samples, and the best of all looks."""
 
+import html
 import json
 import math
 import shutil
@@ -23,13 +24,15 @@ from diled.data.synthesis import Pool, duplicates, set_hash
 from diled.distributions import Normal
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError
+from diled.evaluation.measure import Measured
 from diled.family import model_config
 from diled.models.autoencoder import Autoencoder
 from diled.models.priors import StandardNormal
 from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.image import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
-from diled.pools import source_for
+from diled.pools import counts_of, source_for
+from diled.reporting import counted
 from diled.runs import read_run, resolve
 from diled.session import Session
 from diled.space import to_space
@@ -235,6 +238,40 @@ def test_a_run_of_fresh_examples(tmp_path, monkeypatch):
         assert train(tmp_path / "run", *options, model="vae", steps=20) == 130
     assert diled("train", "--resume", tmp_path / "run", "--report", "false") == 0
     assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def test_what_a_run_was_trained_on_is_recorded_and_reported(tmp_path, pool, monkeypatch):
+    """Of a run, of several that differ, and of one of which it is not known; and how many examples their figures are of."""
+    run, data = tmp_path / "run", open_data("digits")
+    options = ["--model", "vae", "--pool.source", "pool", "--pool.folds", 2, "--training.steps", 4]
+    assert diled("train", "digits", *options, "--model.network.width", 16, "--out", run) == 0
+    counts = json.loads((run / "provenance.json").read_text())["examples"]
+    assert counts == {"real": 0, "synthetic": 2586}
+    page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
+    assert "Trained on 2,586 synthetic examples, measured on 360 others." in page
+
+    def of(**values):
+        config = chosen(**values)
+        return counts_of(source_for(config, data, lambda line: None), config.pool, data)
+
+    union, mixture, real = of(source="pool", keep=True), of(source="pool", folds=1, real=0.25), of()
+    assert union == {"real": 1293, "synthetic": 3000}
+    assert mixture == {"real": 1293, "synthetic": 1293}
+    assert real == {"real": 1293}
+    monkeypatch.setitem(sys.modules, "diled.synthesizing", SimpleNamespace(fresh=lambda *args, **options: None))
+    fresh, both = of(fresh="somewhere"), of(fresh="somewhere", real=0.5)
+    assert [fresh, both] == [{"real": 0, "synthetic": None}, {"real": 1293, "synthetic": None}]
+    found = {"A": {"bound_nats": Measured(1.0, n=100)}}
+    assert [counted({"A": one}, found, data) for one in (real, union, fresh, both, {})] == [
+        "Trained on 1,293 examples, measured on 100 others.",
+        "Trained on 1,293 real examples and 3,000 synthetic ones, measured on 100 others.",
+        "Trained on synthetic examples that were drawn anew, measured on 100 others.",
+        "Trained on 1,293 real examples and synthetic ones that were drawn anew, measured on 100 others.",
+        "Measured on 100 held-out examples.",
+    ]
+    assert counted({"A": real, "B": real}, {}, data) == "Trained on 1,293 examples, measured on 360 others."
+    said = "Trained: A on 1,293 examples; B on 2,586 synthetic examples. Measured on 360 others."
+    assert counted({"A": real, "B": counts, "C": {}}, {}, data) == said
 
 
 def test_fresh_examples_of_other_data_are_refused(tmp_path, capsys):

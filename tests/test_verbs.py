@@ -257,6 +257,23 @@ def test_compare_answers_one_stage_or_two(tmp_path, capsys):
     assert "One stage or two: " in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("n", "test"), [(12, "1 other."), (30, "3 others.")])
+def test_a_dozen_images_are_measured_as_far_as_they_go(n, test, tmp_path, capsys):
+    data, run = tmp_path / "few.npy", tmp_path / "run"
+    np.save(data, np.random.default_rng(0).integers(0, 256, (n, 8, 8), dtype=np.uint8))
+    small = ["--training.steps", 3, "--model.network.width", 8]
+    assert diled("train", data, "--model", "vae", *small, "--out", run) == 0
+    page = html.unescape((run / "report.html").read_text(encoding="utf-8"))
+    assert f"measured on {test}" in page
+    found = json.loads((run / "evaluation.json").read_text())["VAE"]
+    assert found["kid_floor"]["value"] is None
+    assert (found["frechet_floor"]["value"] is None) == (n == 12)
+    assert found["frechet_samples"]["value"] > 0, "against the training images"
+    assert diled("evaluate", run, "--samples", 10) == 0
+    assert diled("compare", data, "--models", "vae", "ppca", "--training.steps", 3, "--out", tmp_path / "both") == 0
+    assert (tmp_path / "both" / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("model", "there", "absent"),
     [

@@ -30,7 +30,7 @@ from diled.runs import RunConfig
 from diled.space import raw_tensor
 from diled.training.data import Fresh, Mixed, Shuffled, Source
 
-__all__ = ["sequences_of", "source_for"]
+__all__ = ["counts_of", "sequences_of", "source_for"]
 
 MOST_HELD = 0.5
 """Share of test sequences from which a pool is refused: a model drew it that knows the test split by heart."""
@@ -79,6 +79,14 @@ def source_for(
     if pool.keep and isinstance(synthetic, Shuffled):
         return Shuffled(torch.cat([real.values, synthetic.values.to(real.values.dtype)]), batch=bucket)
     return synthetic
+
+
+def counts_of(source: Source, pool: PoolConfig, data: Data) -> dict[str, int | None]:
+    """How many different real and synthetic examples a source has; None of these: they are drawn anew, without end."""
+    if pool.source is None and pool.fresh is None:
+        return {"real": len(data.train)}
+    real = len(data.train) if pool.real or pool.keep else 0
+    return {"real": real, "synthetic": None if pool.fresh is not None else len(source) - real}
 
 
 def _check_scale(run: str, theirs: DataSpec, data: Data) -> None:

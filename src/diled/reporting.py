@@ -14,7 +14,7 @@ from diled.config import PreprocessConfig
 from diled.data import Data, open_data, to_strings
 from diled.draws import seeded
 from diled.errors import ConfigError
-from diled.evaluation.measure import Measured, measure
+from diled.evaluation.measure import MOST, Measured, measure
 from diled.evaluation.recommend import advice, one_or_two_stages
 from diled.evaluation.report import Cell, Shown, table_text, write_report
 from diled.evaluation.sequences import drawn_alike
@@ -205,17 +205,19 @@ def compare_models(
     table, better = table_of(found)
     first, (best, run) = next(iter(models.items()))
     advised = advised_of(models, found) if len(found) > 1 else []
+    counts = {name: model.provenance.get("examples", {}) for name, (model, _) in models.items()}
+    head = [*advised, counted(counts, found, data), *summary_of(found[first] if len(found) == 1 else {}, data)]
     path = write_report(
         folder,
         title=title,
-        summary=summary or [*advised, *summary_of(found[first] if len(found) == 1 else {}, data)],
+        summary=summary or head,
         spec=data.spec,
         models=shown,
         table={name: {c: cell for c, cell in row.items() if c not in BESIDE} for name, row in table.items()},
         better={c: sense for c, sense in better.items() if c not in BESIDE},
         reading=[*fitting(reading, table, data), *few_real(found[first])],
         usage=program or usage(run or folder, data, found[first], codes=best.density.has_codes),
-        provenance={k: str(v) for k, v in best.provenance.items() if k not in ("warnings", "preprocess")},
+        provenance={k: str(v) for k, v in best.provenance.items() if k not in ("warnings", "preprocess", "examples")},
     )
     write_figures(folder / "evaluation.json", found)
     kept = OF_TEXT if data.spec.kind == "text" else OF_SEQUENCES if data.spec.sequential else SHORT
@@ -366,9 +368,46 @@ def few_real(metrics: dict[str, Measured]) -> list[str]:
     ]
 
 
+def counted(
+    counts: Mapping[str, Mapping[str, int | None]], found: Mapping[str, Mapping[str, Measured]], data: Data
+) -> str:
+    """What models were trained and measured on, in a sentence.
+
+    Args:
+        counts: name -> `pools.counts_of` its training; empty where that is not known, and not said.
+        found: name -> its figures.
+        data: that the models are measured on.
+    """
+    bounds = [metrics["bound_nats"].n for metrics in found.values() if "bound_nats" in metrics]
+    n = max((n for n in bounds if n), default=min(len(data.test), MOST))
+    said = {name: _trained_on(count) for name, count in counts.items() if count}
+    if not said:
+        return f"Measured on {_many(n, 'held-out example')}."
+    if len(said) == len(counts) and len(set(said.values())) == 1:
+        return f"Trained on {next(iter(said.values()))}, measured on {_many(n, 'other')}."
+    each = "; ".join(f"{name} on {words}" for name, words in said.items())
+    return f"Trained: {each}. Measured on {_many(n, 'other')}."
+
+
+def _trained_on(count: Mapping[str, int | None]) -> str:
+    """Examples of a training in words."""
+    real = count.get("real") or 0
+    if "synthetic" not in count:
+        return _many(real, "example")
+    drawn = count["synthetic"]
+    if real:
+        more = "synthetic ones that were drawn anew" if drawn is None else _many(drawn, "synthetic one")
+        return f"{_many(real, 'real example')} and {more}"
+    return "synthetic examples that were drawn anew" if drawn is None else _many(drawn, "synthetic example")
+
+
+def _many(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def summary_of(metrics: dict[str, Measured], data: Data) -> list[str]:
-    """Sentences for the head of a report; without metrics, of several models."""
-    said = [f"Trained on {len(data.train):,} examples, measured on {len(data.test):,} others."]
+    """Figures for the head of a report in sentences; without metrics, of several models, none."""
+    said = []
     bound = metrics.get("bound_nats")
     if bound is not None and bound.value is not None:
         bits = None if data.spec.sequential else bits_per_dimension(bound.value, data)

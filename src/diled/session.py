@@ -21,7 +21,7 @@ from diled.model import Model, choose_device
 from diled.models.io import write_json
 from diled.models.pretrained import check_rereading, pretrained_states
 from diled.models.properties import head_of
-from diled.pools import source_for
+from diled.pools import counts_of, source_for
 from diled.progress import progress_bar
 from diled.recipes import parts_of, recipe_of
 from diled.runs import RunConfig, new_folder, provenance, rank, read_run
@@ -194,6 +194,7 @@ class Session:
             preprocess=self.config.preprocess.model_dump(mode="json", exclude_defaults=True),
             test_sha256=hashed(self.data.test.values),
             **({} if self.pool is None else {"pool_sha256": self.pool}),
+            examples=counts_of(self.source, self.config.pool, self.data),
             steps=done["steps"],
             train_seconds=round(done["seconds"], 2),
             cpu_seconds=round(done["cpu_seconds"], 2),
