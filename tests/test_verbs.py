@@ -251,6 +251,46 @@ def test_compare_runs(run, tmp_path, capsys):
     assert len(json.loads((tmp_path / "both" / "evaluation.json").read_text())) == 2
 
 
+@pytest.fixture
+def compared(monkeypatch):
+    """What is compared, of which nothing is measured."""
+    found = {}
+
+    def keep(models, *args, seed, **options):
+        found.update(titles=list(models), seed=seed)
+
+    monkeypatch.setattr("diled.reporting.compare_models", keep)
+    return found
+
+
+def test_compare_loses_none_of_models_of_one_kind(run, tmp_path, compared):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for seed, folder in enumerate(folders):
+        assert train(folder, "--seed", seed, model="vae", steps=1) == 0
+    loaded = [package.load(folder, device="cpu") for folder in folders]
+    package.compare(*loaded, run, loaded[0], device="cpu", out=tmp_path / "both")
+    assert compared["titles"] == ["VAE", "VAE (2)", "DiLED (EDDPM), default", "VAE (3)"]
+    a, b = folders
+    package.compare(a, b, b, loaded[0], a, b, device="cpu", out=tmp_path / "again")
+    assert compared["titles"] == ["VAE", f"VAE ({b})", f"VAE ({b}) (2)", "VAE (2)", f"VAE ({a})", f"VAE ({b}) (3)"]
+
+
+def test_compare_trains_with_the_seed_of_its_settings(tmp_path, compared):
+    """Unless one is given, which draws have as well."""
+    (tmp_path / "seed.yaml").write_text("training: {seed: 6}")
+    values = {"training.steps": 1, "model.network.width": 16}
+
+    def seeds(name, **given):
+        given["settings"] = values | given.get("settings", {})
+        package.compare("digits", models=["vae"], device="cpu", out=tmp_path / name, **given)
+        return read_run(tmp_path / name / "vae").training.seed, compared["seed"]
+
+    assert seeds("none") == (0, 0)
+    assert seeds("settings", settings={"training.seed": 7}) == (7, 0)
+    assert seeds("file", config=tmp_path / "seed.yaml") == (6, 0)
+    assert seeds("given", config=tmp_path / "seed.yaml", seed=5) == (5, 5)
+
+
 def test_compare_answers_one_stage_or_two(tmp_path, capsys):
     options = ["--models", "diled", "ldm", "--training.steps", 4, "--training.batch_size", 16, "--samples", 60]
     assert diled("compare", "digits", *options, "--out", tmp_path / "both") == 0

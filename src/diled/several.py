@@ -23,7 +23,7 @@ def train_several(
     minutes: float | None = None,
     config: str | Path | None = None,
     settings: dict[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: Any = "auto",
     say: Callable[[str], None] = print,
 ) -> tuple[Data, dict[str, tuple[Model, Path | None]]]:

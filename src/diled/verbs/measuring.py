@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,7 @@ def compare(
     minutes: float | None = None,
     config: str | Path | None = None,
     samples: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: Device = "auto",
     out: str | Path | None = None,
     settings: dict[str, Any] | None = None,
@@ -177,7 +178,7 @@ def compare(
         minutes: to train all models, in equal shares; default: each model's default number of steps.
         config: a YAML file of settings for all models (without their own values).
         samples: for the Frechet distance.
-        seed: of training and draws.
+        seed: of training, else as the settings have it, and of draws, else 0.
         device: where to compute.
         out: folder of the runs and the report. Default: runs/DATA-compared.
         settings: other values for all models, {"training.batch_size": 64}.
@@ -209,13 +210,19 @@ def compare(
             check_same_data(place, model.spec, str(run))
             if run is not sources[0]:
                 tell_other_test(place, model, str(run))
-            title = model.config.row.title if model.config is not None else str(run)
-            title = title if title not in trained else f"{title} ({run})"
-            trained[title] = (model, Path(run) if isinstance(run, (str, Path)) else None)
+            trained[_title(model, run, trained)] = (model, Path(run) if isinstance(run, (str, Path)) else None)
         folder = new_folder(out, place.name, "compared")
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{len(trained)} models on {place.name}"
-    return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed)
+    return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed or 0)
+
+
+def _title(model: Model, run: Run, taken: Container[str]) -> str:
+    """What a model of a comparison is called: where its kind is taken also by its path, and then by a number."""
+    kind = model.config.row.title if model.config is not None else str(run)
+    names = [kind, f"{kind} ({run})"] if isinstance(run, (str, Path)) else [kind]
+    numbered = (f"{names[-1]} ({number})" for number in itertools.count(2))
+    return next(name for name in itertools.chain(names, numbered) if name not in taken)
 
 
 def audit(
