@@ -5,6 +5,7 @@ import os
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from diled.data import open_data
 from diled.errors import ConfigError, DiledError
 from diled.evaluation.measure import measure
 from diled.family import FAMILY
-from diled.runs import nested
+from diled.runs import claim_folder, nested, new_folder, read_run, resolve
+from diled.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,8 @@ def pictures(folder, n=12, size=(4, 4)):
         ("train digits --preprocess.test_fraction 2", "'preprocess.test_fraction' = 2 should be less than 1."),
         ("train digits --seed -1", "'training.seed' = -1 should be greater than or equal to 0."),
         ("train digits --minutes 0", "minutes = 0.0: give a positive budget"),
+        ("train digits --minutes nan", "minutes = nan: give a positive budget, of 10,000,000 at most"),
+        ("train digits --minutes inf", "minutes = inf: give a positive budget, of 10,000,000 at most"),
         ("train digits --minutes soon", "--minutes: invalid float value: 'soon'"),
         ("train digits --report perhaps", "'perhaps' is neither true nor false"),
         ("train digits --device tpu", "--device: invalid choice: 'tpu'"),
@@ -574,6 +578,81 @@ def test_default_folders_never_collide(tmp_path, monkeypatch):
     for _ in range(3):
         assert diled(*words) == 0
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["digits-vae", "digits-vae-2", "digits-vae-3"]
+
+
+def begun(seed, out=None):
+    """A training of digits, as its process has it just before it takes its folder."""
+    config = resolve("digits", "vae", settings={"model.network.width": 8}, seed=seed, device="cpu")
+    return Session(config, out=out, say=lambda line: None)
+
+
+def test_trainings_begun_together_have_a_folder_each(tmp_path, monkeypatch):
+    """The second has chosen the name of the first before that wrote anything."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits-vae").symlink_to(tmp_path / "gone")
+    sessions = [begun(seed) for seed in (3, 4)]
+    assert sessions[0].folder == sessions[1].folder
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["digits-vae"], "nothing is made before a training starts"
+    for session in sessions:
+        session._write_configuration()
+    assert [session.folder.name for session in sessions] == ["digits-vae-2", "digits-vae-3"]
+    assert [read_run(session.folder).training.seed for session in sessions] == [3, 4]
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_trainings_begun_together_do_not_share_the_folder_that_is_named(empty, tmp_path):
+    out = tmp_path / "out"
+    if empty:
+        out.mkdir()
+    first, second = begun(3, out), begun(4, out)
+    first._write_configuration()
+    before = contents(out)
+    with pytest.raises(ConfigError, match="exists and is not empty; nothing is overwritten"):
+        second.run()
+    assert contents(out) == before
+    assert read_run(out).training.seed == 3
+
+
+@pytest.mark.parametrize("rival", ["runs/digits-vae", "runs/digits-vae/run.json", "out/run.json"])
+def test_a_folder_that_is_taken_between_the_look_and_the_claim(rival, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def look(*words):
+        folder = new_folder(*words)
+        if not Path(rival).exists():
+            Path(rival).parent.mkdir(parents=True)
+            Path(rival).touch() if rival.endswith(".json") else Path(rival).mkdir()
+        return folder
+
+    monkeypatch.setattr("diled.runs.new_folder", look)
+    if rival.startswith("runs"):
+        assert claim_folder(None, "digits", "vae") == Path("runs/digits-vae-2")
+    else:
+        with pytest.raises(ConfigError, match="out exists and is not empty"):
+            claim_folder("out", "digits", "vae")
+
+
+def test_a_folder_that_cannot_be_written_is_not_taken(tmp_path, monkeypatch):
+    def full(path, record):
+        raise OSError(28, "No space left on device")
+
+    session = begun(0, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("diled.session.write_json", full)
+        with pytest.raises(ConfigError, match=r"Could not write to .*: No space left on device"):
+            session.run()
+    session._write_configuration()
+    assert read_run(tmp_path / "out").training.seed == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "3", '{"name": "vae"}', '{"name": "vae", "model": 3}', '{"name": [], "model": {}}']
+)
+def test_a_run_whose_settings_hold_none(text, refused, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "run.json").write_text(text)
+    assert "run.json is damaged, or of another version of diled" in refused("train", "--resume", "x")
 
 
 def test_the_saved_settings_of_another_version(refused, copy):

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import pytest
 import yaml
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from tiny import diled, train, weights
 
 import diled as package
@@ -148,6 +149,25 @@ def test_later_settings_win_and_defaults_stay(written):
     assert resolve("mnist", "vae", written({"data": "digits"})).data == "mnist"
 
 
+def test_of_steps_and_epochs_the_later_one_counts(written):
+    """Files also as a run saves them, which hold the steps, and no epochs or none."""
+
+    def length(file, settings):
+        training = resolve("digits", "vae", written({"training": file}), settings).training
+        return training.steps, training.epochs
+
+    default = TrainingConfig().steps
+    for file in ({"steps": 7}, {"steps": 7, "epochs": None}, {"epochs": 3}):
+        assert length(file, {"training.epochs": 2}) == (default, 2)
+        assert length(file, {"training": {"steps": 8}}) == (8, None)
+    assert length({"steps": 7, "seed": 4}, {"training.batch_size": 9}) == (7, None)
+    assert length({"epochs": 3}, {"training.epochs": None}) == (default, None)
+    both = {"steps": 7, "epochs": 3}
+    for file, settings in ((both, {}), (both, {"training.epochs": 2}), ({"steps": 7}, {"training": both})):
+        with pytest.raises(DiledError, match="leave out 'steps' or 'epochs'"):
+            length(file, settings)
+
+
 def test_a_model_is_named_in_three_ways(written):
     for values in ({"model": "vae"}, {"model": {"name": "vae"}}, {"name": "vae", "model": {}}):
         assert model_named_in(written(values)) == "vae"
@@ -246,14 +266,42 @@ def test_options_may_stand_before_the_data(tmp_path):
     assert read_run(tmp_path / "run").data == "digits"
 
 
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_NAME")
+
+
 def test_ranks(monkeypatch):
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+    for name in RANKS:
         monkeypatch.delenv(name, raising=False)
     assert rank() == 0
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert rank() == 1
     monkeypatch.setenv("RANK", "5")
     assert rank() == 5
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "by_srun"),
+    [
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bash", "SLURM_PROCID": "0", "LOCAL_RANK": "1"}, 1, False),
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "interactive", "SLURM_PROCID": "0"}, 0, False),
+        ({"SLURM_JOB_NAME": "train", "SLURM_PROCID": "0", "LOCAL_RANK": "1"}, 1, False),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "3"}, 3, True),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "2", "LOCAL_RANK": "0"}, 2, True),
+        (
+            {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train", "SLURM_PROCID": "1", "LOCAL_RANK": "0", "RANK": "2"},
+            2,
+            True,
+        ),
+    ],
+)
+def test_ranks_within_slurm(given, expected, by_srun, monkeypatch):
+    """Processes that the engine starts inherit the task's number; of those that srun starts, that number counts."""
+    for name in RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**given, "SLURM_NTASKS_PER_NODE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert rank() == expected
+    assert SLURMEnvironment.detect() == by_srun, "the engine thinks so too"
 
 
 # Python and the command line

@@ -35,6 +35,7 @@ from diled.keys import check_keys
 
 __all__ = [
     "RunConfig",
+    "claim_folder",
     "merged",
     "model_named_in",
     "nested",
@@ -86,6 +87,8 @@ def resolve(
 ) -> RunConfig:
     """The configuration of a run from a file, then settings, then arguments; later ones win.
 
+    Of `training.steps` and `training.epochs`, which both set the length, only the later one is left.
+
     Args:
         data: name or path; may come from the file.
         model: name in the zoo; may come from the file, else `diled`.
@@ -102,7 +105,7 @@ def resolve(
     name, chosen = _model_of(values)
     given = nested(settings or {})
     named, more = _model_of(given)
-    chosen, values = merged(chosen, more), merged(values, given)
+    chosen, values = merged(chosen, more), merged(_without_other_length(values, given), given)
     values |= {key: value for key, value in (("data", data), ("init_from", init_from)) if value is not None}
     if freeze:
         values["freeze"] = freeze
@@ -121,6 +124,20 @@ def resolve(
     values |= {key: validated(kind, groups[key], key) for key, kind in GROUPS.items()}
     values |= {"name": name, "model": model_config(name, chosen)}
     return validated(RunConfig, values)
+
+
+def _without_other_length(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Settings without `training.steps` where later ones have `training.epochs`, and the other way round.
+
+    Where either have both, which is refused, nothing is left out.
+    """
+    training, more = values.get("training"), later.get("training")
+    if not isinstance(training, dict) or not isinstance(more, dict):
+        return values
+    own, new = ({key for key in ("steps", "epochs") if group.get(key) is not None} for group in (training, more))
+    if len(own) != 1 or len(new) != 1:
+        return values
+    return values | {"training": {key: value for key, value in training.items() if key not in own - new}}
 
 
 def model_named_in(path: str | Path) -> str | None:
@@ -188,11 +205,12 @@ def read_run(folder: str | Path) -> RunConfig:
     path = Path(folder) / "run.json"
     try:
         values = json.loads(path.read_text())
-        name = values["name"]
-        kind = FAMILY[name]
+        if not isinstance(values, dict) or not isinstance(values.get("model"), dict):
+            raise ValueError("it holds no values of a model")
+        kind = FAMILY[values["name"]]
     except OSError:
         raise ConfigError(f"{folder} is no run: there is no run.json.") from None
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is damaged, or of another version of diled ({error}).") from None
     values["model"] = validated(kind, values["model"], "model")
     return validated(RunConfig, values)
@@ -206,7 +224,7 @@ def new_folder(out: str | Path | None, data: str, name: str) -> Path:
     """
     if out is not None:
         folder = Path(out)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(
                 f"{folder} exists and is not empty; nothing is overwritten. Choose another --out, or go on with "
                 f"its training: diled train --resume {folder}"
@@ -215,14 +233,37 @@ def new_folder(out: str | Path | None, data: str, name: str) -> Path:
     stem = Path(str(data).rstrip("/")).name.split(".")[0] or "data"
     first = Path("runs") / f"{stem}-{name}"
     number, folder = 2, first
-    while folder.exists():
+    while os.path.lexists(folder):
         folder, number = first.with_name(f"{first.name}-{number}"), number + 1
     return folder
 
 
+def claim_folder(out: str | Path | None, data: str, name: str) -> Path:
+    """Make the folder that `new_folder` names, with an empty run.json, so that of several trainings one alone gets it.
+
+    Raises:
+        ConfigError: as `new_folder`, also where another training took `out` meanwhile.
+        OSError: it cannot be made.
+    """
+    while True:
+        folder = new_folder(out, data, name)
+        try:
+            folder.mkdir(parents=True, exist_ok=out is not None)
+            (folder / "run.json").touch(exist_ok=False)
+            return folder
+        except FileExistsError:  # another training was faster: the next number, or for `out` its refusal
+            if not os.path.lexists(folder):
+                raise  # it is something above the folder that is in the way
+
+
 def rank() -> int:
-    """Which of several processes this is, as torchrun, SLURM or the engine says; the first one writes and prints."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    """Which of several processes this is, as torchrun, SLURM or the engine says; the first one writes and prints.
+
+    Processes that the engine starts within a SLURM task inherit the task's number and have LOCAL_RANK of their own. Where
+    srun started them all, its number counts: the engine tells that by the same two variables.
+    """
+    by_srun = "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK") if by_srun else ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0)
 
 

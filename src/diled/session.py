@@ -24,7 +24,7 @@ from diled.models.properties import head_of
 from diled.pools import counts_of, source_for
 from diled.progress import progress_bar
 from diled.recipes import parts_of, recipe_of
-from diled.runs import RunConfig, new_folder, provenance, rank, read_run
+from diled.runs import RunConfig, claim_folder, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
 from diled.training.checkpoints import Checkpoints, Log
@@ -36,6 +36,8 @@ __all__ = ["Session", "resume"]
 
 POOL = "pool.json"
 """File of a run that says which synthetic set it is trained on."""
+MOST_MINUTES = 10_000_000
+"""Of a budget: nineteen years."""
 
 
 class Session:
@@ -66,7 +68,7 @@ class Session:
         self.going_on = going_on
         choose_device(config.training.device)
         self._check_processes(minutes)
-        self.folder = Path(out) if going_on and out else self._folder(out, config)
+        self.out, self.folder = out, Path(out) if going_on and out else self._folder(out, config)
         self.data = data if data is not None else open_data(config.data, config.preprocess)
         for note in self.data.notes if data is None else ():
             self.say(note)
@@ -213,8 +215,15 @@ class Session:
         )
 
     def _write_configuration(self) -> None:
+        """Write what is needed to train it again; a new run takes its folder here, when all else is known to be right.
+
+        Raises:
+            ConfigError: it cannot be written, or another training took `out` meanwhile.
+        """
+        claimed: Path | None = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.going_on:
+                self.folder = claimed = claim_folder(self.out, self.config.data, self.config.name)
             values = self.config.model_dump(mode="json")
             if self.config.training.epochs is not None:  # which set the steps
                 del values["training"]["steps"]
@@ -222,6 +231,8 @@ class Session:
             if self.pool is not None:
                 write_json(self.folder / POOL, {"sha256": self.pool})
         except OSError as error:
+            if claimed is not None:
+                (claimed / "run.json").unlink(missing_ok=True)
             raise ConfigError(f"Could not write to {self.folder}: {error.strerror}. Choose another --out.") from None
 
     def _go_on(self) -> str:
@@ -278,8 +289,8 @@ class Session:
         return arrange(self.recipe.model, self.recipe.stages, x, self.config.training)
 
     def _fit_budget(self, minutes: float) -> None:
-        if minutes <= 0:
-            raise ConfigError(f"minutes = {minutes}: give a positive budget.")
+        if not 0 < minutes <= MOST_MINUTES:  # nan is in no range
+            raise ConfigError(f"minutes = {minutes}: give a positive budget, of {MOST_MINUTES:,} at most.")
         if self.config.training.epochs is not None:
             raise ConfigError("--minutes and --training.epochs both set the number of steps: leave one out.")
         steps = steps_within(60 * minutes, self.stages, self.source, self.spec, self.config.training)
