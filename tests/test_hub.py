@@ -114,8 +114,9 @@ def test_what_is_not_there_and_a_library_that_is_missing(hub: Hub, monkeypatch: 
         (
             SOURCE,
             "model_index.json unet/config.json unet/diffusion_pytorch_model.safetensors scheduler/scheduler_config.json "
-            "config.json model.safetensors provenance.json scheduler_config.json diffusion_pytorch_model.safetensors",
-            "unet/diffusion_pytorch_model.bin images/1.png README.md pytorch_model.bin",
+            "config.json model.safetensors provenance.json tokenizer.json scheduler_config.json "
+            "diffusion_pytorch_model.safetensors",
+            "unet/diffusion_pytorch_model.bin images/1.png README.md pytorch_model.bin tokenizer/tokenizer.json",
         ),
     ],
     ids=["network", "tokenizer", "autoencoder", "source"],
@@ -212,6 +213,35 @@ def test_a_model_of_ours_is_loaded_and_drawn_from_by_its_name(hub: Hub, tmp_path
     assert command("train", "digits", *options, "--init-from", "hub:owner/digits", "--out", "again") == 0
     assert read_run(tmp_path / "again").init_from == "hub:owner/digits"
     assert found["settings"]["weights"] == synthesize(model, 64, tmp_path / "other", **quiet)["settings"]["weights"]
+
+
+def test_a_model_of_text_is_fetched_with_its_tokenizer(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "some.txt").write_text("".join(f"the food was good , number {i} .\n" for i in range(60)))
+    small = ["--model", "lm", "--model.width", 8, "--model.depth", 1, "--model.heads", 2]
+    options = [
+        *small,
+        "--preprocess.text.vocabulary",
+        260,
+        "--training.steps",
+        2,
+        "--report",
+        "false",
+        "--device",
+        "cpu",
+    ]
+    assert command("train", "some.txt", *options, "--out", "run") == 0
+    model = load(tmp_path / "run", device="cpu")
+    model.save(hub.root / "you/texts")
+    again = load("hub:you/texts", device="cpu")
+    assert again.spec == model.spec
+    np.testing.assert_array_equal(again.bound(["the food was bad ."]), model.bound(["the food was bad ."]))
+    capsys.readouterr()
+    assert command("sample", "hub:you/texts", "--n", 2, "--device", "cpu") == 0
+    assert capsys.readouterr().out.startswith("\n".join(model.strings(model.sample(2))) + "\n")
+    assert command("train", "some.txt", *options, "--init-from", "hub:you/texts", "--out", "again") == 0
 
 
 def test_an_older_pipeline_keeps_its_network_beside_its_index(hub: Hub, tmp_path: Path) -> None:

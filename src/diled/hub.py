@@ -22,7 +22,7 @@ TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 AUTOENCODER = ("model_index.json", "config.json", "diffusion_pytorch_model*", "vae/config.json", "vae/diffusion_*")
 """Of an `AutoencoderKL` of diffusers, or of a pipeline around one, whose other networks are left where they are."""
 SOURCE = ("model_index.json", "config.json", "scheduler_config.json", "diffusion_pytorch_model*", "unet/*", "scheduler/*",
-          "model.safetensors", "provenance.json")  # fmt: skip
+          "model.safetensors", "provenance.json", "tokenizer.json")  # fmt: skip
 """Of what samples are drawn from: a pipeline of diffusers, or a model of ours."""
 LEFT_OUT = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5", "*.py", "*.fp16.*", "*.non_ema.*")
 """Pickles, code, weights of other libraries, and second copies of the weights."""
