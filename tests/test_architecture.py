@@ -51,13 +51,15 @@ ALLOWED: dict[str, set[str]] = {
         "hub",
         "nn",
         "parts",
+        "rows",
         "sequence_family",
         "sequences",
         "space",
         "tokens",
     },
     "memory": set(),
-    "training": {"api", "config", "distributions", "draws", "errors", "memory", "space"},
+    "rows": {"draws", "errors"},
+    "training": {"api", "config", "distributions", "draws", "errors", "memory", "rows", "space"},
 }
 ALLOWED["latent"] = ALLOWED["models"] | {"data", "models"}
 ALLOWED["evaluation"] = ALLOWED["models"] | {"data", "latent", "models"}

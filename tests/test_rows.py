@@ -11,10 +11,11 @@ import torch
 from audited_digits import model_of
 from torch import Tensor, nn
 
+from diled import rows
 from diled.api import NoBound
-from diled.evaluation import rows
 from diled.evaluation.audit import Effort, Section, audit_section
-from diled.evaluation.rows import batch_size, rows_of_decoder, rows_of_encoder, rows_that_fit
+from diled.evaluation.rows import batch_size, rows_of_decoder, rows_of_encoder
+from diled.rows import rows_beside_training, rows_that_fit
 
 EFFORT = Effort(
     bounded=80, examples=70, samples=4, steps=4, weights=70, annealed=5, annealing=3, references=30, restarts=3,
@@ -37,6 +38,16 @@ def test_memory_of_a_row_by_hand(monkeypatch):
     assert rows_that_fit(tanh(), x, 70, gradient=True) == 70
     monkeypatch.setattr(rows, "MEMORY", 1)
     assert rows_that_fit(tanh(), x, 1000, gradient=True) == 1
+
+
+def test_symbols_are_counted_by_what_the_weights_need(monkeypatch):
+    """Of each of two places the 500 numbers after softmax, which are of a row, and never the 7 x 500 of the table."""
+    table = nn.Embedding(7, 500)
+    rows_of = [rows_beside_training(lambda x: table(x).softmax(-1), torch.zeros(1, 2, dtype=torch.long), 10**9)]
+    monkeypatch.setattr(rows, "BESIDE", (1, 160_000))
+    rows_of.append(rows_beside_training(lambda x: table(x).softmax(-1), torch.zeros(1, 2, dtype=torch.long), 1000))
+    rows_of.append(rows_beside_training(tanh(), torch.zeros(1, 100), 1000))
+    assert rows_of == [4 * 2**30 // 16_000, 10, 1]
 
 
 def test_what_keeps_nothing_or_is_refused_takes_all():

@@ -13,11 +13,13 @@ import torch
 from tiny import at_step, diled, log, train, train_any, weights
 from two_processes import train_quiet
 
-from diled.api import evaluating
+from diled import rows
+from diled.api import Stage, evaluating
 from diled.runs import read_run, resolve
 from diled.session import Session
 from diled.space import to_space
-from diled.training import engine
+from diled.training import engine, monitors, stages
+from diled.training.best import held_out_bound
 from diled.training.budget import seconds_per_step, steps_within
 from diled.training.checkpoints import Log, Spent
 from diled.training.data import Batches
@@ -463,6 +465,47 @@ def test_health_reads_in_nats():
     seen = health(trained.recipe.model.eval(), x).values
     assert seen["bound"] == pytest.approx(seen["rate"] + seen["distortion"], rel=0.05)
     assert set(seen) >= {"code_rms", "shuffled_distortion", "reconstruction_mse", "code_nats_per_dim"}
+
+
+@pytest.mark.parametrize("model", ["vae", "ae"])
+def test_a_large_model_is_looked_at_in_pieces(model, monkeypatch):
+    """What is not drawn is the same; what the encoder reads at once is as much as fits; a small model is looked at as one."""
+    trained, most = session(model=model), []
+    density, raw = trained.recipe.model.eval(), trained.values[:200]
+
+    def space(some):
+        return to_space(some, trained.spec)
+
+    whole = health(density, space(raw)).values
+    density.encoder.register_forward_pre_hook(lambda module, read: most.append(len(read[0])))
+    again = health(density, raw, space).values
+    assert set(again) == set(whole)
+    assert max(most) == 200
+    counted = rows.rows_beside_training(monitors.partial(monitors._terms, density), space(raw[:1]), 10**9)
+    monkeypatch.setattr(rows, "BESIDE", (rows.BESIDE[0] // counted * 30, 1))
+    most.clear()
+    seen = health(density, raw, space).values
+    assert 3 <= max(most) <= 31
+    assert set(seen) == set(whole)
+    for name in {"reconstruction_mse", "code_nats_per_dim"} & set(whole):
+        assert seen[name] == pytest.approx(whole[name], rel=1e-5), name
+    assert seen["distortion"] == pytest.approx(whole["distortion"], rel=0.1)
+    assert seen["shuffled_distortion"] > seen["distortion"]
+    if model == "vae":  # the other has no bound
+        most.clear()
+        held_out_bound(density, raw, trained.spec, seed=0)
+        assert 3 <= max(most) <= 31
+
+
+def test_a_stage_is_prepared_with_fewer_large_examples(monkeypatch):
+    """Digits are 256 bytes as floats."""
+    seen, trained = [], session(model="vae")
+    stage = Stage("last", trained.recipe.model, 0.0, prepare=lambda x: seen.append(len(x)))
+    for size, least in ((2**31, 1000), (256 * 300, 1000), (256 * 300, 100)):
+        monkeypatch.setattr(stages, "BYTES", size)
+        monkeypatch.setattr(stages, "FEWEST", least)
+        stages.prepare(stage, trained.values, trained.spec, trained.training, 0)
+    assert seen == [len(trained.values), 1000, 300]
 
 
 def test_one_example_has_no_other_code_and_no_spread():

@@ -601,7 +601,7 @@ class Counted(Density):
 
     def terms(self, q, *, exact=False, progress=1.0):
         assert exact
-        self.asked += len(q)
+        self.asked += 0 if torch.is_grad_enabled() else len(q)  # with gradients its memory is looked at
         return {"nll": q.mean(1) + self.weight + torch.randn(len(q))}
 
 

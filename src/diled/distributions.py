@@ -445,7 +445,7 @@ def _fits(x: Tensor, levels: int) -> bool:
 
 
 def _check_grid(x: Tensor, levels: int) -> None:
-    worst = float((x - round_to_grid(x, levels)).abs().max())
+    worst = float((x - round_to_grid(x, levels)).detach().abs().max())
     if worst > 1e-4:
         raise NoBound(
             f"A discretised likelihood over {levels} values was given data off that grid (by {worst:.2g}), so it gives no "

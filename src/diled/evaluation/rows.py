@@ -1,12 +1,8 @@
-"""How many rows go through a network at once: as many as usual, and of a large network as many as fit into memory.
-
-with a gradient      a row takes all that autograd keeps of it, from what the network reads on
-without              it takes a few tensors of the largest size among these
-"""
+"""How many rows go at once through the parts of a model that is evaluated."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -14,33 +10,10 @@ import torch
 from torch import Tensor
 
 from diled.draws import seeded
-from diled.errors import DiledError
 from diled.models.sampling import BATCH
+from diled.rows import rows_that_fit
 
-__all__ = ["MEMORY", "batch_size", "batches", "rows_of_decoder", "rows_of_encoder", "rows_that_fit"]
-
-MEMORY = 8 * 2**30
-"""Bytes that the rows of a batch may take: what a laptop or a small GPU has beside weights and examples."""
-ALIVE = 4
-"""Tensors of the largest size that are there at once without a gradient: what a layer reads and writes, and what skips it."""
-
-
-def rows_that_fit(function: Callable[[Tensor], Any], x: Tensor, most: int, *, gradient: bool) -> int:
-    """How many rows, at most `most`: all of them where the function is refused, which says so when it is needed.
-
-    Args:
-        function: of (n, ...); what it returns is not looked at.
-        x: at least one row of it, floating-point numbers.
-        most: rows that are wanted.
-        gradient: with respect to what the function reads.
-    """
-    try:
-        two, three = (_kept(function, x[:1].repeat(n, *[1] * (x.ndim - 1))) for n in (2, 3))
-    except DiledError:
-        return most
-    largest = max((b - a for a, b in zip(two, three, strict=False)), default=0)
-    row = sum(three) - sum(two) if gradient else ALIVE * largest  # weights are in both
-    return most if row <= 0 else max(1, min(most, MEMORY // row))
+__all__ = ["batch_size", "batches", "rows_of_decoder", "rows_of_encoder", "rows_that_fit"]
 
 
 def rows_of_encoder(model: Any, x: Tensor, most: int) -> int:
@@ -78,18 +51,3 @@ def batches(model: Any, x: Tensor, size: int | None = None) -> Iterator[Tensor]:
 def _device(model: Any, x: Tensor) -> torch.device:
     tensor = next(chain(model.parameters(), model.buffers()), None)
     return x.device if tensor is None else tensor.device
-
-
-def _kept(function: Callable[[Tensor], Any], x: Tensor) -> list[int]:
-    """Bytes of each tensor that autograd keeps."""
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept.setdefault(storage.data_ptr(), storage.nbytes())
-        return tensor
-
-    with torch.enable_grad(), seeded(0), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        graph = function(x.detach().requires_grad_())
-    del graph  # not earlier: what is freed may be taken for what comes next
-    return list(kept.values())

@@ -25,6 +25,7 @@ from diled.models.parts import latent_dim
 from diled.models.priors import GaussianMixture, Standardized
 from diled.models.properties import PropertyHead, head_of
 from diled.models.sampling import BATCH
+from diled.rows import rows_beside_training
 from diled.sequence_family import TransformerConfig
 
 __all__ = [
@@ -99,7 +100,7 @@ def then_a_mixture(config: AEConfig, first: Autoencoder, encoder: DiracEncoder) 
 
 def in_batches(codes: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Codes of many examples, batch after batch."""
-    return torch.cat([codes(part) for part in x.split(BATCH)])
+    return torch.cat([codes(part) for part in x.split(rows_beside_training(codes, x[:1], BATCH))])
 
 
 def ramp(config: DiledConfig | DiledDiffusionDecoderConfig | TwoStageVAEConfig | LDMConfig | LSGMConfig) -> RateWeight:

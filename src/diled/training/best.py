@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diled.api import Density
 from diled.config import DataSpec
 from diled.draws import seeded
+from diled.rows import rows_beside_training
 from diled.space import to_space
 
 __all__ = ["Best", "held_out_bound"]
@@ -21,6 +22,7 @@ __all__ = ["Best", "held_out_bound"]
 DRAWS = 5_000
 """Draws of an example's noise, over all examples, that a look takes at least; and examples that it takes at most."""
 CHUNK = 500
+"""Examples that go through the density at once, or fewer of large ones."""
 
 
 @torch.no_grad()
@@ -35,10 +37,11 @@ def held_out_bound(density: Density, raw: Tensor, spec: DataSpec, seed: int) -> 
     """
     raw = raw[:DRAWS]
     repeats, device = math.ceil(DRAWS / len(raw)), next((p.device for p in density.parameters()), raw.device)
+    rows = rows_beside_training(density.bound, to_space(raw[:1].to(device), spec, draw=False), CHUNK)
     total = 0.0
     with seeded(seed):
-        for chunk in raw.repeat(repeats, *[1] * (raw.ndim - 1)).split(CHUNK):
-            total += density.bound(to_space(chunk.to(device), spec)).double().sum().item()
+        for chosen in torch.arange(len(raw)).repeat(repeats).split(rows):
+            total += density.bound(to_space(raw[chosen].to(device), spec)).double().sum().item()
     return total / (repeats * len(raw))
 
 

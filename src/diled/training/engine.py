@@ -412,7 +412,9 @@ class _Writer(Callback):
         reseed(seed_from(module.config.seed, module.index, 2**40))
         with evaluating(density):
             spec = module.inputs.spec
-            seen = health(density, to_space(self.validation[:1000].to(module.device), spec, draw=False))
+            seen = health(
+                density, self.validation[:1000], lambda rows: to_space(rows.to(module.device), spec, draw=False)
+            )
             if self.best is not None:
                 seed = seed_from(module.config.seed, module.index, 2**42)
                 seen.values["bound"] = held_out_bound(density, self.validation, spec, seed)

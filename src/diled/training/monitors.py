@@ -7,7 +7,9 @@ the codes; and the nats that each code dimension carries, 1/2 log(1 + var mean /
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,11 +17,12 @@ from torch import Tensor
 from diled.api import Density, NoBound, total
 from diled.distributions import Normal
 from diled.draws import seeded
+from diled.rows import rows_beside_training
 
 __all__ = ["Monitor", "health"]
 
 SEQUENCES = 128
-"""Of sequences, so many are looked at at once: each has a number for every symbol at all its positions."""
+"""Of sequences, at most so many are looked at at once: each has a number for every symbol at all its positions."""
 
 
 @dataclass
@@ -56,10 +59,20 @@ class Monitor:
 
 
 @torch.no_grad()
-def health(density: Density, x: Tensor) -> Monitor:
-    """Look at a density on held-out examples in model space."""
+def health(density: Density, x: Tensor, space: Callable[[Tensor], Tensor] = lambda rows: rows) -> Monitor:
+    """Look at a density on held-out examples, all of numbers at once where memory allows.
+
+    Args:
+        density: in evaluation mode.
+        x: examples (N, *shape).
+        space: brings some of them to model space, on the density's device; without it they are there.
+    """
     values: dict[str, float] = {}
-    parts = (x,) if x.is_floating_point() else x.split(SEQUENCES)
+    first = space(x[:1])
+    numbers = first.is_floating_point()
+    rows = rows_beside_training(partial(_terms, density), first, len(x) if numbers else min(SEQUENCES, len(x)))
+    pieces = x.split(rows)
+    parts: Iterable[Tensor] = [space(x)] if len(pieces) == 1 else _Parts(pieces, space)
     try:
         found = [density.terms(part, exact=True) for part in parts]
         terms = {name: torch.cat([each[name] for each in found]) for name in found[0]}
@@ -83,11 +96,31 @@ def health(density: Density, x: Tensor) -> Monitor:
         shuffled = {"shuffled_distortion": z.roll(1, 0)} if len(x) > 1 else {}  # one example has no other's code
         for name, code in ({"distortion": z} | shuffled).items():
             with seeded(0):  # a diffusion decoder draws noise: the same for both
-                some = zip(code.split(len(parts[0])), parts, strict=True)
+                some = zip(code.split(rows), parts, strict=True)
                 values[name] = torch.cat([decoder(c).nll(part) for c, part in some]).mean().item()
-        shown = torch.cat([decoder(posterior.mean).mean for posterior in posteriors])
-        if x.is_floating_point():
-            values["reconstruction_mse"] = (shown - x).pow(2).mean().item() / 4
+        shown = (decoder(posterior.mean).mean for posterior in posteriors)
+        if numbers:
+            squares = [(y - part).pow(2).mean().item() * len(y) for y, part in zip(shown, parts, strict=True)]
+            values["reconstruction_mse"] = sum(squares) / len(x) / 4
         else:  # symbols
-            values["symbol_accuracy"] = (shown == x)[x != 0].double().mean().item()
+            right = [(y == part)[part != 0] for y, part in zip(shown, parts, strict=True)]
+            values["symbol_accuracy"] = torch.cat(right).double().mean().item()
     return Monitor(values)
+
+
+def _terms(density: Density, x: Tensor) -> dict[str, Tensor]:
+    """What a look sees of examples: the terms of the bound, or of the loss where there is none."""
+    try:
+        return density.terms(x, exact=True)
+    except NoBound:
+        return density.terms(x)
+
+
+class _Parts:
+    """Parts in model space, made anew each time they are gone through, since all together may be large."""
+
+    def __init__(self, pieces: Sequence[Tensor], space: Callable[[Tensor], Tensor]) -> None:
+        self.pieces, self.space = pieces, space
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.space, self.pieces)

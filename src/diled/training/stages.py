@@ -15,6 +15,9 @@ from diled.training.data import Source, source_of
 
 __all__ = ["learning_rate", "parameter_groups", "prepare"]
 
+PREPARED, FEWEST, BYTES = 10_000, 1000, 2 * 2**30
+"""Examples that a stage is prepared with: so many, or as few as this where they would take more than these bytes."""
+
 
 def learning_rate(step: int, steps: int, warmup: int, schedule: str = "cosine") -> float:
     """The factor of the peak learning rate: a linear ramp over `warmup` steps, then half a cosine to zero, or 1."""
@@ -42,10 +45,13 @@ def parameter_groups(module: nn.Module) -> list[tuple[float, list[nn.Parameter]]
 
 
 def prepare(stage: Stage, values: Tensor | Source, spec: DataSpec, config: TrainingConfig, index: int) -> None:
-    """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own."""
+    """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own.
+
+    Of large ones there are fewer, at least 1,000.
+    """
     assert stage.prepare is not None
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed_from(config.seed, index, 2**41))
-        raw = source_of(values).some(10_000)
+        raw = source_of(values).some(min(PREPARED, max(FEWEST, BYTES // (4 * spec.numel))))
         stage.density.eval()
         stage.prepare(to_space(raw, spec))
