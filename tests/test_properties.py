@@ -427,3 +427,6 @@ def test_diled_starts_from_a_relso(tmp_path):
     assert "the encoder's network alone" in said[0]
     assert copy_parts(tmp_path / "relso", recipe, SEQUENCES, said.append, ("decoder",)) == ["decoder"]
     assert "encoder" not in said[1]
+    other = SEQUENCES.model_copy(update={"symbols": (*SEQUENCES.symbols[:-1], "Z")})
+    with pytest.raises(ConfigError, match=r"was trained on other symbols \(.*\) than these data have \(.* Z\)"):
+        copy_parts(tmp_path / "relso", recipe, other, said.append)

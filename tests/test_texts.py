@@ -372,6 +372,47 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.Cap
         validated(TextConfig, {"tokenizer": "a.json", "vocabulary": 500})
 
 
+def test_weights_for_other_tokens_are_refused_until_the_tokenizer_is_theirs(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """Of two tokenizers of one size; a prior of codes alone knows of no tokens."""
+    for name, words in (("a", "food good soup cold nice"), ("b", "kernel patch merge stack lock")):
+        lines = [f"{' '.join(words.split()[k % 5 :])} {k}\n" for k in range(60)]
+        (tmp_path / f"{name}.txt").write_text("".join(lines))
+    options = [
+        "--model.network.width",
+        "16",
+        "--model.network.depth",
+        "1",
+        "--model.network.heads",
+        "2",
+        "--model.prior.width",
+        "8",
+    ]
+    options += ["--model.prior.blocks", "1", "--model.latent_dim", "4", "--preprocess.sequence.max_length", "40"]
+    options += ["--training.steps", "2", "--training.batch_size", "8", "--report", "false", "--device", "cpu"]
+    size, first = ["--preprocess.text.vocabulary", "262"], str(tmp_path / "first")
+
+    def train(file: str, out: str, *more: str) -> int:
+        return cli.main(["train", str(tmp_path / f"{file}.txt"), "--out", str(tmp_path / out), *options, *more])
+
+    assert train("a", "first", *size) == 0
+    assert train("a", "again", *size, "--init-from", first) == 0
+    capsys.readouterr()
+    assert train("b", "second", *size, "--init-from", first, "--freeze", "encoder") == 2
+    remedy = f"--preprocess.text.tokenizer {first}"
+    assert (
+        f"has another tokenizer, so its weights mean other tokens. Have these texts read with that one: {remedy}"
+        in (" ".join(capsys.readouterr().err.split()))
+    )
+    assert train("b", "second", *remedy.split(), "--init-from", first, "--freeze", "encoder") == 0
+    assert "Started encoder, decoder, prior from" in capsys.readouterr().out
+    settings = ["--config", str(tmp_path / "prior.yaml")]
+    (tmp_path / "prior.yaml").write_text(f"init_from: {first}\ninit_parts: [prior]\n")
+    assert train("b", "third", *size, *settings) == 0
+    assert "Started prior from" in capsys.readouterr().out
+
+
 def test_beams_are_for_what_is_not_drawn(data: Data):
     from diled import verbs
 

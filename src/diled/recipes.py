@@ -117,11 +117,13 @@ def copy_parts(
         The names of the parts that were copied.
 
     Raises:
-        ConfigError: the other run has other data, none of its parts fit, or a wanted one does not.
+        ConfigError: the other run has other data or other symbols, none of its parts fit, or a wanted one does not.
     """
     from diled.models.io import load_model
 
     other, other_spec, _, _ = load_model(fetched(source, SOURCE, ModelError))
+    if set(wanted) != {"prior"} or not hasattr(recipe.model, "encoder"):  # a prior of codes knows of no symbols
+        _check_symbols(source, other_spec, spec)
     if other_spec.shape != spec.shape:
         raise ConfigError(f"{source} was trained on examples of shape {other_spec.shape}, these are {spec.shape}.")
     copied, reasons, with_it = [], [], ""
@@ -148,6 +150,25 @@ def copy_parts(
     rest = f"; the rest starts afresh: {'; '.join(reasons)}" if reasons else ""
     say(f"Started {', '.join(copied)}{with_it} from {source}{rest}")
     return copied
+
+
+def _check_symbols(source: str | Path, theirs: DataSpec, mine: DataSpec) -> None:
+    """Refuse weights for symbols that have other numbers here.
+
+    Raises:
+        ConfigError: the symbols are others.
+    """
+    if theirs.symbols == mine.symbols:
+        return
+    if theirs.kind != mine.kind:
+        raise ConfigError(f"{source} was trained on data of kind '{theirs.kind}', these are of kind '{mine.kind}'.")
+    if mine.kind == "text":
+        raise ConfigError(
+            f"{source} has another tokenizer, so its weights mean other tokens. Have these texts read with that one: "
+            f"--preprocess.text.tokenizer {source}"
+        )
+    there, here = (" ".join(filter(None, spec.symbols)) for spec in (theirs, mine))
+    raise ConfigError(f"{source} was trained on other symbols ({there}) than these data have ({here}).")
 
 
 def _same_networks(mine: torch.nn.Module, theirs: torch.nn.Module) -> bool:
