@@ -160,6 +160,27 @@ def test_negative_and_large_whole_numbers():
     assert tiny().fit(X).model_.spec.levels is None, "too many levels: taken as real numbers"
 
 
+def test_a_fine_grid_is_a_grid():
+    """Of 20,000 levels, where half a step is half as wide as what counts as rounding on coarser grids."""
+    X = np.random.default_rng(0).integers(0, 20_000, (40, 3)).astype(float)
+    X[:2] = [[0] * 3, [19_999] * 3]
+    scores = tiny().fit(X).score_samples(np.array([[10, 20, 30], [10, 20, 30.5], [10, 20.02, 30], [19_999.4, 1, 1]]))
+    assert list(np.isinf(scores)) == [False, True, True, True]
+
+
+def test_numbers_too_far_from_zero_for_32_bits_are_refused():
+    """Seconds since 1970 are kept to 128 of them."""
+    rng = np.random.default_rng(0)
+    near = rng.integers(0, 1000, (40, 3)).astype(float)
+    for X in (1.7e9 + near, 1.7e9 + near + 0.25):
+        with pytest.raises(
+            ValueError, match=r"X goes from 1,700,000,0.* keep such values only to 6.*: subtract the least first"
+        ):
+            tiny().fit(X)
+        assert np.isfinite(tiny().fit(X - X.min()).score_samples(X[:2] - X.min())).all()
+    tiny().fit(1.7e9 * near)  # whose spread is large as well
+
+
 @pytest.mark.parametrize("features", [1, 2])
 def test_few_features_have_scores(features):
     """One or two numbers lie on some grid by chance; that must not be taken for grid data."""

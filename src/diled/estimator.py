@@ -24,7 +24,6 @@ from diled.api import total
 from diled.config import DataSpec, TrainingConfig
 from diled.data.arrays import numeric
 from diled.data.scale import measure
-from diled.distributions import round_to_grid
 from diled.draws import BLOCK, seeded
 from diled.errors import ConfigError
 from diled.family import model_config
@@ -114,7 +113,7 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         """Train on X (n, features), n at least 2; y is ignored.
 
         Raises:
-            ValueError: X is empty, constant, not finite, or does not fit `shape`.
+            ValueError: X is empty, constant, not finite, too far from 0 for its spread, or does not fit `shape`.
             ConfigError: an unknown model, setting or value.
             TrainingError: a term became NaN or infinite.
         """
@@ -172,7 +171,7 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         x = self._model_space(X)
         possible = np.ones(len(x), dtype=bool)
         if spec.levels is not None:
-            possible = ((x - round_to_grid(x, spec.levels)).abs() < 1e-4).flatten(1).all(1).numpy()
+            possible = _on_grid(X, spec)
         scores = np.full(len(x), -np.inf)
         for i in np.flatnonzero(possible):
             row = x[i : i + 1]
@@ -272,7 +271,7 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if whole and low >= 0 and high <= 65535:
             values = values.astype(np.uint8 if high <= 255 else np.uint16)
         else:
-            values = numeric(values, "X").astype(np.float32)
+            values = _in_32_bits(values, whole)
         least, greatest, levels, _ = measure([values], integer=whole, full_scale=False, kind=kind, name="X")
         return values.copy(), DataSpec(kind=kind, shape=values.shape[1:], levels=levels, low=least, high=greatest)
 
@@ -297,6 +296,30 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             filled = torch.cat([block, block[:1].expand(BLOCK - len(block), *block.shape[1:])])
             out.append(function(filled.to(self.model_.device))[: len(block)].cpu())
         return torch.cat(out).numpy()
+
+
+def _on_grid(X: np.ndarray, spec: DataSpec) -> np.ndarray:
+    """Which rows (n,) consist of values that the grid of the data has, in 64 bits: 65,536 levels are close in 32."""
+    assert spec.levels is not None
+    k = (X.astype(np.float64) - spec.low) / (spec.high - spec.low) * (spec.levels - 1)
+    near = np.abs(k - np.rint(k)) < min(0.01, 5e-5 * (spec.levels - 1))  # likelihoods refuse 1e-4 in model space
+    return (near & (np.rint(k) >= 0) & (np.rint(k) < spec.levels)).all(1)
+
+
+def _in_32_bits(values: np.ndarray, whole: bool) -> np.ndarray:
+    """As float32, which whole numbers that are to be on a grid must not change, nor others by much of their range.
+
+    Raises:
+        ValueError: they do not keep the values apart.
+    """
+    kept = numeric(values, "X").astype(np.float32)
+    lost, spread = float(np.abs(values - kept.astype(np.float64)).max()), float(values.max() - values.min())
+    if spread and lost > (0 if whole else 1e-3 * spread):
+        raise ValueError(
+            f"X goes from {values.min():,.10g} to {values.max():,.10g}, and 32-bit numbers keep such values only to {lost:,.3g}: "
+            "subtract the least first."
+        )
+    return kept
 
 
 def _is_there(device: str) -> bool:
