@@ -16,9 +16,10 @@ from tiny import diled, train, weights
 
 import diled as package
 from diled import cli, verbs
-from diled.config import AugmentConfig, Config, PoolConfig, PreprocessConfig, TrainingConfig
+from diled.config import AugmentConfig, Config, DataSpec, PoolConfig, PreprocessConfig, TrainingConfig
 from diled.errors import DataWarning, DiledError
 from diled.family import FAMILY
+from diled.kinds import default_code
 from diled.runs import model_named_in, nested, rank, read_run, resolve
 
 VERBS = list(cli.POSITIONAL)
@@ -95,6 +96,16 @@ def test_shared_options_mean_the_same_everywhere():
                 assert parameter.default == "auto"
             if name == "seed":
                 assert parameter.default in (0, None)
+
+
+def test_the_help_says_what_size_a_code_has(capsys):
+    said = " ".join(help_of(capsys, "train", "--model", "vae").split())
+    text, protein, long = (
+        DataSpec(kind=kind, shape=(n,), levels=3, symbols=("", "A", "B"))
+        for kind, n in (("text", 40), ("protein", 6), ("protein", 99))
+    )
+    assert (default_code(protein), default_code(long)) == (2 * 6, 32)
+    assert f"of proteins twice their length, at most 32; of text {default_code(text)};" in said
 
 
 @pytest.mark.parametrize("model", FAMILY)

@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import small
 
 import diled
-from diled.config import DataSpec
+from diled.config import DataSpec, TrainingConfig
 from diled.distributions import Normal
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.family import FAMILY, model_config
@@ -36,6 +36,7 @@ from diled.models.sampling import BATCH
 from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.image import MLPDecoder, MLPEncoder
+from diled.training.throughput import accelerator_of
 
 WITHOUT_CODES = ("ndm", "consistency", "independent")
 WITHOUT_BOUND = ("ae", "daae", "diffae", "consistency")
@@ -387,12 +388,20 @@ def test_a_density_without_encoder_samples_and_has_a_bound():
 
 def test_devices():
     assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ConfigError, match="device 'gpu' is unknown"):
         choose_device("gpu")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device 'cuda' is not available"):
             choose_device("cuda")
+
+
+@pytest.mark.parametrize(("there", "auto"), [({"mps"}, "cpu"), ({"cuda", "mps"}, "cuda"), (set(), "cpu")])
+def test_auto_is_the_same_device_for_training_as_for_all_else(there, auto, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    for device, want in (("auto", auto), *((name, name) for name in there)):
+        assert choose_device(device).type == accelerator_of(TrainingConfig(device=device)) == want
 
 
 # Saving and loading ---------------------------------------------------------------------------------------------------

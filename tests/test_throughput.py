@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from diled.session import _said
 from diled.studies.commands import speed_of
 from diled.training import compiling, throughput
 from diled.training.checkpoints import Spent
+from diled.training.engine import _Writer
 from diled.training.throughput import Throughput, product_speed, speeds
 
 
@@ -79,6 +81,16 @@ def test_only_steps_count(clock, compiled):
     again.start(compiled=compiled)
     assert again.record() == {"examples": 30, "seconds": 10.0, "flops": 18.0}
     assert again.since_last() is None
+
+
+def test_all_processes_count_alike(clock):
+    """Examples, operations and the peak that they are set beside are those of all devices."""
+    spent = Spent()
+    spent.throughput.per_batch = 7.0
+    writer = _Writer(None, None, None, spent, None, None, None)
+    within = SimpleNamespace(stepped=lambda index: False)  # a step
+    writer.on_train_batch_end(SimpleNamespace(world_size=3), within, None, SimpleNamespace(x=torch.zeros(5, 2)), 0)
+    assert (spent.throughput.examples, spent.throughput.flops) == (15, 21.0)
 
 
 def test_speeds_are_totals_by_seconds():

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from diled.draws import drawn_normal, paired_pass
-from diled.errors import NoBound
+from diled.errors import ConfigError, NoBound
 
 __all__ = [
     "Batch",
@@ -36,6 +36,7 @@ __all__ = [
     "Posterior",
     "Stage",
     "Terms",
+    "choose_device",
     "device_of",
     "evaluating",
     "has_entropy",
@@ -306,6 +307,22 @@ def evaluating(*parts: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` takes CUDA, else the CPU, for training as for all else; Apple's MPS, which has no 64-bit numbers, where it is named.
+
+    Raises:
+        ConfigError: a device that is not there.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if device not in there:
+        raise ConfigError(f"device '{device}' is unknown. Known: auto, cpu, cuda, mps.")
+    if not there[device]:
+        raise ConfigError(f"device '{device}' is not available here; use auto or cpu.")
+    return torch.device(device)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -377,7 +377,7 @@ class TrainingConfig(Config):
     seed: int = Field(0, ge=0)
     """Every order, noise and time draw is a function of (seed, step, rank)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
+    """Where to compute; `auto` takes CUDA, else the CPU: Apple's MPS has to be named."""
     devices: int = Field(1, ge=1)
     """Devices per node (processes, on CPU)."""
     nodes: int = Field(1, ge=1)

@@ -71,7 +71,8 @@ def rate_weight(given: float | None, data: DataSpec, otherwise: float = 1.0) -> 
 
 
 def default_code(data: DataSpec) -> int:
-    """Size of a code where none is given: a quarter of the dimensions, of sequences twice their number, within limits."""
+    """Size of a code where none is given: a quarter of the dimensions, of proteins twice their number, within limits; of
+    text 128."""
     if data.kind == "text":
         return 128
     if data.sequential:
@@ -132,8 +133,8 @@ class CodeConfig(ModelConfig):
     """A model with an encoder network and vector codes."""
 
     latent_dim: int | None = Field(None, ge=1)
-    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions); twice the
-    length of sequences, at most 32; for the network `residual` one channel of its grid, H W / 16."""
+    """Size of the code; None: a quarter of the data's dimensions, at most 32 (128 for more than 1,024 dimensions); of proteins
+    twice their length, at most 32; of text 128; for the network `residual` one channel of its grid, H W / 16."""
     network: NetworkConfig = NetworkConfig()
     """Encoder and decoder networks."""
     properties: PropertyConfig = PropertyConfig()

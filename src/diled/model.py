@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diled.api import Density
+from diled.api import Density, choose_device
 from diled.config import DataSpec
 from diled.data import from_model, read_examples, to_strings
 from diled.draws import BlockNoise, seed_from, seeded
@@ -31,22 +31,6 @@ __all__ = ["Model", "choose_device", "load"]
 
 PRIVATE = ("command", "data", "preprocess")
 """What of the provenance stays at home when a model is published: it may name local folders."""
-
-
-def choose_device(device: str) -> torch.device:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        ConfigError: a device that is not there.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if device not in there:
-        raise ConfigError(f"device '{device}' is unknown. Known: auto, cpu, cuda, mps.")
-    if not there[device]:
-        raise ConfigError(f"device '{device}' is not available here; use auto or cpu.")
-    return torch.device(device)
 
 
 class Model:

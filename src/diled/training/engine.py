@@ -388,7 +388,7 @@ class _Writer(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Log, look at validation data, and move the progress bar."""
-        self.spent.throughput.stepped(len(batch.x) * trainer.world_size)
+        self.spent.throughput.stepped(len(batch.x), trainer.world_size)
         if not module.stepped(batch_idx):
             return
         step, last = trainer.global_step, trainer.global_step == module.steps

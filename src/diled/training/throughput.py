@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from diled.api import choose_device
 from diled.config import TrainingConfig
 from diled.draws import forked
 
@@ -28,7 +29,8 @@ SIDE, PRODUCTS = 8192, 10
 
 
 class Throughput:
-    """Totals over the steps of a training, over all its sessions, without those at the start of each stage and session.
+    """Totals over the steps of a training, over all its sessions and processes, without those at the start of each stage and
+    session.
 
     Looks at validation data and checkpoints do not count either.
 
@@ -41,7 +43,7 @@ class Throughput:
     def __init__(self, examples: int = 0, seconds: float = 0.0, flops: float = 0.0) -> None:
         self.examples, self.seconds, self.flops = examples, seconds, flops
         self.per_batch = 0.0
-        """Floating-point operations of one micro-batch of the running stage."""
+        """Floating-point operations of one process's micro-batch of the running stage."""
         self.left, self.counted, self.mark = 0, False, 0.0
         self.line = (examples, seconds)
 
@@ -69,11 +71,11 @@ class Throughput:
             buffer.copy_(value)
         self.per_batch, self.counted = float(counter.get_total_flops()), True
 
-    def stepped(self, examples: int) -> None:
-        """A micro-batch of so many examples is done."""
+    def stepped(self, examples: int, processes: int = 1) -> None:
+        """A micro-batch of so many examples is done by each of so many processes."""
         now = time.perf_counter()
         if not self.left:
-            self.examples, self.flops = self.examples + examples, self.flops + self.per_batch
+            self.examples, self.flops = self.examples + processes * examples, self.flops + processes * self.per_batch
             self.seconds += now - self.mark
         self.left, self.mark = max(0, self.left - 1), now
 
@@ -122,7 +124,7 @@ def speeds_of(totals: dict[str, Any], config: TrainingConfig) -> dict[str, float
 
 def accelerator_of(config: TrainingConfig) -> str:
     """What `training.device` comes to here."""
-    return config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    return choose_device(config.device).type
 
 
 def product_speed(device: torch.device, dtype: torch.dtype, *, side: int = SIDE) -> float:

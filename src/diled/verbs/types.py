@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 __all__ = ["Device", "Run"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda", "mps"]
-"""Where to compute; `auto` takes CUDA, then Apple's MPS, then the CPU."""
+"""Where to compute; `auto` takes CUDA, else the CPU, and Apple's MPS is taken where it is named."""
 Run: TypeAlias = "str | Path | Model"
 """A run's folder, or a loaded model."""
