@@ -521,6 +521,38 @@ def test_a_run_needs_its_folders_no_more(run, folders):
     assert len((run / "config.json").read_text().splitlines()) < 400, "no list of all tokens"
 
 
+def test_a_published_model_does_not_name_local_folders(run, tmp_path, monkeypatch):
+    """It loads without them, and what is on the Hub is named still; the model itself keeps its own."""
+
+    class Api:
+        def __init__(self, token: str | None) -> None:
+            pass
+
+        def create_repo(self, name: str, **options: Any) -> None:
+            pass
+
+        def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> str:
+            return str(shutil.copytree(folder_path, tmp_path / repo_id))
+
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    model = library.load(run, device="cpu")
+    before, want = model.config, model.bound(TEXTS[:2])
+    place = Path(model.push_to_hub("you/texts"))
+    published = "".join(
+        path.read_text() for path in (place / "config.json", place / "provenance.json", place / "README.md")
+    )
+    for folder in (before.network.folder, before.network.decoder_folder):
+        assert folder
+        assert folder not in published
+    assert model.config is before
+    np.testing.assert_array_equal(library.load(place, device="cpu").bound(TEXTS[:2]), want)
+    network = before.network.model_copy(update={"folder": "hub:owner/bert"})
+    model.config = before.model_copy(update={"network": network})
+    again = json.loads((Path(model.push_to_hub("you/again")) / "config.json").read_text())["config"]["network"]
+    assert (again["folder"], again["decoder_folder"]) == ("hub:owner/bert", "unpublished")
+
+
 def test_a_stopped_training_goes_on_without_the_folders(folders, tmp_path, monkeypatch, capsys):
     for kind in ("bert", "gpt2"):
         shutil.copytree(folders / kind, tmp_path / kind)

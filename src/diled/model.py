@@ -31,6 +31,9 @@ __all__ = ["Model", "choose_device", "load"]
 
 PRIVATE = ("command", "data", "preprocess")
 """What of the provenance stays at home when a model is published: it may name local folders."""
+FOLDERS, UNPUBLISHED = ("folder", "decoder_folder"), "unpublished"
+"""What of `network` names folders of pretrained parts, and what is published in place of one that is not on the Hub; the model
+needs it no more."""
 
 
 class Model:
@@ -298,7 +301,8 @@ class Model:
         api = library("To upload a model", ModelError).HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             made = {key: value for key, value in self.provenance.items() if key not in PRIVATE}
-            save_model(Path(folder), self.density, self.spec, name=self.name, config=self.config, provenance=made)
+            config = _published(self.config)
+            save_model(Path(folder), self.density, self.spec, name=self.name, config=config, provenance=made)
             (Path(folder) / "README.md").write_text(self.card(repository), encoding="utf-8")
             try:
                 api.create_repo(repository, private=private, exist_ok=True)
@@ -366,6 +370,16 @@ def load(path: str | Path, *, device: str = "auto", model: Density | None = None
         if key in run:
             provenance.setdefault(key, run[key])
     return Model(density, spec, name=name, config=config, device=device, provenance=provenance)
+
+
+def _published(config: ModelConfig | None) -> ModelConfig | None:
+    """The configuration without the names of local folders."""
+    network = getattr(config, "network", None)
+    named = {key: getattr(network, key, None) for key in FOLDERS}
+    local = {key: UNPUBLISHED for key, folder in named.items() if folder is not None and not on_hub(folder)}
+    if config is None or network is None or not local:
+        return config
+    return config.model_copy(update={"network": network.model_copy(update=local)})
 
 
 def _read_record(path: Path) -> dict[str, Any]:
