@@ -310,7 +310,7 @@ def evaluating(*parts: Any) -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` takes CUDA, else the CPU, for training as for all else; Apple's MPS, which has no 64-bit numbers, where it is named.
+    """`auto` takes CUDA, else the CPU, for training as for all else. Apple's MPS has no 64-bit numbers and has to be named.
 
     Raises:
         ConfigError: a device that is not there.

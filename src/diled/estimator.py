@@ -303,7 +303,8 @@ def _on_grid(X: np.ndarray, spec: DataSpec) -> np.ndarray:
     assert spec.levels is not None
     k = (X.astype(np.float64) - spec.low) / (spec.high - spec.low) * (spec.levels - 1)
     near = np.abs(k - np.rint(k)) < min(0.01, 5e-5 * (spec.levels - 1))  # likelihoods refuse 1e-4 in model space
-    return (near & (np.rint(k) >= 0) & (np.rint(k) < spec.levels)).all(1)
+    fits: np.ndarray = near & (np.rint(k) >= 0) & (np.rint(k) < spec.levels)
+    return np.all(fits, axis=1)
 
 
 def _in_32_bits(values: np.ndarray, whole: bool) -> np.ndarray:
@@ -316,8 +317,8 @@ def _in_32_bits(values: np.ndarray, whole: bool) -> np.ndarray:
     lost, spread = float(np.abs(values - kept.astype(np.float64)).max()), float(values.max() - values.min())
     if spread and lost > (0 if whole else 1e-3 * spread):
         raise ValueError(
-            f"X goes from {values.min():,.10g} to {values.max():,.10g}, and 32-bit numbers keep such values only to {lost:,.3g}: "
-            "subtract the least first."
+            f"X goes from {values.min():,.10g} to {values.max():,.10g}, and 32-bit numbers keep such values only to "
+            f"{lost:,.3g}: subtract the least first."
         )
     return kept
 
