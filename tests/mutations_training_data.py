@@ -7,6 +7,7 @@ from __future__ import annotations
 
 AUGMENT = "test_augment.py"
 DATA = "test_training_data.py"
+CLOSED = "test_closed_form.py"
 
 QUARTER = f"{AUGMENT}::test_a_quarter_turn_is_a_quarter_turn"
 SHIFT = f"{AUGMENT}::test_a_shift_is_a_roll_with_what_comes_in_from_outside"
@@ -19,6 +20,9 @@ HUE = f"{AUGMENT}::test_hue_turns_red_into_green_and_leaves_grey"
 GREYS = f"{AUGMENT}::test_saturation_scales_the_distance_from_grey_and_contrast_that_from_the_middle"
 ORDER = f"{AUGMENT}::test_changes_act_in_the_published_order"
 MEASURE = f"{AUGMENT}::test_augmented_data_keep_their_measure"
+MOMENTS = f"{CLOSED}::test_moments_of_batches_are_those_of_all_rows"
+WHOLE = f"{CLOSED}::test_a_fit_sees_all_examples_once_and_a_preparation_some"
+SHARED = f"{CLOSED}::test_a_mixture_is_fitted_at_its_share_and_drawn_examples_are_few"
 FLOOR = f"{DATA}::test_example_i_is_real_where_the_floor_rises"
 STREAMS = f"{DATA}::test_each_of_two_streams_goes_through_its_own_epochs_in_its_own_order"
 EPOCHS = f"{DATA}::test_steps_of_epochs_are_rounded_up"
@@ -66,7 +70,12 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("len(spec.symbols) if spec.sequential else 0", "0", "symbols are hidden as numbers are", LESS),
         ("to_space(unit * (spec.high", "to_space(x * (spec.high", "[-1, 1] is taken for [0, 1]", MOLLIFIED),
     ],
+    "models/trivial.py": [
+        ("(second - n * square)", "second", "the variance about the first batch's mean", MOMENTS),
+        ("return about + shift", "return shift", "the first batch's mean is forgotten", MOMENTS),
+    ],
     "training/data.py": [
+        ("drawn / (1 - self.share)", "drawn / self.share", "more synthetic examples than there are", SHARED),
         ("diff() > 0", "diff() < 1", "real and synthetic change places", FLOOR),
         ("self.synthetic.take(first - before,", "self.synthetic.take(first,", "synthetic ones are skipped", STREAMS),
         ("math.ceil(Fraction(str(epochs)) * examples / batch)", "int(epochs * examples / batch)", "the last step", EPOCHS),
@@ -81,7 +90,10 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("math.ceil(DRAWS / len(raw))", "1", "too few draws", LOOK),
         ("total / (repeats * len(raw))", "total / len(raw)", "a sum for a mean", LOOK),
     ],
-    "training/stages.py": [('if schedule == "constant":', "if False:", "a constant learning rate falls", CONSTANT)],
+    "training/stages.py": [
+        ('if schedule == "constant":', "if False:", "a constant learning rate falls", CONSTANT),
+        ("for raw in source.all())", "for raw in [source.some(1000)])", "a fit sees a few", WHOLE),
+    ],
     "nn/blocks.py": [("nn.Dropout(share)", "nn.Dropout(1 - share)", "what is dropped is what stays", DROPOUT)],
     "pools.py": [
         ("return samples.values[:wanted]", "return samples.values[-wanted:]", "which folds", POOLS),

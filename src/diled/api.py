@@ -12,7 +12,7 @@ model is a density; an autoencoder is a density. So a prior can be a model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -177,6 +177,7 @@ class Stage:
         share: of all training steps; 0: nothing is trained, only `prepare` is called.
         frozen: modules that are in evaluation mode and get no gradient.
         prepare: called once before the stage with (up to 10,000) training examples in model space.
+        fit: called once before the stage with all training examples in model space, in batches.
     """
 
     name: str
@@ -184,6 +185,7 @@ class Stage:
     share: float = 1.0
     frozen: tuple[nn.Module, ...] = ()
     prepare: Callable[[Tensor], None] | None = None
+    fit: Callable[[Iterable[Tensor]], None] | None = None
 
     @contextmanager
     def training(self) -> Iterator[None]:

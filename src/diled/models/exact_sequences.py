@@ -15,7 +15,7 @@ References: Ekeberg et al. 2013 (arXiv 1211.1281), pseudo-likelihood for Potts m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from diled.api import Density, NoBound, Noise, Posterior, Terms, normal_noise, sum_dims
 from diled.models.properties import PropertyHead
+from diled.models.trivial import batches_of
 from diled.nn.causal import CausalTransformer, Decoding
 from diled.nn.sequence import one_hot
 from diled.sequences import END, TokenSequence, cut, kept_nll, pick, scored, trimmed, wide
@@ -32,6 +33,22 @@ __all__ = ["COUNTABLE", "LanguageModel", "Potts", "Profile", "ReadingLanguageMod
 
 COUNTABLE = 2**20
 """Most rows over which a Potts model's partition function is summed."""
+
+
+def counted(x: Tensor | Iterable[Tensor], like: Tensor, *, filling: bool) -> Tensor:
+    """How often each symbol occurs at each position, and one half.
+
+    Args:
+        x: rows (N, L), or batches of them.
+        like: of the shape (L, V).
+        filling: count what follows the first end, too.
+    """
+    length, symbols = like.shape
+    counts = torch.full((length * symbols,), 0.5, dtype=torch.float64)
+    for part in batches_of(x):
+        cell = torch.arange(length) * symbols + part.long()
+        counts += torch.bincount(cell.flatten() if filling else cell[scored(part)], minlength=len(counts))
+    return counts.view(length, symbols)
 
 
 class Profile(Density):
@@ -51,9 +68,13 @@ class Profile(Density):
         self.register_buffer("logits", torch.zeros(length, symbols))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Frequencies among the sequences (N, L) that reach a position, with one half added to each symbol."""
-        counts = (one_hot(x, self.symbols) * scored(x)[..., None]).sum(0) + 0.5
+    def fit(self, x: Tensor | Iterable[Tensor]) -> None:
+        """Frequencies among the sequences that reach a position, with one half added to each symbol.
+
+        Args:
+            x: sequences (N, L), or batches of them.
+        """
+        counts = counted(x, self.logits, filling=False)
         self.logits.copy_((counts / counts.sum(1, keepdim=True)).log())
 
     def distribution(self, n: int) -> TokenSequence:
@@ -180,12 +201,15 @@ class Potts(Density):
         return self.symbols**self.length <= COUNTABLE
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Begin with the logarithms of the frequencies at each position of rows (N, L), one half added to each count.
+    def fit(self, x: Tensor | Iterable[Tensor]) -> None:
+        """Begin with the logarithms of the frequencies at each position, one half added to each count.
 
         A symbol that never occurs needs a field of -10 or so, which decay would hold near 0, and small steps take long to.
+
+        Args:
+            x: rows (N, L), or batches of them.
         """
-        counts = one_hot(x, self.symbols).sum(0) + 0.5
+        counts = counted(x, self.profile, filling=True)
         self.profile.copy_(counts.log() - counts.log().mean(1, keepdim=True))
         self.fields.copy_(self.profile)
 

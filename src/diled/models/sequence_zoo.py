@@ -66,7 +66,7 @@ def relso(config: ReLSOConfig, data: DataSpec) -> Recipe:
 def profile(config: ProfileConfig, data: DataSpec) -> Recipe:
     """Each position by itself: what a model must beat to have learned anything of how they hang together."""
     model = Profile(data.numel, len(data.symbols))
-    return Recipe(model, [Stage("fit", model, 0.0, prepare=model.fit)])
+    return Recipe(model, [Stage("fit", model, 0.0, fit=model.fit)])
 
 
 def potts(config: PottsConfig, data: DataSpec) -> Recipe:
@@ -83,7 +83,7 @@ def potts(config: PottsConfig, data: DataSpec) -> Recipe:
             f"{COUPLINGS:,}: take profile or lm, or of text a smaller vocabulary (--preprocess.text.vocabulary)."
         )
     model = Potts(length, symbols, decay=config.decay, sweeps=config.sweeps)
-    return Recipe(model, [Stage("joint", model, prepare=model.fit)])
+    return Recipe(model, [Stage("joint", model, fit=model.fit)])
 
 
 def lm(config: LMConfig, data: DataSpec) -> Recipe:

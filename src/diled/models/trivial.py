@@ -10,6 +10,7 @@ A Gaussian has no probability on a grid of grey values, so PPCA sees x plus unif
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -19,7 +20,30 @@ from diled.distributions import LOG_2PI, Normal, round_to_grid
 from diled.draws import drawn_uniform
 from diled.errors import ConfigError
 
-__all__ = ["PPCA", "Independent"]
+__all__ = ["PPCA", "Independent", "batches_of", "moments"]
+
+
+def batches_of(x: Tensor | Iterable[Tensor]) -> Iterable[Tensor]:
+    """A tensor as the one batch that it is; batches as they are."""
+    return (x,) if isinstance(x, Tensor) else x
+
+
+def moments(parts: Iterable[Tensor], *, products: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each number over all rows of batches (N, *shape), in float64; with `products` the covariance (D, D).
+
+    Sums are taken about the mean of the first batch, so that nothing is lost where the mean is large.
+    """
+    n, about, first, second = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
+    for part in parts:
+        rows = part.double()
+        about = about if n else rows.mean(0)
+        gap = rows - about
+        first = first + gap.sum(0)
+        second = second + (gap.T @ gap if products else gap.square().sum(0))
+        n += len(rows)
+    shift = first / n
+    square = torch.outer(shift, shift) if products else shift.square()
+    return about + shift, (second - n * square) / (n - 1)
 
 
 class Independent(Density):
@@ -45,14 +69,21 @@ class Independent(Density):
             self.register_buffer("log_var", torch.zeros(shape))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Frequencies with one half of an example added to each value; or mean and variance. x is (N, *shape)."""
+    def fit(self, x: Tensor | Iterable[Tensor]) -> None:
+        """Frequencies with one half of an example added to each value; or mean and variance.
+
+        Args:
+            x: examples (N, *shape), or batches of them.
+        """
         if self.levels is None:
-            self.mean.copy_(x.mean(0))
-            self.log_var.copy_(x.var(0).clamp(min=1e-6).log())
+            mean, var = moments(batches_of(x))
+            self.mean.copy_(mean)
+            self.log_var.copy_(var.clamp(min=1e-6).log())
             return
-        index = self._index(x)
-        counts = torch.stack([(index == value).sum(0) for value in range(self.levels)]) + 0.5
+        counts = torch.full(self.log_p.shape, 0.5, dtype=torch.float64)
+        for part in batches_of(x):
+            index = self._index(part)
+            counts.scatter_add_(0, index, torch.ones(()).to(counts).expand(index.shape))
         self.log_p.copy_((counts / counts.sum(0)).log())
 
     def _index(self, x: Tensor) -> Tensor:
@@ -111,11 +142,15 @@ class PPCA(Density):
         return x if self.levels is None else x + (drawn_uniform(tuple(x.shape), x) - 0.5) * (2 / (self.levels - 1))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """The maximum of the likelihood in closed form (Tipping & Bishop 1999, Eq. 14 and 15). x is (N, *shape)."""
-        y = self._spread(x).double()
-        self.mean.copy_(y.mean(0))
-        values, vectors = torch.linalg.eigh(torch.cov(y.T))
+    def fit(self, x: Tensor | Iterable[Tensor]) -> None:
+        """The maximum of the likelihood in closed form (Tipping & Bishop 1999, Eq. 14 and 15).
+
+        Args:
+            x: examples (N, *shape), or batches of them.
+        """
+        mean, covariance = moments((self._spread(part) for part in batches_of(x)), products=True)
+        self.mean.copy_(mean)
+        values, vectors = torch.linalg.eigh(covariance)
         k = len(self.scales)
         noise = values[:-k].mean().clamp(min=1e-8)
         self.noise_var.copy_(noise)

@@ -350,13 +350,13 @@ def ppca(config: PPCAConfig, data: DataSpec) -> Recipe:
     """Probabilistic PCA: the linear Gaussian autoencoder, in closed form. Reference: Tipping & Bishop 1999 (JRSS B 61)."""
     assert config.latent_dim is not None, "call ModelConfig.resolved(data) first"
     model = PPCA(data.shape, data.levels, config.latent_dim)
-    return Recipe(model, [Stage("fit", model, 0.0, prepare=model.fit)])
+    return Recipe(model, [Stage("fit", model, 0.0, fit=model.fit)])
 
 
 def independent(config: IndependentConfig, data: DataSpec) -> Recipe:
     """Every dimension by itself: what a model must beat to have learned anything of how they hang together."""
     model = Independent(data.shape, data.levels)
-    return Recipe(model, [Stage("fit", model, 0.0, prepare=model.fit)])
+    return Recipe(model, [Stage("fit", model, 0.0, fit=model.fit)])
 
 
 # How they are put together -------------------------------------------------------------------------------------------

@@ -52,7 +52,13 @@ class Source(Protocol):
         """About n raw examples (at most as many as there are), by torch's generator: to fit statistics to."""
         ...
 
+    def all(self) -> Iterator[Tensor]:
+        """All raw examples in batches, each once; of those that are drawn anew a few, by torch's generator."""
+        ...
 
+
+ROWS = 1000
+"""Examples in a batch of all of them."""
 WINDOW = 50
 """Batches within which sequences are sorted by length."""
 
@@ -128,6 +134,10 @@ class Shuffled:
         """n of them, without repetition."""
         return self.values[torch.randperm(len(self.values))[:n]]
 
+    def all(self) -> Iterator[Tensor]:
+        """In the order in which they are stored."""
+        return iter(self.values.split(ROWS))
+
 
 class Mixed:
     """Real examples among synthetic ones, at a share that every batch keeps to within one example.
@@ -170,6 +180,11 @@ class Mixed:
         real = self.real.some(count)
         return torch.cat([real, self.synthetic.some(n - count).to(real)])
 
+    def all(self) -> Iterator[Tensor]:
+        """As many as there are at that share."""
+        drawn = len(self.synthetic) or Fresh.FEW
+        return iter(self.some(math.floor(min(len(self.real) / self.share, drawn / (1 - self.share)))).split(ROWS))
+
 
 class Fresh:
     """Examples that a model draws while another one trains; none is seen twice.
@@ -200,6 +215,10 @@ class Fresh:
         """The first ones of the training."""
         batches = -(-min(n, self.FEW) // self.batch)
         return torch.cat([self.take(k * self.batch, self.batch, 0) for k in range(batches)])[:n]
+
+    def all(self) -> Iterator[Tensor]:
+        """The first ones of the training."""
+        return iter(self.some(self.FEW).split(ROWS))
 
 
 def source_of(values: Tensor | Source) -> Source:

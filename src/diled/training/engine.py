@@ -89,7 +89,7 @@ def fit(
         if index < done:
             continue
         state = kept.running(index) if resume else None
-        if stage.prepare is not None and state is None:
+        if state is None:
             prepare(stage, values, spec, config, index)
         if stage.share == 0:
             if not (torch.distributed.is_initialized() and torch.distributed.get_rank()):

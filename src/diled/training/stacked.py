@@ -99,8 +99,7 @@ def fit_stacked(
             if some.shape[1:] != spec.shape:
                 raise DataError(f"Values of member {m} have the shape {tuple(some.shape[1:])}, not {spec.shape}.")
             arrange(stage.density, [stage], to_space(some, spec, draw=False), own)  # refuses what has no effect
-            if stage.prepare is not None:
-                prepare(stage, source, spec, own, 0)
+            prepare(stage, source, spec, own, 0)
             block.enter_context(stage.training())
         block.enter_context(noisy_input(members[0].density, configs[0], spec))
         training = _Training([stage.density for stage in members], sources, spec, configs)

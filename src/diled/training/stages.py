@@ -45,13 +45,17 @@ def parameter_groups(module: nn.Module) -> list[tuple[float, list[nn.Parameter]]
 
 
 def prepare(stage: Stage, values: Tensor | Source, spec: DataSpec, config: TrainingConfig, index: int) -> None:
-    """Call the stage's `prepare` with up to 10,000 training examples, on the CPU, with a seed of its own.
+    """Call the stage's `prepare` with up to 10,000 training examples, its `fit` with all, on the CPU, with a seed of its own.
 
-    Of large ones there are fewer, at least 1,000.
+    Of large ones `prepare` has fewer, at least 1,000.
     """
-    assert stage.prepare is not None
+    source = source_of(values)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed_from(config.seed, index, 2**41))
-        raw = source_of(values).some(min(PREPARED, max(FEWEST, BYTES // (4 * spec.numel))))
-        stage.density.eval()
-        stage.prepare(to_space(raw, spec))
+        if stage.prepare is not None:
+            raw = source.some(min(PREPARED, max(FEWEST, BYTES // (4 * spec.numel))))
+            stage.density.eval()
+            stage.prepare(to_space(raw, spec))
+        if stage.fit is not None:
+            stage.density.eval()
+            stage.fit(to_space(raw, spec) for raw in source.all())
