@@ -156,7 +156,7 @@ SEQUENCES = {
     "the distortion (what reconstruction costs, given the code) and the rate (what the code costs under the prior).",
     "position_error": "Errors of positions and couplings compare samples with held-out sequences: the mean distance of symbol "
     "frequencies (0 to 2), and 1 minus the correlation of the covariances of all pairs of positions. Read them beside those of "
-    "real data in equal number, which no model can be expected to beat.",
+    "real data, which no model can be expected to beat with as many sequences.",
     "frechet_samples": "Frechet distances are in the features of a network that was trained on other sequences than the model.",
     "sample_perplexity": "Samples are judged by a language model that was trained apart, on the same training texts. "
     "Perplexity near that of real text is the aim: below it a model writes the likeliest texts again and again, which distinct "

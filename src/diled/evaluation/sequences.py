@@ -12,7 +12,7 @@ position_error, coupling_error            symbol frequencies of each position (m
                                           positions (1 - their correlation), of samples against held-out sequences
 valid, unique, novel, diversity,          of samples: proper sequences, distinct ones, ones that are not in the training
 nearest_training                          split, mean distance of two, and mean distance to the nearest training sequence
-.../floor                                 the same of real sequences in equal number
+.../floor                                 the same of real sequences in equal number, or all training ones where these are fewer
 
 Held-out sequences are those of the test split, or of validation where the test split has another distribution (`drawn_alike`).
 """
@@ -318,6 +318,8 @@ def generation(
     drawn: np.ndarray, data: Data, *, seed: int = 0, note: str = "", judged: Data | None = None
 ) -> dict[str, Measured]:
     """Figures of rows (n, L) that a model drew, beside those of real sequences in equal number.
+
+    Where there are fewer training sequences than that, these are all of them, and their distances are too large.
 
     Args:
         drawn: the rows.
