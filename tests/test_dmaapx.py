@@ -12,6 +12,7 @@ from tiny import diled
 
 from diled.data import open_data
 from diled.errors import ConfigError
+from diled.evaluation.measure import Measured
 from diled.runs import read_run
 from diled.studies import calibration, commands, dmaapx, render_dmaapx
 from diled.studies.commands import as_records
@@ -47,6 +48,13 @@ scales:
     pool: {folds: 2}
     audit: {examples: 10}
 """
+
+
+SHARED: dict[str, Any] = {
+    "study": "dmaapx", "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "hardware": "h",
+    "commit": "abc", "command": "python -m x",
+}  # fmt: skip
+"""What made-up records have in common."""
 
 
 @pytest.fixture
@@ -262,14 +270,9 @@ def test_what_is_unknown_is_named(capsys: pytest.CaptureFixture[str], words: lis
 
 
 def test_tables_are_rendered_from_records_of_one_study_and_scale(tmp_path: Path) -> None:
-    from diled.evaluation.measure import Measured
-
     path = tmp_path / "dmaapx.json"
     assert table(path, "dmaapx-mnist", "mini") == "Nothing is recorded yet."
-    shared: dict[str, Any] = {
-        "study": "dmaapx", "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "hardware": "h",
-        "commit": "abc", "command": "python -m x",
-    }  # fmt: skip
+    shared = SHARED
     for seed, gap in ((0, 20.0), (1, 24.0)):
         figures = {"generalization_gap": Measured(gap), "test_elbo": Measured(-90.0)}
         add(path, as_records(figures, data="mnist/threshold/dmaapx-mnist-mini", system="vae@real", seed=seed, **shared))
@@ -286,17 +289,31 @@ def test_tables_are_rendered_from_records_of_one_study_and_scale(tmp_path: Path)
     assert [row.rpartition(" ")[2] for row in rows] == ["normal", "2", "10", "300", "1000"], "by size, not by letters"
 
 
+def test_arms_of_another_division_have_a_table_of_their_own(tmp_path: Path) -> None:
+    """What is recorded against `vae@clusters/real` stands apart from what is recorded against `vae@real`."""
+    arms = {"vae@real": (-60.0, 20.0), "diled@real": (-70.0, 40.0), "vae@clusters/real": (-66.0, 27.0)}
+    rendered(tmp_path, "dmaapx-gifford", "mini", {**arms, "diled@clusters/real": (-79.0, 46.0)})
+    for system, first, value in (("diled@real", "vae@real", 2.0), ("diled@clusters/real", "vae@clusters/real", 3.0)):
+        ends = {
+            f"test_elbo/minus/{first}{end}": Measured(value + by) for end, by in (("", 0), ("/low", -1), ("/high", 1))
+        }
+        place = {"data": "data/dmaapx-gifford-mini", "system": system, "seed": -1}
+        add(tmp_path / "dmaapx.json", as_records(ends, **place, **SHARED))
+    whole, real, clusters = table(tmp_path / "dmaapx.json", "dmaapx-gifford", "mini").split("By how much each")
+    assert "| DiLED, normal, clusters | 1 |" in whole
+    assert real.startswith(" differs from normal, with")
+    assert clusters.startswith(" that has the same test examples differs from normal, clusters, with")
+    assert "| DiLED, normal | +2.00 (+1.00 to +3.00) |" in real
+    assert "clusters" not in real
+    assert "| DiLED, normal, clusters | +3.00 (+2.00 to +4.00) |" in clusters
+
+
 def rendered(tmp_path: Path, study: str, scale: str, arms: dict[str, tuple[float, float]]) -> list[str]:
     """The table of made-up test ELBOs and generalization gaps."""
-    from diled.evaluation.measure import Measured
-
-    shared: dict[str, Any] = {
-        "study": "dmaapx", "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "hardware": "h",
-        "commit": "abc", "command": "python -m x", "data": f"data/{study}-{scale}", "seed": 0,
-    }  # fmt: skip
     for system, (elbo, gap) in arms.items():
         figures = {"test_elbo": Measured(elbo), "generalization_gap": Measured(gap)}
-        add(tmp_path / "dmaapx.json", as_records(figures, system=system, **shared))
+        place = {"data": f"data/{study}-{scale}", "system": system, "seed": 0}
+        add(tmp_path / "dmaapx.json", as_records(figures, **place, **SHARED))
     return table(tmp_path / "dmaapx.json", study, scale).splitlines()
 
 
@@ -372,8 +389,6 @@ def test_the_paper_s_plots_say_what_it_says() -> None:
 
 
 def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: Path) -> None:
-    from diled.evaluation.measure import Measured
-
     path, names = tmp_path / "dmaapx.json", ("robustness_gap/substitutions=2", "generalization_gap/unseen")
     shared: dict[str, Any] = {
         "study": "dmaapx", "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1, "hardware": "h",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from diled.evaluation.audited import Audited
-from diled.studies.intervals import apart, as_figures, intervals
+from diled.evaluation.audited import Audited, difference
+from diled.studies.intervals import apart, as_figures, firsts, firsts_of, intervals
 
 
 def audited(bound: float, train: str = "t", n_train: int = 30, missing: str = "-", seed: int = 0) -> Audited:
@@ -95,6 +97,30 @@ def test_what_was_refused_has_no_interval_and_nothing_has_without_the_first() ->
     assert set(rows["b"]) == {"test_elbo", "generalization_gap", "amortization_gap_test"}
     assert set(rows["c"]) == {"amortization_gap_test", "robustness_gap"}
     assert intervals(found, "d") == intervals({"a": [], "b": found["b"]}, "a") == {}
+
+
+def test_arms_with_other_test_examples_are_compared_among_themselves() -> None:
+    """Of another division: nothing is subtracted across, even of equal sizes; theirs is the first on real examples."""
+    found = {"a": [audited(120.0)], "b": [audited(100.0)]}
+    found |= {
+        arm: [replace(audited(bound, "u"), test="other")] for arm, bound in (("d", 90.0), ("c", 80.0), ("e", 70.0))
+    }
+    for one in found["d"] + found["c"] + found["e"]:
+        one.arrays.update(
+            {
+                key: one.arrays[key][:35]
+                for key in ("bounds/test_bound", "amortization/test_before", "amortization/test_best")
+            }
+        )
+    assert set(intervals(found, "a")) == {"b"}
+    assert firsts(found, "a", drawn={"b", "d"}) == ["a", "c"]
+    assert firsts({arm: found[arm] for arm in "bcde"}, "a") == []
+    row = intervals(found, "c")
+    assert set(row) == {"d", "e"}
+    assert row["e"]["test_elbo"].difference.value == pytest.approx(10)
+    assert row["e"]["generalization_gap"].difference.value == pytest.approx(-5)
+    assert firsts_of([*as_figures(row["e"], "c"), "test_elbo", "robustness_gap/minus/vae@real/low"]) == {"c"}
+    assert difference(found["c"][0], found["a"][0], "bound_nats/test") is None
 
 
 def test_apart_covers_as_often_as_it_says() -> None:

@@ -126,7 +126,7 @@ def audit_models(
             looked_at = _with_classes(examples, data, classes) if name == "robustness" else (examples, data)
             measured[name] = _section(subject, name, *looked_at, effort, seed, earlier, cells, say)
         notes = (*subject.notes, *_notes_on(subject.data.spec, seed))
-        found[subject.name] = combined(measured, notes, _fingerprint(subject.data.train))
+        found[subject.name] = combined(measured, notes, *map(_fingerprint, (subject.data.train, subject.data.test)))
     return found
 
 

@@ -53,6 +53,7 @@ class Audited:
         notes: remarks on how it was measured.
         refused: section -> why there is none.
         train: hash of its real training examples; models with the same were measured on the same ones.
+        test: the same of its test examples.
     """
 
     figures: dict[str, Measured]
@@ -60,9 +61,10 @@ class Audited:
     notes: list[str]
     refused: dict[str, str]
     train: str = ""
+    test: str = ""
 
 
-def combined(measured: dict[str, Section | str], notes: Sequence[str] = (), train: str = "") -> Audited:
+def combined(measured: dict[str, Section | str], notes: Sequence[str] = (), train: str = "", test: str = "") -> Audited:
     """All sections of one model, with the splits of Cremer et al. and Zhang et al. where their parts are there."""
     figures: dict[str, Measured] = {}
     arrays: dict[str, np.ndarray] = {}
@@ -98,7 +100,7 @@ def combined(measured: dict[str, Section | str], notes: Sequence[str] = (), trai
     if all(values is not None for values in found):
         sides = zhang(*found)
         figures["generative_gap"], figures["encoder_gap"] = sides.generative, sides.inference
-    return Audited(figures, arrays, remarks, refused, train)
+    return Audited(figures, arrays, remarks, refused, train, test)
 
 
 def differences(found: dict[str, Audited], seed: int = 0) -> dict[str, dict[str, Interval]]:
@@ -115,19 +117,20 @@ def differences(found: dict[str, Audited], seed: int = 0) -> dict[str, dict[str,
 
 
 def difference(mine: Audited, theirs: Audited, metric: str, seed: int = 0) -> Interval | None:
-    """By how much a figure is larger than another model's, with a bootstrap interval; None where parts of it are missing.
+    """By how much a figure is larger than another model's, with a bootstrap interval; None where parts of it are missing,
+    or where the two were measured on other test examples, which make no pairs.
 
     Both models have the same test examples, which are redrawn in pairs. Training examples are too where they are the same;
     otherwise those of each model are redrawn by themselves.
 
     Args:
-        mine, theirs: audits on the same test examples.
+        mine, theirs: audits.
         metric: name of the figure.
         seed: of the bootstrap.
     """
     attack = metric.startswith("robustness_gap")
     parts = ("robustness/" + metric.replace("robustness_gap", "gaps"),) if attack else PARTS.get(metric, ())
-    if not parts or any(part not in one.arrays for part in parts for one in (mine, theirs)):
+    if mine.test != theirs.test or not parts or any(part not in one.arrays for part in parts for one in (mine, theirs)):
         return None
     (a, b), *rest = [(mine.arrays[part], theirs.arrays[part]) for part in parts]
     same = mine.train == theirs.train != ""

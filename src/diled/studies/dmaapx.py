@@ -46,7 +46,7 @@ from diled.studies.commands import (
     refuse_uncommitted,
     training_of,
 )
-from diled.studies.intervals import ALL, as_figures, intervals
+from diled.studies.intervals import ALL, as_figures, firsts, intervals
 from diled.studies.records import Record, add, read
 from diled.studies.table import data_key
 from diled.studies.training_dmaapx import place, train_size, train_stacked, trained_arm
@@ -410,13 +410,15 @@ def _records(
 def _differences(
     plan: Arms, found: Mapping[str, Mapping[int, Audited]], keys: Mapping[str, str], command: str
 ) -> list[Record]:
-    """What is recorded of each arm against the first one of the study, over all these seeds; nothing without the first."""
-    between = intervals({arm: list(by_seed.values()) for arm, by_seed in found.items()}, plan.first)
+    """What is recorded of each arm against the first one with its test examples, over all these seeds; nothing without the
+    first one of the study."""
+    audits = {arm: list(found[arm].values()) for arm in plan.arms if arm in found}
     shared = {"study": STUDY, "seed": ALL, **training_of({}), **made_here(), "command": command}
     return [
         record
-        for arm, row in between.items()
-        for record in as_records(as_figures(row, plan.first), data=keys[arm], system=arm, **shared)
+        for first in firsts(audits, plan.first, plan.drawn)
+        for arm, row in intervals(audits, first).items()
+        for record in as_records(as_figures(row, first), data=keys[arm], system=arm, **shared)
     ]
 
 

@@ -2,16 +2,18 @@
 
     difference = mean over seeds and examples of an arm  -  the same of the first arm
 
-All arms are judged by the same test examples with the same draws, so the interval is that of a paired bootstrap; trainings
-with several seeds are resampled with them. A generalization gap is a difference of two means, over test and over training
-examples: where two arms have other real training examples, these are resampled by themselves.
+Arms are judged by the same test examples with the same draws, so the interval is that of a paired bootstrap; trainings with
+several seeds are resampled with them. Arms with other test examples, of another division of the data, make no pairs with the
+first one: they are compared among themselves, with the first of theirs that was trained on real examples. A generalization gap
+is a difference of two means, over test and over training examples: where two arms have other real training examples, these are
+resampled by themselves.
 
 Reference: Efron & Tibshirani 1993, chapter 13.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +22,7 @@ from diled.evaluation.audited import Audited, difference
 from diled.evaluation.gaps import Interval
 from diled.evaluation.measure import Measured
 
-__all__ = ["ALL", "COMPARED", "apart", "as_figures", "intervals", "key_of"]
+__all__ = ["ALL", "COMPARED", "apart", "as_figures", "firsts", "firsts_of", "intervals", "key_of"]
 
 ALL = -1
 """In the place of a seed: what is recorded is over all seeds that its command names."""
@@ -39,8 +41,24 @@ GAP = ("bounds/test_bound", "bounds/train_bound")
 """What the generalization gap is the difference of."""
 
 
+def firsts(found: Mapping[str, Sequence[Audited]], first: str, drawn: Collection[str] = ()) -> list[str]:
+    """The arms that others are compared with, one of each set of test examples; none where the first has no audits.
+
+    Args:
+        found: arm -> its audits, in the order of the study.
+        first: the study's first arm.
+        drawn: arms that were trained on synthetic sets.
+    """
+    of_test: dict[str, str] = {}
+    for arm in sorted(found, key=lambda one: one != first):
+        if found[arm] and (arm == first or arm not in drawn):
+            of_test.setdefault(found[arm][0].test, arm)
+    return list(of_test.values()) if found.get(first) else []
+
+
 def intervals(found: Mapping[str, Sequence[Audited]], first: str, seed: int = 0) -> dict[str, dict[str, Interval]]:
-    """Arm -> figure -> by how much it is larger than the first arm's; without figures whose sections were refused.
+    """Arm -> figure -> by how much it is larger than the first arm's; without figures whose sections were refused,
+    and without arms that have other test examples.
 
     Args:
         found: arm -> its audits, one for each seed.
@@ -57,7 +75,7 @@ def intervals(found: Mapping[str, Sequence[Audited]], first: str, seed: int = 0)
             if (interval := _interval(metric, one, together[first], seed)) is not None
         }
         for arm, one in together.items()
-        if arm != first
+        if arm != first and one.test == together[first].test
     }
 
 
@@ -117,6 +135,12 @@ def apart(
 def key_of(metric: str, first: str, end: str = "") -> str:
     """The name under which a difference from the first arm is recorded; `low` and `high` are the ends of its interval."""
     return f"{metric}/minus/{first}" + (end and f"/{end}")
+
+
+def firsts_of(metrics: Iterable[str]) -> set[str]:
+    """The arms that differences under these names are from."""
+    starts = tuple(key_of(metric, "") for metric in COMPARED)
+    return {m.removeprefix(s) for m in metrics for s in starts if m.startswith(s) and not m.endswith(("/low", "/high"))}
 
 
 def as_figures(between: Mapping[str, Interval], first: str) -> dict[str, Measured]:

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 
 from diled.evaluation.audited import Audited
 from diled.studies.dmaapx import arms_of, recorded
-from diled.studies.intervals import COMPARED, intervals, key_of
+from diled.studies.intervals import COMPARED, firsts, firsts_of, intervals, key_of
 from diled.studies.paper_dmaapx import DATA, EPOCHS, PAPER, PLOTTED, SAID
 from diled.studies.records import read
 from diled.studies.render import markdown
@@ -89,16 +89,18 @@ def table(path: Path, study: str, scale: str) -> str:
     }
     if not values:
         return "Nothing is recorded yet."
-    first = arms_of(study, scale).first
     between = {
-        system: {
-            metric: tuple(by_metric[key_of(metric, first, end)][0] for end in ("", "low", "high"))
-            for metric in COMPARED
-            if key_of(metric, first) in by_metric
+        first: {
+            system: {
+                metric: tuple(by_metric[key_of(metric, first, end)][0] for end in ("", "low", "high"))
+                for metric in COMPARED
+                if key_of(metric, first) in by_metric
+            }
+            for system, by_metric in values.items()
         }
-        for system, by_metric in values.items()
+        for first in set().union(*map(firsts_of, values.values()))
     }
-    return _table(study, scale, values) + _differences(between, first)
+    return _table(study, scale, values) + _all_differences(between, arms_of(study, scale).first)
 
 
 def ratios(path: Path) -> str:
@@ -117,12 +119,16 @@ def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]], scale: 
                     values.setdefault(system, {}).setdefault(metric, []).append(m.value)
         if "bound_nats/test" in values.get(system, {}):
             values[system]["test_elbo"] = [-v for v in values[system]["bound_nats/test"]]
-    first = arms_of(study, scale).first
+    plan = arms_of(study, scale)
+    ordered = {arm: found[arm] for arm in plan.arms if arm in found}
     between = {
-        system: {metric: (one.difference.value or 0.0, one.low, one.high) for metric, one in row.items()}
-        for system, row in intervals(found, first).items()
+        first: {
+            system: {metric: (one.difference.value or 0.0, one.low, one.high) for metric, one in row.items()}
+            for system, row in intervals(ordered, first).items()
+        }
+        for first in firsts(ordered, plan.first, plan.drawn)
     }
-    return _table(study, scale, values) + _differences(between, first)
+    return _table(study, scale, values) + _all_differences(between, plan.first)
 
 
 def _table(study: str, scale: str, values: Values) -> str:
@@ -169,8 +175,14 @@ def _said(study: str, scale: str, paper: Mapping[str, Mapping[str, str]]) -> str
     return f"{SAID[study]}{other}\n\n"
 
 
-def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: str) -> str:
-    """Under the table, by how much each arm differs from the first; nothing where that is not known."""
+def _all_differences(between: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]], first: str) -> str:
+    """Under the table, the differences from the first arm of each set of test examples, those of the study's first above."""
+    order = sorted(between, key=lambda one: (one != first, _place(one)))
+    return "".join(_differences(between[one], one, other=one != first) for one in order)
+
+
+def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: str, *, other: bool) -> str:
+    """By how much each arm differs from the first of those with its test examples; nothing where that is not known."""
     systems = [system for system in sorted(between, key=_place) if between[system]]
     if not systems:
         return ""
@@ -179,8 +191,8 @@ def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: st
         [named(system), *(_difference(metric, between[system].get(metric)) for metric in columns)] for system in systems
     ]
     said = (
-        f"By how much each differs from {named(first)}, with 95 % intervals: bootstrap over examples, the same for both where "
-        "they share them, and over seeds where there are several."
+        f"By how much each{' that has the same test examples' if other else ''} differs from {named(first)}, with 95 % "
+        "intervals: bootstrap over examples, the same for both where they share them, and over seeds where there are several."
     )
     return f"\n\n{said}\n\n" + markdown(["trained on", *columns.values()], rows)
 
