@@ -77,10 +77,26 @@ def hashed(values: np.ndarray) -> str:
     return digest.hexdigest()
 
 
+class Known:
+    """Rows (M, L), to be asked more than once which others occur among them; of each a digest of 16 bytes is kept."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.dtype, self.digests = rows.dtype, {_digest(row) for row in rows}
+
+    def has(self, rows: np.ndarray) -> np.ndarray:
+        """Which of other rows (N, L) are among these, whatever the integer type of either, (N,) bool."""
+        alike = rows.astype(self.dtype)  # what does not fit into the type is not among these
+        fits = (alike == rows).all(1) if self.dtype.kind in "iu" else np.ones(len(rows), bool)
+        return np.array([fit and _digest(row) in self.digests for row, fit in zip(alike, fits, strict=True)], bool)
+
+
+def _digest(row: np.ndarray) -> bytes:
+    return hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+
+
 def seen(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Which rows (N, L) occur among others (M, L), whatever the integer type of either, (N,) bool."""
-    known = {row.tobytes() for row in among.astype(np.int64)}
-    return np.array([row.tobytes() in known for row in rows.astype(np.int64)], bool)
+    return Known(among).has(rows)
 
 
 @dataclass(frozen=True, eq=False)
