@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.integrate
 import torch
 from closed_forms import GaussianDenoiser
 from torch import Tensor, nn
@@ -200,6 +202,25 @@ def test_sharp_classifiers_of_codes_that_hardly_differ_take_few_steps(slope: flo
     torch.testing.assert_close(logit + logit.exp(), want, atol=0, rtol=0.01)
     torch.testing.assert_close(found[:, 1], torch.tensor([0.3, 0.3, 0.1]))
     assert len(calls) < 2000
+
+
+def test_of_the_way_along_energies_only_the_end_is_kept(monkeypatch):
+    """It is that of the whole path, of which all steps of all codes would be many times the codes."""
+    ordinary, ends = scipy.integrate.solve_ivp, []
+
+    def watched(slope: Any, span: tuple[float, float], start: np.ndarray, **options: Any) -> Any:
+        found = ordinary(slope, span, start, **options)
+        path = ordinary(slope, span, start, **{key: v for key, v in options.items() if key != "t_eval"}).y
+        ends.append((found.y.shape, path.shape[1], np.abs(found.y[:, -1] - path[:, -1]).max()))
+        return found
+
+    monkeypatch.setattr(scipy.integrate, "solve_ivp", watched)
+    classifier, other = gaussian_classes()[0], two_classes(torch.tensor([0.2, 2.0]), -1.0)
+    along_energy(torch.randn(8, 2), Wish(((classifier, 2), (other, 0))), 2.0)
+    (kept, steps, error), *_ = ends
+    assert kept == (16, 1)
+    assert steps > 5
+    assert error < 1e-12
 
 
 # The ODE under other priors -------------------------------------------------------------------------------------------
