@@ -25,7 +25,7 @@ from diled.family import model_config
 from diled.folders import read_architecture
 from diled.models.check import check_model
 from diled.models.io import load_model
-from diled.models.pretrained import load_pretrained, pretrained_encoder, pretrained_states
+from diled.models.pretrained import _frozen, load_pretrained, pretrained_encoder, pretrained_states
 from diled.models.zoo import build
 from diled.nn.pretrained import PretrainedEncoder, PretrainedStates
 from diled.parts import NetworkConfig
@@ -390,6 +390,19 @@ def test_settings_without_effect(values, said):
 def test_more_blocks_than_there_are(folders):
     with pytest.raises(ConfigError, match=r"network\.frozen = 3 does not fit this encoder: it has 2 blocks"):
         loaded(folders / "esm", frozen=3)
+
+
+def test_blocks_in_pieces_cannot_be_frozen():
+    """XLM keeps attentions, norms and what follows them in lists of their own: the first is not the blocks."""
+    from transformers import XLMConfig, XLMModel
+
+    sizes = {"n_words": 9, "emb_dim": 8, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 9, "n_langs": 1}
+    model = XLMModel(XLMConfig(**sizes, pad_index=1))
+    for frozen in (0, 1, 2):
+        said = f"network.frozen = {frozen} does not fit this encoder: its blocks cannot be told apart"
+        with pytest.raises(ConfigError, match=said):
+            _frozen(model, "network.frozen", frozen)
+    assert _frozen(model, "network.frozen", "all") == (model,)
 
 
 def test_other_data(folders):

@@ -172,9 +172,15 @@ def blocks_of(model: nn.Module, layers: int) -> nn.ModuleList:
         ValueError: they cannot be told apart.
     """
     blocks = next((m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == layers), None)
-    if blocks is None:
+    beside = [] if blocks is None else [m for m in _holder(model, blocks).children() if isinstance(m, nn.ModuleList)]
+    if blocks is None or sum(len(m) == layers for m in beside) > 1:  # several: each holds a piece of every block
         raise ValueError("its blocks cannot be told apart")
     return blocks
+
+
+def _holder(model: nn.Module, inner: nn.Module) -> nn.Module:
+    """The module that has another one as a child."""
+    return next(m for m in model.modules() if any(part is inner for part in m.children()))
 
 
 def first_blocks(model: nn.Module, layers: int, frozen: int, new: int = 0) -> tuple[nn.Module, ...]:
@@ -192,8 +198,7 @@ def first_blocks(model: nn.Module, layers: int, frozen: int, new: int = 0) -> tu
     blocks = blocks_of(model, layers)
     if frozen > layers - new:
         raise ValueError(f"it has {layers - new} blocks")
-    holder = next(m for m in model.modules() if any(part is blocks for part in m.children()))
-    parts = {part: set(part.modules()) for part in (*model.children(), *holder.children())}
+    parts = {part: set(part.modules()) for part in (*model.children(), *_holder(model, blocks).children())}
     tables = [
         part
         for part, inside in parts.items()
