@@ -462,6 +462,46 @@ def test_no_end_before_a_residue_that_must_be():
     ]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_that_end_with_a_stop_against_all_rows(seed: int):
+    """Of 81 rows of three symbols, the last of them a stop, by hand: what is allowed, decoded and repaired."""
+    stop = 2
+    table = torch.from_numpy(np.random.default_rng(seed).random((4, 3)) < 0.8)
+    table[:, 0] |= ~table.any(1)
+    every = torch.tensor(list(itertools.product(range(3), repeat=4)))
+
+    def fine(row: list[int]) -> bool:
+        text = row[: (*row, 0).index(0)]
+        return (
+            not any(row[len(text) :])
+            and all(bool(table[i, a]) for i, a in enumerate(row))
+            and text[-1:] == [stop]
+            and stop not in text[:-1]
+        )
+
+    proper = torch.tensor([fine(row) for row in every.tolist()])
+    if not proper.any():
+        with pytest.raises(ConfigError, match="No sequence meets these constraints: "):
+            Constraints(table, last=stop)
+        return
+    limits = Constraints(table, last=stop)
+    assert torch.equal(Constraints(limits.allowed, last=stop).allowed, limits.allowed)
+    assert limits.allowed.tolist() == [[bool((every[proper, i] == a).any()) for a in range(3)] for i in range(4)]
+    assert torch.equal(~limits.broken(every), proper)
+    repaired = limits.repair(every, torch.rand(81, 4, generator=torch.Generator().manual_seed(seed)))
+    assert not limits.broken(repaired).any()
+    assert torch.equal(repaired[proper], every[proper])
+    logits = 2 * torch.randn(20, 4, 3, generator=torch.Generator().manual_seed(seed))
+    for log_p, found in zip(logits.log_softmax(2), limits.decode(logits), strict=True):
+        of_length: dict[int, list[tuple[float, list[int]]]] = {}
+        for row in every[proper].tolist():
+            size = (*row, 0).index(0)
+            nats = sum(float(log_p[i, row[i]]) for i in range(min(size + 1, 4)))
+            of_length.setdefault(size, []).append((nats, row))
+        best = max(of_length.values(), key=lambda one: sum(math.exp(nats) for nats, _ in one))
+        assert found.tolist() == max(best)[1]
+
+
 def test_constraints_that_nothing_meets_are_refused():
     allowed = torch.ones(3, 3).bool()
     allowed[1] = torch.tensor([True, False, False])
@@ -1121,6 +1161,23 @@ def test_designs_end_with_a_stop_where_training_sequences_do(lengths: tuple[int,
         ).sequences[0][-1]
         == "*"
     )
+
+
+def test_a_stop_is_only_where_it_may_be():
+    """Residues that are asked of the fifth of four to six symbols leave no place for a stop there and before."""
+    data = stopped((4, 6))
+    rows, some = torch.from_numpy(data.train.values.astype(np.int64)), torch.Generator().manual_seed(0)
+    for place in (4, 5):
+        limits = constraints_of(data, allowed=[f"{place}:AC"])
+        decoded = limits.decode(torch.randn(50, 6, 24, generator=some))
+        for found in (limits.repair(rows, torch.rand(rows.shape, generator=some)), decoded):
+            texts = to_strings(found.numpy(), data.spec)
+            assert all(text[place - 1] in "AC" and text.index("*") == len(text) - 1 >= place for text in texts)
+    with pytest.raises(
+        ConfigError, match="the symbol that each must end with, such as a stop, is allowed at no position"
+    ):
+        constraints_of(data, allowed=["6:AC"])
+    assert constraints_of(data, parent="ACDEAC", allowed=["6:AC"]).last is None, "changes are substitutions"
 
 
 def test_a_rare_stop_is_none_of_designs():

@@ -311,8 +311,6 @@ def _any_sequence(data: Data) -> Constraints:
     last = _last(known, lengths, data.spec)
     if last is not None:
         allowed[shortest - 1 : most, last] = True
-        if shortest == most:
-            allowed[most - 1] = torch.arange(allowed.shape[1]) == last
     return Constraints(allowed, last=last)
 
 

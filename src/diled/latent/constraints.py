@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diled.errors import ConfigError
@@ -41,6 +42,28 @@ class _AsTheyAre(TokenSequence):
         return self.logits[:, :, END + 1 :].logsumexp(2).cumsum(1)
 
 
+def _ending(allowed: Tensor, last: int) -> Tensor:
+    """Of the symbols of each position (L, V) those of rows that end with `last` and have it nowhere else.
+
+    Raises:
+        ConfigError: there are no such rows.
+    """
+    place = torch.arange(len(allowed), device=allowed.device)
+    within, may_end = allowed.clone(), F.pad(allowed[1:, END], (0, 1), value=True)
+    within[:, [END, last]] = False
+    filled = F.pad(within.any(1), (1, 0), value=True)[:-1].long().cumprod(0).bool()  # before this position
+    ends = allowed[:, last] & may_end & filled
+    if not ends.any():
+        raise ConfigError(
+            "No sequence meets these constraints: the symbol that each must end with, such as a stop, is allowed at no "
+            "position where one may end."
+        )
+    shortest, longest = place[ends].min(), place[ends].max()
+    within[place >= longest] = False
+    within[:, last], within[:, END] = ends, place > shortest
+    return within
+
+
 @dataclass(frozen=True)
 class Constraints:
     """Which rows are allowed.
@@ -51,7 +74,7 @@ class Constraints:
         parent: (L,), or None.
         most: changes from the parent; None: any number.
         last: the symbol that every row ends with and has nowhere else, such as a stop; None: any. It has no meaning with a
-            parent.
+            parent. What stands in no row that ends so is taken out of `allowed`.
 
     Raises:
         ConfigError: no row meets them.
@@ -75,6 +98,8 @@ class Constraints:
             raise ConfigError(
                 f"No sequence meets these constraints: nothing is allowed at position {empty[0] + 1} of a row."
             )
+        if self.last is not None and self.parent is None:
+            object.__setattr__(self, "allowed", _ending(allowed, self.last))
         if self.most is not None and self.most < int(self.forced.sum()):
             raise ConfigError(
                 f"No sequence meets these constraints: {int(self.forced.sum())} residues of the parent are not allowed, and at "
@@ -92,7 +117,7 @@ class Constraints:
         """The most likely allowed rows of their most likely length under logits (B, L, V), (B, L)."""
         log_p = logits.float().log_softmax(2).masked_fill(~self.allowed, float("-inf"))
         if self.parent is None:
-            return self._ended(_AsTheyAre(log_p).mode)
+            return _AsTheyAre(log_p).mode if self.last is None else self._closed(log_p)
         best, symbol = log_p.max(2)
         gain = best - log_p.gather(2, self.parent.expand(len(log_p), -1)[..., None])[..., 0]
         return torch.where(self._kept(gain > 0, -gain), symbol, self.parent)
@@ -107,14 +132,25 @@ class Constraints:
         x = torch.where(fine, x, torch.where(self.forced, other, self.parent))
         return torch.where(self._kept(x != self.parent, uniform), x, self.parent)
 
+    def _closed(self, log_p: Tensor) -> Tensor:
+        """The likeliest rows (B, L) of their likeliest length that end with `last`, under log p_i (B, L, V)."""
+        assert self.last is not None
+        within = log_p.clone()
+        within[:, :, [END, self.last]] = float("-inf")
+        before = F.pad(_AsTheyAre(within)._reached(), (1, 0))[:, :-1]
+        ends = (before + log_p[:, :, self.last] + F.pad(log_p[:, 1:, END], (0, 1))).argmax(1)
+        return self._ended(within.argmax(2).scatter(1, ends[:, None], self.last))
+
     def _ended(self, x: Tensor) -> Tensor:
-        """Rows (B, L) cut after the first `last`; where there is none, the last symbol becomes it."""
+        """Rows (B, L) of allowed symbols cut after the first `last`. Where an end comes first, the last symbol before it that
+        may be `last` becomes it."""
         if self.last is None:
             return x
-        before = ((x == self.last).long().cumsum(1) - (x == self.last).long()) == 0
-        x = torch.where(before, x, END)
-        end = (x != END).sum(1, keepdim=True) - 1
-        return x.scatter(1, end.clamp(min=0), self.last)
+        place = torch.arange(x.shape[1], device=x.device)
+        final = torch.where(self.allowed[:, self.last], place, -1).cummax(0).values  # where rows up to here may end
+        first = ((x == END) | (x == self.last)).int().argmax(1, keepdim=True)
+        size = final[first - (x.gather(1, first) == END).long()]
+        return torch.where(place < size, x, torch.where(place == size, self.last, END))
 
     def free(self, order: Tensor) -> Tensor:
         """Positions with a choice, (B, L) bool; at most as many as may change, those with the least `order` (B, L)."""
