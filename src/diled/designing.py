@@ -1,4 +1,4 @@
-"""How designs are looked for: the settings, and the search of one model for one wish.
+"""How designs are looked for: the search of one model for one wish.
 
     ensembles fitted to training examples -> starts -> climb -> decode within the constraints -> judge the sequences -> rank
 
@@ -11,7 +11,7 @@ by the second ensemble is its result; populations are bred for that one from the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,24 +22,22 @@ from diled.api import NoBound
 from diled.data import Data
 from diled.data.proteins import to_strings
 from diled.data.splits import seen
+from diled.designs import Designs, Settings
 from diled.draws import BlockNoise
-from diled.errors import ConfigError, did_you_mean
+from diled.errors import ConfigError
 from diled.evaluation.sequence_distances import nearest_rows
 from diled.evaluation.sequences import spearman
 from diled.latent.constraints import Constraints
-from diled.latent.optimize import METHODS, Goal, Objective, ascent, evolution, guided_ode, hill, mcmc, prior_energy
+from diled.latent.optimize import Goal, Objective, ascent, evolution, guided_ode, hill, mcmc, prior_energy
 from diled.latent.predict import Ensemble
 from diled.model import Model
 from diled.models.sampling import BATCH
 from diled.models.token_diffusion import Guidance, TokenDiffusion
 from diled.nn.sequence import one_hot
-from diled.output import aligned
 from diled.space import raw_tensor, to_space
 
-__all__ = ["ALL_METHODS", "Designs", "Search", "Settings"]
+__all__ = ["Search"]
 
-ALL_METHODS = (*METHODS, "guidance")
-"""`guidance` is for NOS, which has no codes to climb in."""
 MOST = 20_000
 """Training examples that the ensembles learn from, and starts are taken from."""
 LOOKS = 10
@@ -57,86 +55,6 @@ RANKS = 0.2
 
 Energy = Callable[[Tensor], Tensor]
 """Codes or rows -> (B,)."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How designs are looked for.
-
-    Attributes:
-        method: one of `ALL_METHODS`.
-        start: `prior` (codes of the prior), `train` (random training examples; of climbs with a parent, around it) or `top` (of
-            the best training examples).
-        steps: of the climb; None: 200 for chains and gradients, 100 for the ODE, 50 generations, 5 for guidance.
-        leash: weight of the prior's bound on codes, or of the model's own on sequences where it has none, in standard
-            deviations of the property for each by which the bounds of training examples differ; `ode` and `guidance` draw from
-            the prior instead.
-        caution: weight of the ensemble's standard deviation.
-        scale: of guidance (`ode`, `guidance`).
-        candidates: climbs for each design that is wanted.
-        rounds: how often more of them are made where too few are new and distinct; a round that brings none is the last.
-        members: of the ensemble.
-        keep_known: also propose training sequences.
-        seed: of everything.
-    """
-
-    method: str = "evolution"
-    start: str = "train"
-    steps: int | None = None
-    leash: float = 0.2
-    caution: float = 1.0
-    scale: float = 3.0
-    candidates: int = 4
-    members: int = 8
-    keep_known: bool = False
-    seed: int = 0
-    rounds: int = 8
-
-    def __post_init__(self) -> None:
-        if self.method not in ALL_METHODS:
-            raise ConfigError(f"Unknown method '{self.method}'.{did_you_mean(self.method, ALL_METHODS)}")
-        if self.start not in ("prior", "train", "top"):
-            raise ConfigError(f"start = {self.start}: begin at prior, train or top.")
-        if self.start != "train" and self.method in ("ode", "guidance"):
-            raise ConfigError(f"start = {self.start}: method '{self.method}' begins with noise.")
-        for name in ("steps", "candidates", "members", "rounds"):
-            value = getattr(self, name)
-            if value is not None and value < (2 if name == "members" else 1):
-                raise ConfigError(f"{name} = {value}: at least {2 if name == 'members' else 1} is needed.")
-        for name in ("leash", "caution", "scale"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: it is a weight, and no weight is negative.")
-
-
-@dataclass(frozen=True, eq=False)
-class Designs:
-    """What was found, the best first.
-
-    Attributes:
-        values: (n, L) rows of symbols.
-        sequences: the same as text, whole ones where only some sites are modelled.
-        columns: name -> (n,): `predicted` (of the decoded sequence), `uncertainty`, `bound_nats` (NaN without a bound),
-            `distance` to the nearest training sequence, `changes` from the parent where there is one, and `oracle` where
-            one judges them.
-        accuracy: of the ensemble on validation examples that did not choose its weights, `spearman` and `rmse`.
-        notes: what must be known to read them.
-    """
-
-    values: np.ndarray
-    sequences: list[str]
-    columns: dict[str, np.ndarray]
-    accuracy: dict[str, float]
-    notes: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def text(self, most: int = 10) -> str:
-        """The first of them as a table, and the notes."""
-        rows = [["sequence", *self.columns]]
-        for i, sequence in enumerate(self.sequences[:most]):
-            rows.append([sequence, *(f"{values[i]:.4g}" for values in self.columns.values())])
-        return "\n".join([*aligned(rows), *(["..."] if len(self) > most else []), *self.notes])
 
 
 class Search:

@@ -19,7 +19,8 @@ from torch import Tensor
 from diled.config import DataSpec
 from diled.data import Data, read_examples
 from diled.data.proteins import sites_of
-from diled.designing import ALL_METHODS, Designs, Search, Settings
+from diled.designing import Search
+from diled.designs import ALL_METHODS, Designs, Settings
 from diled.draws import seed_from
 from diled.errors import ConfigError, DataError, did_you_mean
 from diled.evaluation.sequence_distances import lengths_of
