@@ -741,6 +741,64 @@ def test_starts_are_around_a_parent_and_changes_those_that_are_worth_most():
     assert any(note.startswith("The parent is predicted at ") for note in listed.notes)
 
 
+class Wide(nn.Module):
+    """`Back`, of thirty positions."""
+
+    def forward(self, z: Tensor) -> TokenSequence:
+        return TokenSequence(12.0 * z.unflatten(1, (30, 5)))
+
+
+def around_a_parent(method: str, decoder: nn.Module) -> Search:
+    """A search among changes, two at most, of a sequence of thirty residues A; the property counts what each place holds."""
+    rng = np.random.default_rng(0)
+    rows, weight = (
+        np.where(rng.random((120, 30)) < 0.9, 1, rng.integers(1, 5, (120, 30))).astype(np.uint8),
+        np.arange(30),
+    )
+    spec = protein_spec(30, symbols=SYMBOLS).model_copy(update={"labels": {"fitness": []}})
+    y = ((rows > 1) * weight).sum(1).astype(np.float32)
+    parts = (Split(rows[i], {"fitness": y[i]}, [str(j) for j in i]) for i in np.split(np.arange(120), [80, 100]))
+    data = Data("wide", spec, *parts, [])
+    model = Model(Autoencoder(OneHot(), decoder, StandardNormal((150,))), spec)
+    settings = replace(FAST, method=method, steps=40, leash=0.0)
+    return Search(model, data, Goal("fitness"), settings, constraints_of(data, parent=30 * "A", most=2))
+
+
+def test_of_many_changes_the_likeliest_are_tried(monkeypatch: pytest.MonkeyPatch):
+    """Six for two that are allowed; and what a single one is worth is asked for once in a search."""
+    search, asked = around_a_parent("ascent", Wide()), []
+    worth = Search._worth
+    monkeypatch.setattr(Search, "_worth", lambda self, x: asked.append(len(x)) or worth(self, x))
+    target = torch.from_numpy(np.random.default_rng(1).integers(2, 5, (8, 30)))
+    strength = torch.from_numpy(
+        np.random.default_rng(2).permuted(np.tile(np.linspace(1, 2, 30), (8, 1)), axis=1)
+    ).float()
+    z = (one_hot(target, 5) * strength[..., None]).flatten(1)
+    found = search.decode(z)
+    assert sum(asked) <= 8 + 8 * 6 + 8 * 5
+    asked.clear()
+    assert torch.equal(search.decode(z), found)
+    assert sum(asked) <= 8 + 8 * 5
+    for i in range(8):
+        row = torch.ones(30).long()
+        likely = strength[i].argsort(descending=True)[:6]
+        for _ in range(2):  # the one that is worth most, by hand
+            tried = row.repeat(6, 1)
+            tried[torch.arange(6), likely] = target[i, likely]
+            values = search.worth(tried)
+            row = tried[values.argmax()]
+        assert torch.equal(found[i], row)
+
+
+def test_proposals_of_a_cycle_take_the_likeliest_changes(monkeypatch: pytest.MonkeyPatch):
+    """Which changes are worth most is asked at the ten looks on the way and at the end, not for each of forty proposals."""
+    search, within, asked = around_a_parent("cycle", Wide()), Search._within, []
+    monkeypatch.setattr(Search, "_within", lambda self, x: asked.append(len(x)) or within(self, x))
+    rows = search.candidates(3, 0)
+    assert asked == 11 * [3]
+    assert not search.constraints.broken(rows).any()
+
+
 def test_the_best_new_sequence_of_each_climb_counts():
     data = additive()
     search = Search(bijection(), data, Goal("fitness"), FAST, constraints_of(data))
@@ -1198,6 +1256,13 @@ class Written(nn.Module):
         return self.Mode(z.unflatten(1, (LENGTH, 5)).argmax(2))
 
 
+class Long(Written):
+    """The same, of thirty positions."""
+
+    def forward(self, z: Tensor) -> Any:
+        return self.Mode(z.unflatten(1, (30, 5)).argmax(2))
+
+
 def test_climbs_with_a_decoder_that_writes_symbol_by_symbol():
     data = additive()
     model = Model(Autoencoder(OneHot(), Written(), StandardNormal((20,))), data.spec)
@@ -1208,6 +1273,15 @@ def test_climbs_with_a_decoder_that_writes_symbol_by_symbol():
     assert (rows[:, 1:].numpy() == EVERY[:, 1:]).all()
     led = Search(model, data, Goal("fitness"), Settings(method="ode", steps=5), limits).candidates(8, 0)
     assert (led[:, 0] == 1).all()
+    search = around_a_parent("hill", Long())
+    target = torch.arange(60).reshape(2, 30) % 3 + 2
+    z = one_hot(target, 5).flatten(1)
+    for row, symbols, tried in zip(search.decode(z), target, search.likeliest(z, search.constraints), strict=True):
+        alone = torch.where(torch.eye(30).bool(), symbols, torch.ones(30, 30).long())
+        best = search.worth(alone).topk(2).indices
+        assert sorted((tried != 1).nonzero()[:, 0].tolist()) == sorted(best.tolist()), "those that are worth most alone"
+        assert (row != 1).sum() in (1, 2)
+        assert best[0] in (row != 1).nonzero()
 
 
 def test_a_fasta_file_of_other_sequences_is_not_overwritten(tmp_path: Path):

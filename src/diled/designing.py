@@ -44,6 +44,8 @@ LOOKS = 10
 """How often a climb is looked at on its way."""
 NEAR = 0.5
 """Standard deviations of codes by which starts around a parent differ."""
+TRIED = 3
+"""For each change of a parent that is allowed, so many of the decoder's are tried."""
 FEW = 20
 """Validation examples that are not divided."""
 SPREAD = 1_000
@@ -68,6 +70,7 @@ class Search:
             allowed=constraints.allowed.to(self.device),
             parent=None if constraints.parent is None else constraints.parent.to(self.device),
         )
+        self.alone = torch.full(constraints.allowed.shape, float("nan"), device=self.device)
         self._check_method()
         order = some_with_values(data.train.labels[goal.column], settings.seed)
         self.train = self._rows(data.train.values[order])
@@ -170,11 +173,44 @@ class Search:
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Allowed rows, (B, L); of what the decoder would change in a parent, the changes that are worth most."""
-        free = replace(self.constraints, most=None)
+        """Allowed rows, (B, L); of the likeliest changes that the decoder would make in a parent those that are worth most."""
+        limits = self.constraints
+        if limits.most is None:
+            return self.likeliest(z, limits)
+        return self._within(self.likeliest(z, replace(limits, most=TRIED * limits.most)))
+
+    @torch.no_grad()
+    def likeliest(self, z: Tensor, limits: Constraints) -> Tensor:
+        """What the decoder makes of codes within limits, (B, L): of changes of a parent the likeliest."""
         shown = (self.density.decoder(part) for part in z.split(BATCH))
-        x = torch.cat([free.decode(p.logits) if hasattr(p, "logits") else _mended(p.mode, free) for p in shown])
-        return x if self.constraints.most is None else self._within(x)
+        return torch.cat(
+            [limits.decode(p.logits) if hasattr(p, "logits") else self._mended(p.mode, limits) for p in shown]
+        )
+
+    def _mended(self, x: Tensor, limits: Constraints) -> Tensor:
+        """Rows (B, L) of a decoder that writes symbol by symbol, and so has no logits of all, made allowed; of too many changes
+        of a parent those stay that are worth most alone."""
+        middle = torch.full(x.shape, 0.5, device=x.device)
+        if limits.most is None:
+            return limits.repair(x, middle)
+        x = replace(limits, most=None).repair(x, middle)
+        return limits.repair(x, (-self._alone(x)).argsort(1).argsort(1) / x.shape[1])
+
+    def _alone(self, x: Tensor) -> Tensor:
+        """What the parent is worth with a single symbol of rows (B, L), at each place, (B, L), NaN where it is the parent's.
+        Each is asked for once in a search."""
+        parent = self.constraints.parent
+        assert parent is not None
+        places = torch.arange(x.shape[1], device=x.device)
+        new = torch.zeros_like(self.constraints.allowed)
+        new[places.expand_as(x), x] = True
+        new[places, parent] = False
+        place, symbol = (new & self.alone.isnan()).nonzero(as_tuple=True)
+        if len(place):
+            tried = parent.repeat(len(place), 1)
+            tried[torch.arange(len(place), device=x.device), place] = symbol
+            self.alone[place, symbol] = self.worth(tried)
+        return self.alone[places.expand_as(x), x]
 
     def _within(self, target: Tensor) -> Tensor:
         """Rows on the way from the parent to `target` (B, L), with as many changes as are allowed, one after the other: always
@@ -191,7 +227,8 @@ class Search:
             tried = x[row].clone()
             tried[torch.arange(len(row), device=x.device), place] = target[row, place]
             gain = torch.full(x.shape, float("-inf"), device=x.device)
-            gain[row, place] = self.worth(tried) - now[row]
+            known = not k and not limits.forced.any()  # changes of the parent itself
+            gain[row, place] = self._alone(target)[row, place] - now[row] if known else self.worth(tried) - now[row]
             best, where = gain.max(1)
             goes = best > (0.0 if k else float("-inf"))
             if not goes.any():
@@ -225,7 +262,7 @@ class Search:
             other = uniform if s.method == "stochastic_hill" else None
             found = hill(z, self.objective, self.codes, steps=steps, uniform=other, look=look)
         else:
-            cycle = (lambda z: self.encode(self.decode(z))) if s.method == "cycle" else None
+            cycle = (lambda z: self.encode(self.likeliest(z, self.constraints))) if s.method == "cycle" else None
             found = mcmc(z, self.objective, noise, steps=steps, scale=scale, cycle=cycle, look=look)
         return self.best_of([self.decode(z) for z in (*on_the_way, found)])
 
@@ -369,11 +406,6 @@ def some_with_values(y: np.ndarray, seed: int, most: int = MOST) -> np.ndarray:
     """Random training examples with labels y (N,), at most so many, those with a value before all others, (n,) int64."""
     order = np.random.default_rng(seed).permutation(len(y))
     return order if len(y) <= most else order[np.argsort(~np.isfinite(y[order]), kind="stable")][:most]
-
-
-def _mended(x: Tensor, limits: Constraints) -> Tensor:
-    """Rows (B, L) of a decoder that writes symbol by symbol, and so has no logits of all, made allowed."""
-    return limits.repair(x, torch.full(x.shape, 0.5, device=x.device))
 
 
 def in_units(energy: Energy, of_training: Tensor) -> Energy:
