@@ -23,6 +23,7 @@ from diled.data.proteins import RESIDUES, SYMBOLS, encode, protein_spec
 from diled.errors import ConfigError, ModelError
 from diled.family import model_config
 from diled.folders import read_architecture
+from diled.models import pretrained
 from diled.models.check import check_model
 from diled.models.io import load_model
 from diled.models.pretrained import _frozen, load_pretrained, pretrained_encoder, pretrained_states
@@ -353,6 +354,8 @@ SPOILT = {
     "few positions": (
         kind_of("esm", position_embedding_type="absolute", max_position_embeddings=9), "at most 7 tokens.*up to 8",
     ),
+    "what fills rows up counts": (kind_of("fnet"), "'fnet' cannot be read from here: the states of a sequence change with"),
+    "no language": (kind_of("xmod"), "'xmod' cannot be read from here: Input language unknown"),
     "other weights": (kind_of("esm", hidden_size=12), "do not fit its config.json: '.*' has another size"),
     "missing weights": (spoil_layers, "are incomplete: 'encoder.layer.2"),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x"), "cannot be read"),
@@ -403,6 +406,27 @@ def test_blocks_in_pieces_cannot_be_frozen():
         with pytest.raises(ConfigError, match=said):
             _frozen(model, "network.frozen", frozen)
     assert _frozen(model, "network.frozen", "all") == (model,)
+
+
+@pytest.mark.parametrize("kind", ["esm", "layoutlm", "squeezebert"])
+def test_two_short_rows_tell_what_an_encoder_needs_and_change_nothing_else(folders, tmp_path, kind, monkeypatch):
+    """Two call their pooler whether it is there or not, so something that does nothing stands in its place."""
+    shutil.copytree(folders / "esm", tmp_path / kind)
+    kind_of(kind, embedding_size=8)(tmp_path / kind)
+    known = network(tmp_path / kind, frozen="none")
+    torch.manual_seed(3)
+    encoder, after = pretrained_encoder(known, SPEC, 3), torch.rand(1)
+    assert encoder.training
+    assert all(part.training for part in encoder.modules())
+    pooler = encoder.embed.model.pooler
+    assert pooler is None if kind == "esm" else list(pooler.parameters()) == []
+    alone, beside = (encoder.eval()(rows(texts, 9))[0] for texts in (["ACD"], ["ACD", "ACDEFGHIK"]))
+    torch.testing.assert_close(alone, beside, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(pretrained, "_changed", lambda *call: 0.0)
+    torch.manual_seed(3)
+    untried = pretrained_encoder(known, SPEC, 3).state_dict()
+    assert torch.equal(torch.rand(1), after)
+    assert all(torch.equal(value, untried[name]) for name, value in encoder.state_dict().items())
 
 
 def test_other_data(folders):

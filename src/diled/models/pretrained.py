@@ -8,7 +8,7 @@ pickle is opened, and no code from the folder is run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -38,6 +38,11 @@ __all__ = [
 
 UNUSED = ("pooler", "contact_head")
 """Heads that read the states, which ours replaces."""
+SHORT, LONG = 4, 7
+"""Tokens of the two rows that tell whether an encoder can be read."""
+CHANGED = 1e-4
+"""By how much the states of a row may change with what stands beside it, relative to the largest: rounding is 1e-6, and what
+is not masked out some 4e-4 at least, even of random weights."""
 
 
 def pretrained_encoder(network: NetworkConfig, data: DataSpec, out: int) -> PretrainedEncoder:
@@ -50,7 +55,8 @@ def pretrained_encoder(network: NetworkConfig, data: DataSpec, out: int) -> Pret
 
     Raises:
         ModelError: transformers is missing.
-        ConfigError: the architecture is unknown or no encoder, or it does not fit the sequences or `network.frozen`.
+        ConfigError: the architecture is unknown or no encoder, or it does not fit the sequences or `network.frozen`; or two
+            short rows show that it cannot be called here, or does not leave out what fills a row up.
     """
     known = network.architecture
     assert known is not None, "call ModelConfig.resolved(data) first"
@@ -62,6 +68,10 @@ def pretrained_encoder(network: NetworkConfig, data: DataSpec, out: int) -> Pret
     if data.kind == "text":
         tokens = (*tokens, *range(len(data.symbols if own is None else tokens_of(own)) - 1))
     most = _most_tokens(model, tokens, around + (1 if own is not None else len(whole) or data.numel))
+    longest = min(LONG, most or LONG)
+    _without_heads(
+        model, [*([] if known.start is None else [known.start]), *tokens], longest, None if whole else known.pad
+    )
     reread = None if own is None else Rereading(data.tokenizer or "", own, None if most is None else most - around)
     states = PretrainedStates(
         model,
@@ -192,10 +202,60 @@ def _encoder(values: dict[str, Any]) -> nn.Module:
             )
         auto = transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
         model = _built(transformers, auto, values, "network.folder: its config.json describes no encoder")
-    for name in UNUSED:
-        if getattr(model, name, None) is not None:
-            setattr(model, name, None)
     return model
+
+
+def _without_heads(model: Any, tokens: Sequence[int], longest: int, pad: int | None) -> None:
+    """Take out the heads that ours replaces, as far as the encoder can be called without them.
+
+    Args:
+        model: an encoder.
+        tokens: that it may read.
+        longest: how many of them make the longer of the two rows that it reads for a trial.
+        pad: token that fills the shorter one up; None: rows are never filled up.
+
+    Raises:
+        ConfigError: it cannot be called at all, or its states depend on what fills a row up, or on chance.
+    """
+    heads = {name: head for name in UNUSED if (head := getattr(model, name, None)) is not None}
+    row = [tokens[i % len(tokens)] for i in range(longest)]
+    changed, failed = 0.0, "it fails"
+    for stand_in in (lambda head: None, lambda head: nn.Identity(), lambda head: head):  # some call them regardless
+        for name, head in heads.items():
+            setattr(model, name, stand_in(head))
+        try:
+            changed, failed = _changed(model, row, pad), ""
+            break
+        except Exception as error:  # whatever transformers makes of the call
+            failed = _first_line(error)
+    if not failed and not changed <= CHANGED:
+        failed = "the states of a sequence change with what stands beside it, or from call to call"
+    if failed:
+        raise ConfigError(
+            f"network.folder: '{model.config.model_type}' cannot be read from here: {failed}. Choose an encoder such as ESM, "
+            "BERT or T5."
+        )
+
+
+@torch.no_grad()
+def _changed(model: Any, row: Sequence[int], pad: int | None) -> float:
+    """By how much the states of a row's start change, relative to the largest, where it is filled up beside the whole row."""
+    ids = torch.tensor([list(row), list(row)])
+    mask = torch.ones_like(ids)
+    n = len(row) if pad is None else min(SHORT, len(row))
+    if pad is not None:
+        ids[0, n:], mask[0, n:] = pad, 0
+    training = model.training
+    with _quiet(), seeded(0):
+        model.eval()
+        try:
+            alone = model(input_ids=ids[:1, :n], attention_mask=mask[:1, :n]).last_hidden_state[0]
+            beside = model(input_ids=ids, attention_mask=mask).last_hidden_state[0, :n]
+        finally:
+            model.train(training)
+    if alone.shape != (n, model.config.hidden_size):
+        raise ValueError("it has no state for each token")
+    return float((alone - beside).abs().max() / alone.abs().max())
 
 
 def _decoder(values: dict[str, Any], new_blocks: int) -> nn.Module:
