@@ -15,6 +15,7 @@ ERRORS = f"{CELLS}::test_figures_without_numbers_per_example_are_judged_by_their
 STAR = f"{CELLS}::test_a_gap_that_is_the_smallest_by_chance_gets_no_star"
 COLLAPSED = f"{CELLS}::test_a_collapsed_model_is_said_to_be_one_with_its_rate"
 DATA = f"{CELLS}::test_a_cell_of_other_data_is_not_taken"
+FITS = "test_data.py::test_rows_that_were_seen_are_found_whatever_their_type_in_less_memory_than_they_take"
 KEPT = f"{CELLS}::test_only_refusals_that_follow_from_the_key_are_kept"
 KILLED = f"{CELLS}::test_a_process_killed_between_arrays_and_record_leaves_no_cell"
 FOLDS = f"{CELLS}::test_the_section_gets_as_many_folds_as_were_trained_on"
@@ -48,6 +49,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("    record.unlink(missing_ok=True)\n", "", "an old record beside new arrays", KILLED),
     ],
     "data/splits.py": [
+        ("fit and _digest(row)", "_digest(row)", "what does not fit into the type was seen", FITS),
         ("{values.dtype.str} {values.shape};", "", "type and shape are not in the key", DATA),
     ],
     "auditing.py": [

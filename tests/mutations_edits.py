@@ -13,6 +13,7 @@ MISSING = f"{EDITS}::test_examples_without_a_label_do_not_count"
 BAYES = f"{EDITS}::test_a_wish_of_two_gaussian_classes_is_bayes_rule"
 FITTED = f"{EDITS}::test_a_fitted_classifier_is_where_the_penalised_likelihood_is_flat"
 CLOSED = f"{EDITS}::test_one_linear_energy_against_its_closed_form"
+END = f"{EDITS}::test_of_the_way_along_energies_only_the_end_is_kept"
 WALK = f"{EDITS}::test_several_energies_against_a_fine_walk_along_the_schedule"
 LED = f"{EDITS}::test_a_gaussian_diffusion_leads_a_code_as_its_closed_form"
 UNIT = f"{EDITS}::test_a_standardised_diffusion_leads_in_the_codes_own_unit"
@@ -38,6 +39,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "latent/attributes.py": [
         ("(BETA[0] + BETA[1]) / 4", "(BETA[0] + BETA[1]) / 2", "the half before beta", CLOSED),
+        ("t_eval=[end], ", "", "all steps are kept", END),
         ("(z - self.mean.to(z)) /", "(z + self.mean.to(z)) /", "the centre of codes", BAYES),
         (".logsumexp(1) - logits", ".logsumexp(1) + logits", "the sign of the normaliser", BAYES),
         (".softmax(1) - logits.softmax(1)", ".softmax(1)", "the slope of the normaliser", BAYES),

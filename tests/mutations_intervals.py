@@ -9,6 +9,7 @@ TESTS = "test_intervals.py"
 SIGNS = f"{TESTS}::test_intervals_have_the_signs_of_the_figures_and_pair_the_examples"
 SEEDS = f"{TESTS}::test_seeds_are_resampled_with_the_examples"
 OTHERS = f"{TESTS}::test_other_training_examples_are_no_pairs"
+DIVIDED = f"{TESTS}::test_arms_with_other_test_examples_are_compared_among_themselves"
 COVERS = f"{TESTS}::test_apart_covers_as_often_as_it_says"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
@@ -28,6 +29,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("rng.integers(c.shape[1], size=c.shape[1])", "rows[rows < c.shape[1]]", "one draw for all examples", OTHERS),
         ("(1 - level) / 2, (1 + level) / 2", "(1 - level), level", "an interval of another level", COVERS),
         ("drawn.std(ddof=1)", "drawn.var(ddof=1)", "a variance", OTHERS),
+        (" and one.test == together[first].test", "", "arms of another division make pairs", DIVIDED),
+        ("arm not in drawn)", "arm in found)", "the first on real examples is not theirs", DIVIDED),
         ("not mine.train == theirs.train", "mine.train == theirs.train", "pairs where there are none", OTHERS),
         ('("low", one.low), ("high", one.high)', '("low", one.high), ("high", one.low)', "ends exchanged", SIGNS),
     ],

@@ -10,6 +10,9 @@ STATES = f"{TESTS}::test_states_are_those_of_the_model_itself"
 MEANS = f"{TESTS}::test_probabilities_are_mean_rows_of_the_table"
 SITES = f"{TESTS}::test_sites_are_read_in_the_whole_sequence"
 FROZEN = f"{TESTS}::test_frozen_parts_get_no_gradient_and_stay_in_evaluation_mode"
+PIECED = f"{TESTS}::test_blocks_in_pieces_cannot_be_frozen"
+SHORT = f"{TESTS}::test_two_short_rows_tell_what_an_encoder_needs_and_change_nothing_else"
+RESTED = f"{TESTS}::test_a_folder_that_is_no_encoder"
 TOKENS = f"{TESTS}::test_what_a_tokenizer_says"
 TRAINED = f"{TESTS}::test_a_training_changes_what_is_not_frozen_and_nothing_else"
 GOES_ON = f"{TESTS}::test_a_stopped_training_goes_on_without_the_folder"
@@ -63,6 +66,8 @@ MUTATIONS = {
     "models/pretrained.py": [
         ("most - around)", "most - around + 1)", "one token too many is read", LONG),
         ("int(number) + by", "int(number)", "new blocks lie on top", BELOW),
+        ("not changed <= CHANGED", "not changed <= 9", "what fills rows up counts", RESTED + "[what fills rows up counts]"),
+        ("head: nn.Identity()", "head: None", "a pooler that is called stays", SHORT + "[layoutlm]"),
         ("limit - taken", "limit", "a window has no room for the code", SPOILT + "[a narrow window]"),
     ],
     "tokens.py": [
@@ -75,6 +80,7 @@ MUTATIONS = {
         ("return rows.index_copy(1, places, mean", "return rows.index_copy(1, places, 0.5 * mean", "half a mean", MEANS),
         ("x.detach().argmax(2)", "x.detach().argmin(2)", "the end is where it is least likely", MEANS),
         ("            module.eval()", "            module.train()", "what is frozen drops values", FROZEN),
+        ("for m in beside) > 1", "for m in beside) > 9", "the attentions alone are frozen", PIECED),
         ("*blocks[new : new + frozen])", "*blocks[:frozen])", "new blocks are frozen in place of its own", HELD),
         ("*blocks[new : new + frozen])", "*blocks[frozen:])", "the last blocks are frozen", FROZEN),
     ],

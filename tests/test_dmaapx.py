@@ -186,6 +186,7 @@ def test_differences_from_the_first_arm_are_recorded_over_all_seeds(
     options: dict[str, Any] = {"seeds": [0, 1], "runs": small / "runs", "results": small / "results", "device": "cpu"}
     found = dmaapx.reproduce("dmaapx-mnist", **options)
     assert set(found) == {"vae@real", "vae@synthetic/k=2"}
+    assert found["vae@real"][0].test == found["vae@synthetic/k=2"][1].test != found["vae@real"][0].train != ""
     records = {(r.system, r.metric, r.seed): r for r in read(small / "results" / "dmaapx.json")}
     arm, command = "vae@synthetic/k=2", "python -m diled.studies.dmaapx dmaapx-mnist --scale mini --seeds 0 1"
     for metric in (m for m in COMPARED if "substitutions" not in m):
