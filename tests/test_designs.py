@@ -1123,7 +1123,36 @@ def test_ensembles_learn_from_the_examples_with_a_value():
     assert len(order) == len(set(order)) == 50
     assert sorted(order[:10]) == list(range(0, 1000, 100))
     assert np.array_equal(some_with_values(y, 0, most=1000), np.random.default_rng(0).permutation(1000))
+    few = some_with_values(np.where(np.arange(1000) < 3, np.inf, y), 0, most=50)
+    assert not set(few[:9]) & {0, 1, 2}, "an infinite one is unknown"
     assert np.array_equal(some_with_values(np.ones(1000), 0, most=50), np.random.default_rng(0).permutation(1000)[:50])
+
+
+def test_of_many_examples_the_best_are_always_learned_from(monkeypatch: pytest.MonkeyPatch):
+    """By the goal, and the others by chance; of a search it is said."""
+    y = np.random.default_rng(1).normal(size=2000)
+    y[::3] = np.nan
+    order = some_with_values(y, 0, most=200)
+    best = np.argsort(np.where(np.isfinite(y), -y, np.inf))[:20]
+    assert len(order) == len(set(order)) == 200
+    assert set(best) <= set(order)
+    assert np.isfinite(y[order]).all()
+    others = y[[i for i in order if i not in set(best)]]
+    assert abs(others.mean()) < 0.3, "as good as any"
+    data = additive()
+    some = Settings(steps=1, candidates=1, rounds=1)
+    said = "The ensembles learned from {} of 80 training examples"
+    assert not any(said[:27] in note for note in design(bijection(), data, Goal("fitness"), 4, some).notes)
+    monkeypatch.setattr("diled.designing.some_with_values", lambda y, seed: some_with_values(y, seed, most=40))
+    for goal, distance in (
+        (Goal("fitness"), -data.train.labels["fitness"]),
+        (Goal("fitness", -1), data.train.labels["fitness"]),
+        (Goal("fitness", 0, -1.0), np.abs(data.train.labels["fitness"] + 1)),
+    ):
+        search = Search(bijection(), data, goal, some, constraints_of(data))
+        held = {row.tobytes() for row in search.train.numpy().astype(np.uint8)}
+        assert {row.tobytes() for row in data.train.values[np.argsort(distance)[:4]]} <= held
+    assert any(said.format(40) in note for note in search.ranked(search.train[:2], 2).notes)
 
 
 def test_evolution_mutates_one_free_position_of_a_child():

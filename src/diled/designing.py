@@ -39,7 +39,7 @@ from diled.space import raw_tensor, to_space
 __all__ = ["Search"]
 
 MOST = 20_000
-"""Training examples that the ensembles learn from, and starts are taken from."""
+"""Training examples that the ensembles learn from, and starts are taken from: a tenth of them the best, the others random."""
 LOOKS = 10
 """How often a climb is looked at on its way."""
 NEAR = 0.5
@@ -72,7 +72,7 @@ class Search:
         )
         self.alone = torch.full(constraints.allowed.shape, float("nan"), device=self.device)
         self._check_method()
-        order = some_with_values(data.train.labels[goal.column], settings.seed)
+        order = some_with_values(goal.better(torch.from_numpy(data.train.labels[goal.column])).numpy(), settings.seed)
         self.train = self._rows(data.train.values[order])
         self.y = torch.from_numpy(data.train.labels[goal.column][order]).float().to(self.device)
         held = self._rows(data.validation.values), self._labels(data.validation.labels[goal.column])
@@ -348,6 +348,11 @@ class Search:
         notes = [f"The ensemble's Spearman correlation on {where} is {self.accuracy['spearman']:.3f}."]
         if self.accuracy["spearman"] < RANKS:
             notes.append("So its predictions rank nothing: these designs are guesses.")
+        if len(self.y) < len(self.data.train):
+            notes.append(
+                f"The ensembles learned from {len(self.y):,} of {len(self.data.train):,} training examples, the best among "
+                "them."
+            )
         if not len(x):
             notes.append(self._nothing())
         elif len(x) < n:
@@ -402,10 +407,17 @@ class Search:
             return np.full(len(x), np.nan), f"No bound: {refusal}"
 
 
-def some_with_values(y: np.ndarray, seed: int, most: int = MOST) -> np.ndarray:
-    """Random training examples with labels y (N,), at most so many, those with a value before all others, (n,) int64."""
-    order = np.random.default_rng(seed).permutation(len(y))
-    return order if len(y) <= most else order[np.argsort(~np.isfinite(y[order]), kind="stable")][:most]
+def some_with_values(worth: np.ndarray, seed: int, most: int = MOST) -> np.ndarray:
+    """Training examples of worth (N,), all or so many, (n,) int64: the best, a tenth of these, and random ones, first those
+    whose worth is finite, and so known."""
+    order = np.random.default_rng(seed).permutation(len(worth))
+    if len(worth) <= most:
+        return order
+    order = order[np.argsort(~np.isfinite(worth[order]), kind="stable")]
+    known, kept = np.isfinite(worth[order]), np.zeros(len(order), bool)
+    kept[np.argsort(np.where(known, -worth[order], np.inf), kind="stable")[: most // 10]] = True
+    kept[np.flatnonzero(~kept)[: most - most // 10]] = True
+    return order[kept]
 
 
 def in_units(energy: Energy, of_training: Tensor) -> Energy:
