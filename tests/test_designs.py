@@ -645,9 +645,12 @@ def test_designs_are_new_distinct_ranked_and_better_than_chance(method: str):
     assert truth(found.values).mean() > truth(data.train.values).mean() + 0.5
     distance = [min((row != other).sum() for other in data.train.values) for row in found.values]
     assert found.columns["distance"].tolist() == distance
-    assert list(found.columns) == ["predicted", "uncertainty", "bound_nats", "distance"]
+    assert list(found.columns)[:4] == ["predicted", "uncertainty", "bound_nats", "distance"]
+    assert list(found.columns)[4:] == ["measured"], "the data have all 256"
+    assert found.columns["measured"] == pytest.approx(truth(found.values), rel=1e-5)
     few = design(model, data, Goal("fitness"), 300, replace(settings, candidates=1, steps=2))
-    none, some = "No new sequence was found: ", f"Only {len(few)} distinct new sequences were found, of 300 that"
+    none = "No sequence was found to propose: "
+    some = f"Only {len(few)} distinct sequences{'' if near_data else ' outside the training split'} were found, of 300 that"
     assert any(note.startswith(some if len(few) else none) for note in few.notes)
 
 
@@ -811,6 +814,36 @@ def test_the_best_new_sequence_of_each_climb_counts():
     assert torch.equal(search.best_of([known, known]), known)
 
 
+def test_designs_that_were_measured_are_told_from_new_ones(tmp_path: Path):
+    """Of six rows one is a validation and two are test sequences, one of these without a value; three are in no file."""
+    data = additive()
+    new, test = data.test.values[:3], data.test.subset(np.arange(3, 120))
+    test.labels["fitness"][1] = NAN
+    data = replace(data, test=test)
+    rows = np.concatenate([new, test.values[:2], data.validation.values[:1]])
+    search = Search(bijection(), data, Goal("fitness"), replace(FAST, method="evolution"), constraints_of(data))
+    found = search.ranked(torch.from_numpy(rows).long(), 6)
+    said = dict(zip(map(bytes, found.values), found.columns["measured"].tolist(), strict=True))
+    want = {bytes(test.values[0]): truth(test.values[:1])[0], bytes(rows[5]): truth(rows[5:])[0]}
+    assert {row: y for row, y in said.items() if not math.isnan(y)} == pytest.approx(want, rel=1e-5)
+    assert any(note.startswith("3 of these are among the validation or test sequences") for note in found.notes)
+    write_designs(found, data.spec, tmp_path / "some.csv")
+    with (tmp_path / "some.csv").open(newline="") as file:
+        assert sum(not row["measured"] for row in csv.DictReader(file)) == 4
+    assert "nan" not in (tmp_path / "some.fasta").read_text() + found.text()
+    others = search.ranked(torch.from_numpy(new).long(), 3)
+    assert "measured" not in others.columns
+    assert not any("of these are among" in note for note in others.notes)
+    kept = replace(search.settings, keep_known=True)
+    search = Search(bijection(), data, Goal("fitness"), kept, constraints_of(data))
+    known = search.ranked(torch.from_numpy(data.train.values[:2]).long(), 3)
+    assert np.isfinite(known.columns["measured"]).all()
+    assert not any("of these are among" in note for note in known.notes)
+    assert any(note.startswith("Only 2 distinct sequences were found") for note in known.notes)
+    (empty,) = (note for note in search.ranked(torch.empty(0, 4).long(), 3).notes if note.startswith("No sequence was"))
+    assert "all that came up is against the constraints." in empty
+
+
 def test_what_speaks_against_a_list_is_said(monkeypatch: pytest.MonkeyPatch):
     data = additive()
     down = replace(data.validation, labels={"fitness": -data.validation.labels["fitness"]})
@@ -835,7 +868,7 @@ def test_a_round_that_brings_nothing_new_is_the_last(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Search, "candidates", candidates)
     found = design(bijection(), data, Goal("fitness"), 5, replace(FAST, method="evolution", rounds=8))
     assert (len(found), len(rounds), len(set(rounds))) == (3, 3, 3)
-    assert "Only 3 distinct new sequences were found, of 5 that were asked for." in found.notes
+    assert "Only 3 distinct sequences outside the training split were found, of 5 that were asked for." in found.notes
     rounds.clear()
     assert len(design(bijection(), data, Goal("fitness"), 2, replace(FAST, method="evolution", rounds=8))) == 2
     assert len(rounds) == 1
@@ -860,7 +893,7 @@ def test_an_empty_list_says_what_to_do_and_nothing_else_warns(recwarn: pytest.Wa
     ):
         found = design(bijection(), data, Goal("fitness"), 3, replace(FAST, method=method, steps=2), limits)
         assert len(found) == 0
-        assert any(note.startswith("No new sequence was found: ") and words in note for note in found.notes)
+        assert any(note.startswith("No sequence was found to propose: ") and words in note for note in found.notes)
     assert not [str(one.message) for one in recwarn if "degrees of freedom" in str(one.message)]
 
 

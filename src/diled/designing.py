@@ -356,7 +356,8 @@ class Search:
         if not len(x):
             notes.append(self._nothing())
         elif len(x) < n:
-            notes.append(f"Only {len(x)} distinct new sequences were found, of {n} that were asked for.")
+            where = "" if self.settings.keep_known else " outside the training split"
+            notes.append(f"Only {len(x)} distinct sequences{where} were found, of {n} that were asked for.")
         mean, std = (v.cpu() for v in self.predictor.predict(self.features(x))) if len(x) else (torch.empty(0),) * 2
         notes += self._beside(mean)
         worth = self.goal.better(mean) - self.settings.caution * std
@@ -370,16 +371,29 @@ class Search:
         columns["distance"] = nearest_rows(values, np.unique(self.data.train.values, axis=0))[0]
         if self.constraints.parent is not None:
             columns["changes"] = (rows != self.constraints.parent).sum(1).cpu().numpy()
+        measured, others = _measured(values, self.data, self.goal.column)
+        if others or np.isfinite(measured).any():
+            columns["measured"] = measured
+        if others:
+            notes.append(
+                f"{others} of these are among the validation or test sequences: 'measured' is what was measured of them."
+            )
         return Designs(values, to_strings(values, self.data.spec), columns, self.accuracy, notes)
 
     def _nothing(self) -> str:
         """What an empty list means, and what to do."""
         known = "" if self.settings.keep_known else "a training sequence, "
-        what = f"{known}the parent, " if self.constraints.parent is not None and known else known
+        what = (
+            f"{known}the parent, or "
+            if self.constraints.parent is not None and known
+            else f"{known}or "
+            if known
+            else ""
+        )
         other = "" if self.settings.method == "evolution" else "method evolution, "
         return (
-            f"No new sequence was found: all that came up is {what}or against the constraints. Try {other}more candidates, or "
-            f"fewer constraints{', or keep_known' if known else ''}."
+            f"No sequence was found to propose: all that came up is {what}against the constraints. Try {other}more "
+            f"candidates, or fewer constraints{', or keep_known' if known else ''}."
         )
 
     def _beside(self, mean: Tensor) -> list[str]:
@@ -418,6 +432,21 @@ def some_with_values(worth: np.ndarray, seed: int, most: int = MOST) -> np.ndarr
     kept[np.argsort(np.where(known, -worth[order], np.inf), kind="stable")[: most // 10]] = True
     kept[np.flatnonzero(~kept)[: most - most // 10]] = True
     return order[kept]
+
+
+def _measured(values: np.ndarray, data: Data, column: str) -> tuple[np.ndarray, int]:
+    """What was measured of designs (n, L) that the data have, (n,), NaN of others; and how many are validation or test ones."""
+    place = {row.tobytes(): i for i, row in enumerate(values)}
+    y, others = np.full(len(values), np.nan), set()
+    for split in (data.train, data.validation, data.test):
+        for row, value in zip(split.values.astype(values.dtype, copy=False), split.labels[column], strict=True):
+            i = place.get(row.tobytes())
+            if i is None:
+                continue
+            y[i] = value if np.isnan(y[i]) else y[i]
+            if split is not data.train:
+                others.add(i)
+    return y, len(others)
 
 
 def in_units(energy: Energy, of_training: Tensor) -> Energy:

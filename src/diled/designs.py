@@ -31,7 +31,7 @@ class Settings:
         caution: weight of the ensemble's standard deviation.
         scale: of guidance (`ode`, `guidance`).
         candidates: climbs for each design that is wanted.
-        rounds: how often more of them are made where too few are new and distinct; a round that brings none is the last.
+        rounds: how often more of them are made where too few are distinct and allowed; a round that brings none is the last.
         members: of the ensemble.
         keep_known: also propose training sequences.
         seed: of everything.
@@ -73,8 +73,8 @@ class Designs:
         values: (n, L) rows of symbols.
         sequences: the same as text, whole ones where only some sites are modelled.
         columns: name -> (n,): `predicted` (of the decoded sequence), `uncertainty`, `bound_nats` (NaN without a bound),
-            `distance` to the nearest training sequence, `changes` from the parent where there is one, and `oracle` where
-            one judges them.
+            `distance` to the nearest training sequence, `changes` from the parent where there is one, `measured` where the
+            data have any of them (NaN of the others), and `oracle` where one judges them.
         accuracy: of the ensemble on validation examples that did not choose its weights, `spearman` and `rmse`.
         notes: what must be known to read them.
     """
@@ -88,9 +88,13 @@ class Designs:
     def __len__(self) -> int:
         return len(self.values)
 
+    def figures(self, i: int, digits: int) -> dict[str, str]:
+        """The columns of one design as text, nothing for what is not known."""
+        return {k: "" if np.isnan(v[i]) else f"{v[i]:.{digits}g}" for k, v in self.columns.items()}
+
     def text(self, most: int = 10) -> str:
         """The first of them as a table, and the notes."""
         rows = [["sequence", *self.columns]]
         for i, sequence in enumerate(self.sequences[:most]):
-            rows.append([sequence, *(f"{values[i]:.4g}" for values in self.columns.values())])
+            rows.append([sequence, *self.figures(i, 4).values()])
         return "\n".join([*aligned(rows), *(["..."] if len(self) > most else []), *self.notes])

@@ -257,13 +257,13 @@ def write_designs(found: Designs, spec: DataSpec, out: str | Path) -> None:
             writer = csv.writer(file)
             writer.writerow(header)
             for i, sequence in enumerate(found.sequences):
-                numbers = (f"{values[i]:.6g}" for values in found.columns.values())
+                numbers = found.figures(i, 6).values()
                 writer.writerow([f"design_{i + 1}", sequence, *([sites[i]] if sites else []), *numbers])
 
     def fasta(partial: Path) -> None:
         lines = []
         for i, sequence in enumerate(found.sequences):
-            said = " ".join(f"{name}={values[i]:.4g}" for name, values in found.columns.items())
+            said = " ".join(f"{name}={value}" for name, value in found.figures(i, 4).items() if value)
             lines += [f">design_{i + 1} {said}", sequence]
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

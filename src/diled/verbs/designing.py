@@ -70,7 +70,7 @@ def optimize(
         out: a .csv file for the list; a .fasta file of the same name comes beside it.
 
     Returns:
-        The designs, the best first.
+        The designs, the best first, with what was measured of those that are validation or test sequences.
 
     Raises:
         DiledError: no sequences, no such property, a method that the model does not have, or constraints that nothing meets.
