@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from diled.api import NoBound
 from diled.data import Data
 from diled.data.proteins import to_strings
-from diled.data.splits import seen
+from diled.data.splits import Known
 from diled.designs import Designs, Settings
 from diled.draws import BlockNoise
 from diled.errors import ConfigError
@@ -337,10 +338,15 @@ class Search:
         """Which rows are neither the parent nor what the model was trained on, (B,) bool; all where these are wanted."""
         if self.settings.keep_known or len(x) == 0:
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return torch.from_numpy(~self.known.has(x.cpu().numpy())).to(x.device)
+
+    @cached_property
+    def known(self) -> Known:
+        """The parent, and what the model was trained on."""
         known = self.data.train.values
         if self.constraints.parent is not None:
             known = np.concatenate([known, self.constraints.parent.cpu().numpy()[None].astype(known.dtype)])
-        return torch.from_numpy(~seen(x.cpu().numpy(), known)).to(x.device)
+        return Known(known)
 
     def ranked(self, x: Tensor, n: int) -> Designs:
         """The best n rows with what is known of them."""
