@@ -3,9 +3,10 @@
     python benchmarks/texts.py --run DILED --run BETA_VAE    # all parts, into results/texts-speed.json
     python benchmarks/texts.py --what generation --trial     # one part, printed only; --steps, --limit make it shorter
 
-Models are the rows `diled` and `vae` of the study `yelp`. CPU-seconds on one thread, all in turn, every other round in
-reverse; ratios are taken within a round, and the median over rounds is reported. The data are those of the study; where no
-folder of data is named (`DILED_DATA`), random rows with such lengths, which are recorded as `synthetic`.
+Models are the rows `diled@weight=0.5`, which hides no words, as the VAE hides none, and `vae` of the study `yelp`. CPU-seconds
+on one thread, all in turn, every other round in reverse; ratios are taken within a round, and the median over rounds is reported.
+The data are those of the study; where no folder of data is named (`DILED_DATA`), random rows with such lengths, which are
+recorded as `synthetic`.
 
 generation   `generation_ratio`: tokens per second of the row's decoder, which reads a code, relative to `generate` of a GPT-2
              of the same width, depth, heads, symbols and activation, which reads none. Both are fp32, with random weights,
@@ -110,6 +111,9 @@ HELP = {
 
 # Data and models -----------------------------------------------------------------------------------------------------
 
+ROW = "diled@weight=0.5"
+"""Of DiLED, on equal terms with the rows beside it."""
+
 
 def config_of(row: str, seed: int = 0) -> RunConfig:
     """A row of the study `yelp`, on the processor."""
@@ -153,7 +157,7 @@ def synthetic(n: int, seed: int = 0) -> Data:
 
 def decoder_of(data: Data, seed: int = 0) -> AutoregressiveDecoder:
     """The decoder of the row `diled`, which never ends a sequence by itself."""
-    decoder = model_of(config_of("diled", seed), data).decoder.eval()
+    decoder = model_of(config_of(ROW, seed), data).decoder.eval()
     decoder.network.bias.data[END] = NEVER
     return decoder
 
@@ -263,7 +267,7 @@ def generation(data: Data, size: Size, seed: int = 0) -> list[Figure]:
 
 def step(data: Data, size: Size, seed: int = 0) -> list[Figure]:
     """Examples per second in the engine, relative to the plain loop."""
-    config = config_of("diled", seed)
+    config = config_of(ROW, seed)
     model, training = model_of(config, data), undisturbed(config.training, size.steps)
     runs = {
         "engine": partial(in_engine, model, data, training),
@@ -274,7 +278,7 @@ def step(data: Data, size: Size, seed: int = 0) -> list[Figure]:
 
 def epoch(data: Data, size: Size, seed: int = 0) -> list[Figure]:
     """A training step of DiLED relative to the VAE's, without what the engine adds for both alike."""
-    vae, diled = config_of("vae", seed), config_of("diled", seed)
+    vae, diled = config_of("vae", seed), config_of(ROW, seed)
     models = {"vae": model_of(vae, data)}
     for name, values in DENOISERS.items():
         for times in TIMES:
@@ -406,7 +410,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--what", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--run", type=Path, action="append", default=[], help="for convergence: one of DiLED, one of the row beta_vae"
+        "--run",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"for convergence: one of the row {ROW}, one of the row beta_vae",
     )
     record_options(parser)
     trial = parser.add_argument_group("for a trial")
@@ -429,7 +437,7 @@ def _run(chosen: argparse.Namespace) -> None:
         refuse_uncommitted()
     named = pair(chosen.run, chosen.trial) if "convergence" in chosen.what else {}
     timed = [part for part in chosen.what if part in TIMED]
-    data = data_of(config_of("diled", chosen.seed), size.limit) if timed else None
+    data = data_of(config_of(ROW, chosen.seed), size.limit) if timed else None
     command, results = "python benchmarks/texts.py", None if chosen.trial else chosen.results
     for part in timed:
         assert data is not None

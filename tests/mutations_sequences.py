@@ -17,6 +17,7 @@ PICK = f"{SEQUENCES}::test_a_symbol_is_picked_by_the_distribution_function"
 IGNORES = f"{SEQUENCES}::test_a_transformer_ignores_what_follows_the_end"
 CAUSAL = f"{SEQUENCES}::test_a_causal_transformer_sees_only_what_comes_before"
 FORCED = f"{SEQUENCES}::test_drawing_with_kept_keys_is_teacher_forcing_step_by_step"
+FILLING = "test_closed_form.py::test_symbols_are_counted_with_and_without_the_filling"
 PROFILE = f"{MODELS}::test_a_profile_has_the_frequencies_among_the_positions_that_are_reached"
 ENERGY = f"{MODELS}::test_energies_are_those_of_fields_and_pairs"
 COUNTED = f"{MODELS}::test_log_z_entropy_and_the_best_rows_are_counted"
@@ -78,7 +79,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("-sum_dims(log_p)", "sum_dims(log_p)", "the pseudo-likelihood's sign", PSEUDO),
         ("size = 0.5 * (self", "size = (self", "decay of the fields", PSEUDO),
         ("(self.fields - self.profile)", "self.fields", "the decay's centre", BEGINS),
-        ("self.profile, filling=True", "self.profile, filling=False", "the filling is not counted", BEGINS),
+        ("self.profile, filling=True", "self.profile, filling=False", "the filling is not counted", FILLING),
         ("(-self.energies().double()).softmax(0)", "self.energies().double().softmax(0)", "sign of draws", EXACT),
         (" - matrix[at + x[:, i]]", "", "a Gibbs step leaves the old symbol's pull", GIBBS),
     ],

@@ -144,7 +144,7 @@ def test_random_rows_have_the_lengths_of_yelp(bench: ModuleType) -> None:
 def test_the_engine_and_the_loop_see_the_same_batches_of_nearly_equal_lengths(
     bench: ModuleType, loops: ModuleType, data: Data, tmp_path: Path
 ) -> None:
-    config = bench.config_of("diled")
+    config = bench.config_of(bench.ROW)
     training = loops.undisturbed(config.training, 3)
     loop = loops.Loop(bench.model_of(config, data), loops.of_terms, data, training)
     mine = torch.stack([loop.source.values[loop.chosen()] for _ in range(40)])
@@ -167,7 +167,7 @@ def test_the_engine_and_the_loop_see_the_same_batches_of_nearly_equal_lengths(
 
 @pytest.mark.usefixtures("small")
 def test_the_loop_computes_in_the_precision_of_the_row(bench: ModuleType, loops: ModuleType, data: Data) -> None:
-    config, seen = bench.config_of("diled"), []
+    config, seen = bench.config_of(bench.ROW), []
     for precision in ("bf16", "fp32"):
         training = loops.undisturbed(config.training, 1).model_copy(update={"precision": precision})
 
@@ -230,7 +230,7 @@ def runs(tmp_path: Path, bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> 
         folders[-1].mkdir()
         lines = [{"stage": "joint", "step": 100 * (k + 1), "validation": {"bound": v}} for k, v in enumerate(values)]
         (folders[-1] / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (folders[-1] / "run.json").write_text(bench.config_of(name).model_dump_json())
+        (folders[-1] / "run.json").write_text(bench.config_of(bench.ROW if name == "diled" else name).model_dump_json())
 
     def load(folder: Path) -> Any:
         steps, seconds = made[folder.name]

@@ -386,7 +386,8 @@ def test_a_stage_is_prepared_once_with_the_averaged_encoder(tmp_path, monkeypatc
     ordinary = engine.prepare
 
     def prepare(stage, *args):
-        prepared.append(stage.frozen[0].network.state_dict())
+        if stage.prepare is not None:
+            prepared.append(stage.frozen[0].network.state_dict())
         ordinary(stage, *args)
 
     monkeypatch.setattr(engine, "prepare", prepare)

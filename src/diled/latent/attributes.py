@@ -181,7 +181,7 @@ def along_energy(z: Tensor, wish: Wish, strength: float) -> Tensor:
     if strength == 0:
         return z.clone()
     end = strength * CLOCK  # all that is kept: the steps there would be many times the codes
-    found = solve_ivp(slope, (0.0, strength * CLOCK), start, t_eval=[end], rtol=RELATIVE, atol=RELATIVE * unit)
+    found = solve_ivp(slope, (0.0, end), start, t_eval=[end], rtol=RELATIVE, atol=RELATIVE * unit)
     return torch.from_numpy(found.y[:, -1]).reshape(z.shape).to(z)
 
 
