@@ -3,10 +3,10 @@
     python benchmarks/texts.py --run DILED --run BETA_VAE    # all parts, into results/texts-speed.json
     python benchmarks/texts.py --what generation --trial     # one part, printed only; --steps, --limit make it shorter
 
-Models are the rows `diled@weight=0.5`, which hides no words, as the VAE hides none, and `vae` of the study `yelp`. CPU-seconds
-on one thread, all in turn, every other round in reverse; ratios are taken within a round, and the median over rounds is reported.
-The data are those of the study; where no folder of data is named (`DILED_DATA`), random rows with such lengths, which are
-recorded as `synthetic`.
+Models are the rows `diled@weight=0.5`, which hides no words, as the VAE hides none, and `vae` of the study `yelp`.
+CPU-seconds on one thread, all in turn, every other round in reverse; ratios are taken within a round, and the median over
+rounds is reported. The data are those of the study; where no folder of data is named (`DILED_DATA`), random rows with such
+lengths, which are recorded as `synthetic`.
 
 generation   `generation_ratio`: tokens per second of the row's decoder, which reads a code, relative to `generate` of a GPT-2
              of the same width, depth, heads, symbols and activation, which reads none. Both are fp32, with random weights,
