@@ -22,7 +22,7 @@ from torch import Tensor
 from diled.api import NoBound
 from diled.data import Data
 from diled.data.proteins import to_strings
-from diled.data.splits import Known
+from diled.data.splits import RowDigests
 from diled.designs import Designs, Settings
 from diled.draws import BlockNoise
 from diled.errors import ConfigError
@@ -341,12 +341,12 @@ class Search:
         return torch.from_numpy(~self.known.has(x.cpu().numpy())).to(x.device)
 
     @cached_property
-    def known(self) -> Known:
+    def known(self) -> RowDigests:
         """The parent, and what the model was trained on."""
         known = self.data.train.values
         if self.constraints.parent is not None:
             known = np.concatenate([known, self.constraints.parent.cpu().numpy()[None].astype(known.dtype)])
-        return Known(known)
+        return RowDigests(known)
 
     def ranked(self, x: Tensor, n: int) -> Designs:
         """The best n rows with what is known of them."""
@@ -388,14 +388,10 @@ class Search:
 
     def _nothing(self) -> str:
         """What an empty list means, and what to do."""
-        known = "" if self.settings.keep_known else "a training sequence, "
-        what = (
-            f"{known}the parent, or "
-            if self.constraints.parent is not None and known
-            else f"{known}or "
-            if known
-            else ""
-        )
+        known = [] if self.settings.keep_known else ["a training sequence, "]
+        if known and self.constraints.parent is not None:
+            known.append("the parent, ")
+        what = "".join([*known, "or " if known else ""])
         other = "" if self.settings.method == "evolution" else "method evolution, "
         return (
             f"No sequence was found to propose: all that came up is {what}against the constraints. Try {other}more "

@@ -24,6 +24,7 @@ __all__ = [
     "Data",
     "Found",
     "Part",
+    "RowDigests",
     "Split",
     "divide",
     "hashed",
@@ -77,7 +78,7 @@ def hashed(values: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-class Known:
+class RowDigests:
     """Rows (M, L), to be asked more than once which others occur among them; of each a digest of 16 bytes is kept."""
 
     def __init__(self, rows: np.ndarray) -> None:
@@ -96,7 +97,7 @@ def _digest(row: np.ndarray) -> bytes:
 
 def seen(rows: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Which rows (N, L) occur among others (M, L), whatever the integer type of either, (N,) bool."""
-    return Known(among).has(rows)
+    return RowDigests(among).has(rows)
 
 
 @dataclass(frozen=True, eq=False)

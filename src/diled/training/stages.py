@@ -52,10 +52,9 @@ def prepare(stage: Stage, values: Tensor | Source, spec: DataSpec, config: Train
     source = source_of(values)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed_from(config.seed, index, 2**41))
+        stage.density.eval()
         if stage.prepare is not None:
             raw = source.some(min(PREPARED, max(FEWEST, BYTES // (4 * spec.numel))))
-            stage.density.eval()
             stage.prepare(to_space(raw, spec))
         if stage.fit is not None:
-            stage.density.eval()
             stage.fit(to_space(raw, spec) for raw in source.all())
