@@ -11,10 +11,12 @@ taken within a round, and the median over rounds is reported.
 throughput   `throughput_ratio`: examples per second of `diled.training.engine.fit`, relative to a plain loop over the same
              modules that does the same work. For `published` the loop has the loss written out.
 time         `time_ratio_to_equal_bound`: what `diled/published-denoiser` needs to reach its best validation bound within
-             --steps steps, over what `diled` needs to be as low: one objective, two denoisers. Both train in the plain loop;
-             looks at the bound are not counted. The published denoiser sees one noise level of a code, not four, since it
-             takes most of a step; its learning rate is the best of four, and the search for it is free: all favour it. The
-             bound of each position by itself is recorded too: it tells how low the bound is that is reached.
+             --steps steps, over what `diled` needs to be as low: one objective, two denoisers. That objective is the bound
+             itself (and the property): where the rate has a small weight, as in the row, the bound is lowest before anything
+             is learnt. Both train in the plain loop; looks at the bound are not counted. The published denoiser sees one
+             noise level of a code, not four, since it takes most of a step; its learning rate is the best of four, and the
+             search for it is free: all favour it. The bound of each position by itself is recorded too: it tells how low
+             the bound is that is reached.
 """
 
 from __future__ import annotations
@@ -73,14 +75,18 @@ LEARNING_RATES = (2e-5, 1e-4, 3e-4, 1e-3)
 """Of the published denoiser: the first is its authors', which is slow for few steps."""
 
 
-def config_of() -> RunConfig:
-    """The row `diled` of the study `gifford`."""
-    return rows("gifford")["diled"].config()
+BY_BOUND = {"model.rate_weight": 1.0, "model.rate_warmup": 0.0}
+"""What the row minimises otherwise where the time to a bound is measured."""
 
 
-def ours(data: Data, *, seed: int = 0) -> Autoencoder:
+def config_of(*, by_bound: bool = False) -> RunConfig:
+    """The row `diled` of the study `gifford`, which minimises the bound itself if `by_bound`."""
+    return rows("gifford")["diled"].config(BY_BOUND if by_bound else None)
+
+
+def ours(data: Data, *, seed: int = 0, by_bound: bool = False) -> Autoencoder:
     """The model of that row."""
-    config = config_of()
+    config = config_of(by_bound=by_bound)
     model = build(config.name, config.model, data.spec, seed).model
     head = head_of(model)
     assert isinstance(model, Autoencoder)
@@ -90,8 +96,8 @@ def ours(data: Data, *, seed: int = 0) -> Autoencoder:
 
 
 def ours_with_theirs(data: Data, *, width: int = 2048, layers: int = 20, seed: int = 0) -> Autoencoder:
-    """The same model with the published denoiser, at one noise level of each code."""
-    model = ours(data, seed=seed)
+    """The same model with the published denoiser, at one noise level of each code; it minimises the bound."""
+    model = ours(data, seed=seed, by_bound=True)
     prior = model.prior
     assert isinstance(prior, Diffusion)
     with seeded(seed, 1):
@@ -198,11 +204,12 @@ def time_to_bound(data: Data, size: Size, seed: int = 0) -> list[Figure]:
     rate, far, goal = best_rate(data, size, seed)
     own_training = config_of().training
     whole = training(own_training.learning_rate, own_training.steps, seed)
-    near, reached = on_the_way(Loop(ours(data, seed=seed), of_terms, data, whole), data, size.every, height(goal))[-1]
+    trained = ours(data, seed=seed, by_bound=True)
+    near, reached = on_the_way(Loop(trained, of_terms, data, whole), data, size.every, height(goal))[-1]
     timed = training(rate, WARM_UP + size.block, seed)
     mine = training(own_training.learning_rate, WARM_UP + FASTER * size.block, seed)
     theirs = ours_with_theirs(data, width=size.width, layers=size.layers, seed=seed)
-    own = ours(data, seed=seed)
+    own = ours(data, seed=seed, by_bound=True)
     runs = {
         LARGE: lambda: far * in_loop(theirs, of_terms, data, timed),
         "diled": lambda: near * in_loop(own, of_terms, data, mine),

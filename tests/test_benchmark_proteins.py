@@ -181,7 +181,7 @@ def test_ratios_are_of_time_per_example_and_of_steps_times_time(
 
 
 def test_only_the_denoiser_differs_where_time_to_equal_bound_is_measured(bench: ModuleType, data: Data) -> None:
-    small, large = bench.ours(data), bench.ours_with_theirs(data, width=8, layers=3)
+    small, large = bench.ours(data, by_bound=True), bench.ours_with_theirs(data, width=8, layers=3)
     mine, theirs = (
         {name: p for name, p in m.named_parameters() if ".denoiser.network." not in f".{name}"} for m in (small, large)
     )
@@ -189,6 +189,8 @@ def test_only_the_denoiser_differs_where_time_to_equal_bound_is_measured(bench: 
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
     assert (small.prior.times_per_code, large.prior.times_per_code) == (4, 1)
     assert small.prior.objective == large.prior.objective
+    assert [model.rate_weight(share) for model in (small, large) for share in (0.0, 1.0)] == [1.0] * 4  # the bound
+    assert bench.ours(data).rate_weight(1.0) == 0.03  # the row
     z = torch.zeros(5, 30)
     assert large.prior.denoiser.network(z, torch.zeros(5)).shape == z.shape
     assert len(large.prior.denoiser.network.layers) == 2
