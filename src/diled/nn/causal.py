@@ -156,7 +156,7 @@ class Writer(nn.Module):
 
         A probability only falls as a sequence goes on, so a beginning that is less likely than a whole sequence is over, too.
         """
-        n, k, v = len(code), beams, self.symbols
+        n, k, few = len(code), beams, min(beams, self.symbols)
         state = self.writing(n * k, code.repeat_interleave(k, 0))
         found = torch.zeros(n, self.length, dtype=torch.long, device=state.device)
         rows = torch.arange(n, device=state.device)  # the codes whose search goes on
@@ -165,14 +165,14 @@ class Writer(nn.Module):
         score[:, 0] = 0.0  # all beginnings are the same one
         now = torch.full((n * k,), self.start, device=state.device)
         over = torch.zeros(n, k, dtype=torch.bool, device=state.device)
-        only_end = torch.full((v,), float("-inf"), device=state.device)
-        only_end[END] = 0.0
         for i in range(self.length):
-            after = wide(state.step(now, i)).log_softmax(1)
-            log_p = only_end.to(after).repeat(len(rows), k, 1)
-            log_p[~over] = after
-            score, best = log_p.add_(score[..., None]).flatten(1).topk(k, 1)
-            beam, symbol = best // v, best % v
+            likeliest = wide(state.step(now, i)).log_softmax(1).topk(few, 1)  # no beam has more than k of the best k
+            after = likeliest.values.new_full((len(rows), k, few), float("-inf"))
+            after[..., 0] = 0.0  # what is over is followed by the end alone
+            symbols = now.new_full(after.shape, END)
+            after[~over], symbols[~over] = likeliest
+            score, best = (after + score[..., None]).flatten(1).topk(k, 1)
+            beam, symbol = best // few, symbols.flatten(1).gather(1, best)
             place = ((~over).flatten().cumsum(0) - 1).view_as(over).gather(1, beam)  # of each beginning in the state
             x, over = x.gather(1, beam[..., None].expand_as(x)), over.gather(1, beam)
             x[:, :, i] = symbol
@@ -305,5 +305,5 @@ class _Writing:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these sequences (m,), which may repeat."""
-        self.kept = [(keys[rows], values[rows]) for keys, values in self.kept]
+        self.kept = [(keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in self.kept]
         self.offset = None if self.offset is None else self.offset[rows]
