@@ -297,6 +297,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "yelp-gpu": partial(of_sequences, "yelp-gpu", texts),
         "yelp-gpu-paper": partial(of_sequences, "yelp-gpu", texts_beside_the_paper),
         "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
+        "texts-speed": partial(with_ratios, "texts-speed"),
     },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {

@@ -176,6 +176,17 @@ def test_cpu_time_includes_what_a_row_starts_from(tmp_path: Path, monkeypatch: p
     assert render.spent("diled/fresh", read(path)) == {0: 1010.0}
 
 
+def test_a_table_of_predictions_has_the_columns_that_were_measured(tmp_path: Path) -> None:
+    path = tmp_path / "trial.json"
+    one = replace(RECORD, system="vae", command="python -m diled.studies.proteins trial", metric="mse/fitness", value=0.25)
+    add(path, [one, replace(one, metric="pearson/fitness/probe", value=0.5)])
+    assert proteins(path).splitlines()[-3:] == [
+        "| system | MSE | Pearson, from codes | zero-shot Spearman |",
+        "| --- | --- | --- | --- |",
+        "| VAE | 0.250 | 0.500 |  |",
+    ]
+
+
 def test_of_the_variants_the_short_table_shows_those_with_twice_the_steps(tmp_path: Path) -> None:
     path = tmp_path / "trial.json"
     add(path, [replace(RECORD, system=s) for s in ("vae", "vae/2N", "ldm/kl=1", "ldm/kl=1,2N")])

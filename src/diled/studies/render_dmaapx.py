@@ -105,8 +105,11 @@ def table(path: Path, study: str, scale: str) -> str:
 
 def ratios(path: Path) -> str:
     """What was measured side by side in one run, one line each; a sentence where nothing is."""
-    lines = [[r.system, r.metric, f"{r.value:.2f} ± {r.stderr or 0:.2f}", r.note] for r in read(path)]
-    return markdown(["", "figure", "ratio", "of"], lines) if lines else "Nothing is recorded yet."
+    lines = [
+        [r.system, r.metric, f"{r.value:.2f}" + ("" if r.stderr is None else f" ± {r.stderr:.2f}"), r.note]
+        for r in read(path)
+    ]
+    return markdown(["", "figure", "value", "of"], lines) if lines else "Nothing is recorded yet."
 
 
 def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]], scale: str = "mini") -> str:

@@ -67,17 +67,19 @@ def proteins(path: Path) -> str:
     tables = [markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)]
     columns = sorted({r.metric.split("/")[1] for r in trained if r.metric.startswith("mse/")})
     for column in columns:
-        heads = [f"{name}{said}" for said in SUFFIXES.values() for name in ERRORS.values()]
+        there = {r.metric for r in trained}
+        shown = {f"{m}/{column}{end}": f"{name}{said}" for end, said in SUFFIXES.items() for m, name in ERRORS.items()}
+        shown = {metric: heading for metric, heading in shown.items() if metric in there}
         taught = with_head(path.stem, column)
         lines = []
         for s in systems:
             bound = cell(of[s], f"zero_shot_spearman/{column}", 3)
-            shown = f"({bound})" if bound and s in taught else bound
-            lines.append([title(s), *(cell(of[s], f"{m}/{column}{end}", 3) for end in SUFFIXES for m in ERRORS), shown])
+            ranked = f"({bound})" if bound and s in taught else bound
+            lines.append([title(s), *(cell(of[s], metric, 3) for metric in shown), ranked])
         wanted = [row for row in lines if any(row[1:])]
         beside = " In parentheses: not zero shots, as the model's head learned the property." if taught else ""
         said = f"Prediction of `{column}`, and how minus the bound ranks it.{beside}"
-        tables.append(f"{said}\n\n" + markdown(["system", *heads, "zero-shot Spearman"], wanted))
+        tables.append(f"{said}\n\n" + markdown(["system", *shown.values(), "zero-shot Spearman"], wanted))
     return "\n\n".join(tables)
 
 
