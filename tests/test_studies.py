@@ -178,7 +178,9 @@ def test_cpu_time_includes_what_a_row_starts_from(tmp_path: Path, monkeypatch: p
 
 def test_a_table_of_predictions_has_the_columns_that_were_measured(tmp_path: Path) -> None:
     path = tmp_path / "trial.json"
-    one = replace(RECORD, system="vae", command="python -m diled.studies.proteins trial", metric="mse/fitness", value=0.25)
+    one = replace(
+        RECORD, system="vae", command="python -m diled.studies.proteins trial", metric="mse/fitness", value=0.25
+    )
     add(path, [one, replace(one, metric="pearson/fitness/probe", value=0.5)])
     assert proteins(path).splitlines()[-3:] == [
         "| system | MSE | Pearson, from codes | zero-shot Spearman |",
