@@ -66,8 +66,8 @@ def proteins(path: Path) -> str:
     lines.append(["*real sequences*", "", *(cell(trained, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
     tables = [markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)]
     columns = sorted({r.metric.split("/")[1] for r in trained if r.metric.startswith("mse/")})
+    there = {r.metric for r in trained}
     for column in columns:
-        there = {r.metric for r in trained}
         shown = {f"{m}/{column}{end}": f"{name}{said}" for end, said in SUFFIXES.items() for m, name in ERRORS.items()}
         shown = {metric: heading for metric, heading in shown.items() if metric in there}
         taught = with_head(path.stem, column)
