@@ -5,7 +5,7 @@ import math
 import pytest
 
 from diled.evaluation.measure import Measured
-from diled.evaluation.recommend import one_or_two_stages, recommend
+from diled.evaluation.recommend import advice, one_or_two_stages, recommend
 
 ONCE = "Each was trained once, so chance in training is not in the errors."
 
@@ -94,6 +94,15 @@ def test_better_reconstructions_of_another_are_said():
     assert said.startswith("Take A:")
     assert "B reconstructs best (squared error 0.0080 ± 0.0002 against 0.0120 ± 0.0002)." in said
     assert "reconstructs best" not in recommend({"A": figures(90.0, 10.0, 0.0082), "B": figures(100.0, 20.0, 0.008)})
+
+
+def test_an_error_that_the_answer_on_stages_names_is_not_said_again():
+    found = {"D": figures(90.0, 10.0, 0.012), "L": figures(100.0, 20.0, 0.008)}
+    said = advice(found, {"D": 1, "L": 2})
+    assert said[1] == one_or_two_stages(found, {"D": 1, "L": 2})
+    assert sum("0.0080 ± 0.0002 against 0.0120 ± 0.0002" in sentence for sentence in said) == 1
+    third = advice(found | {"AE": figures(None, 30.0, 0.004)}, {"D": 1, "L": 2})
+    assert "AE reconstructs best (squared error 0.0040 ± 0.0002 against 0.0120 ± 0.0002)." in third
 
 
 def test_codes_as_large_as_the_data_do_not_compete_in_reconstructions():

@@ -15,7 +15,7 @@ from diled.data import Data, open_data, to_strings
 from diled.draws import seeded
 from diled.errors import ConfigError
 from diled.evaluation.measure import MOST, Measured, measure
-from diled.evaluation.recommend import advice, one_or_two_stages
+from diled.evaluation.recommend import advice
 from diled.evaluation.report import Cell, Shown, table_text, write_report
 from diled.evaluation.sequences import drawn_alike
 from diled.latent.interpolate import between
@@ -234,9 +234,7 @@ def compare_models(
 def advised_of(models: Mapping[str, tuple[Model, Path | None]], found: dict[str, dict[str, Measured]]) -> list[str]:
     """Which of several models to take, and whether one stage or two, in sentences."""
     stages = {name: n for name, (model, _) in models.items() for n in [stages_of(model)] if n is not None}
-    said = advice(found)
-    answer = one_or_two_stages(found, stages)
-    return [*said[:1], *([answer] if answer else []), *said[1:]]
+    return advice(found, stages)
 
 
 def stages_of(model: Model) -> int | None:

@@ -43,8 +43,13 @@ def recommend(found: Found) -> str:
     return " ".join(advice(found))
 
 
-def advice(found: Found) -> list[str]:
-    """The sentences of `recommend`, the recommendation first."""
+def advice(found: Found, stages: Mapping[str, int] | None = None) -> list[str]:
+    """The sentences of `recommend`, the recommendation first.
+
+    Args:
+        found: see `recommend`.
+        stages: see `one_or_two_stages`, whose sentence comes second; what it says of reconstructions is not said again.
+    """
     bound, samples, pictures = _axes(found)
     axes = [axis for axis in (bound, samples) if axis.figures] or [pictures]
     if not axes[0].figures:
@@ -52,7 +57,12 @@ def advice(found: Found) -> list[str]:
     if len(found) == 1:
         return [_alone(next(iter(found)), bound, samples, pictures)]
     taken, said = _choose(axes, pictures, found)
-    return [said, *_remarks(taken, bound, samples, pictures, found)]
+    answer = one_or_two_stages(found, stages or {})
+    remarks = _remarks(taken, bound, samples, pictures, found)
+    best = _reconstructs_best(taken, pictures)
+    if best and not (answer and f"({best[1]})" in answer):
+        remarks = [f"{_short(best[0])} reconstructs best ({pictures.measure} {best[1]}).", *remarks]
+    return [said, *([answer] if answer else []), *remarks]
 
 
 def one_or_two_stages(found: Found, stages: Mapping[str, int]) -> str | None:
@@ -262,16 +272,18 @@ def _reason(axis: _Axis, name: str) -> str:
     return f"{said} nearest to the data (the runner-up, {_short(second)}, {axis.said(second)}{axis.real()})"
 
 
+def _reconstructs_best(taken: list[str], pictures: _Axis) -> tuple[str, str] | None:
+    """The model that reconstructs better than all that are taken, and its figure against theirs."""
+    best = pictures.leaders()[:1]
+    rivals = [name for name in taken if name in pictures.figures]
+    if not best or not rivals or any(pictures.tied(best[0], name) for name in rivals):
+        return None
+    return best[0], f"{pictures.said(best[0])} against {pictures.said(rivals[0])}"
+
+
 def _remarks(taken: list[str], bound: _Axis, samples: _Axis, pictures: _Axis, found: Found) -> list[str]:
     """What else to know before trusting the choice."""
     said = []
-    best = pictures.leaders()[:1]
-    loser = [name for name in taken if name in pictures.figures]
-    if best and loser and not any(pictures.tied(best[0], name) for name in loser):
-        said.append(
-            f"{_short(best[0])} reconstructs best ({pictures.measure} {pictures.said(best[0])} against "
-            f"{pictures.said(loser[0])})."
-        )
     for name, m in found.items():
         rate = _value(m, "rate_nats")
         if name in taken and rate is not None and rate < IDLE and "bleu" in m:
