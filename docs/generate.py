@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 from diled.config import Config, PoolConfig, PreprocessConfig, SequenceConfig, TextConfig, TrainingConfig
 from diled.family import FAMILY, AutoencoderConfig, family_table
 from diled.parts import DataDiffusionConfig, DiffusionConfig, NetworkConfig, NoiseConfig, PropertyConfig
+from diled.studies.edit_pictures import pictured as pictured_edits
 from diled.studies.questions_dmaapx import calibration, costs, pictured, statistics, widths
 from diled.studies.records import read
 from diled.studies.render import ablations, comparison, cost, family_figures, provenance_line, samples, speed
@@ -293,12 +294,13 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "text-hold": partial(of_sequences, "text-hold", texts),
         "dmaapx-yelp-mini": partial(dmaapx, "dmaapx-yelp", "mini"),
         "yelp-edits": partial(of_sequences, "yelp", edited),
-        "yelp-curves": partial(of_sequences, "yelp", edit_curves),
+        "yelp-picture": lambda: pictured_edits(RESULTS / "yelp.json", DOCS / "images"),
         "yelp-gpu": partial(of_sequences, "yelp-gpu", texts),
         "yelp-gpu-paper": partial(of_sequences, "yelp-gpu", texts_beside_the_paper),
         "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
         "texts-speed": partial(with_ratios, "texts-speed"),
     },
+    "text-curves.md": {"yelp-curves": partial(of_sequences, "yelp", edit_curves)},
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {
         **{study: partial(measured, study) for study in STUDIES},

@@ -13,6 +13,7 @@ ECHO = f"{TESTS}::test_a_model_that_gives_back_what_it_reads_is_perfect_and_list
 PATHS = f"{TESTS}::test_paths_lead_from_one_text_to_the_next"
 EDITS = f"{TESTS}::test_edits_are_measured_in_both_directions_together"
 BOTH = f"{TABLES}::test_seconds_of_both_stages_count"
+DRAWN = f"{TABLES}::test_a_picture_of_edits_has_the_better_way_at_equal_content"
 EQUAL = f"{TABLES}::test_accuracy_is_compared_at_equal_content"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
@@ -39,6 +40,10 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
     ],
     "studies/render.py": [
         ("own[seed] + before[seed] for", "own[seed] for", "the first stage costs nothing", BOTH),
+    ],
+    "studies/edit_pictures.py": [
+        ("(content, max(a for", "(content, min(a for", "the worse way", DRAWN),
+        ('[curves["ode"]]}', '[curves["vector"]]}', "LatentOps moves along vectors", DRAWN),
     ],
     "studies/render_texts.py": [
         (

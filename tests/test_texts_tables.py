@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from diled.evaluation.measure import Measured
-from diled.studies import render_texts
+from diled.studies import edit_pictures, render_texts
 from diled.studies.commands import as_records
 from diled.studies.records import add
 from diled.studies.render import title
@@ -44,8 +45,9 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
 
 
 def test_seconds_of_both_stages_count(tmp_path: Path):
-    for table in ("yelp", "yelp-gpu"):
-        assert begun(table) == {"ldm": "beta_vae"}
+    hidden = "weight=0.1,corruption=0.1"
+    assert begun("yelp") == {"ldm": "beta_vae", f"ldm/{hidden}": f"beta_vae/{hidden}"}
+    assert begun("yelp-gpu") == {"ldm": "beta_vae"}
     shared = {
         "study": "yelp", "data": "yelp", "steps": 1, "train_seconds": 1.0, "parameters": 1,
         "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
@@ -117,3 +119,38 @@ def test_accuracy_is_compared_at_equal_content(tmp_path: Path):
     assert (table["LatentOps"]["at content 40"], table["LatentOps"]["at LatentOps'"]) == ("-", "90.0")
     assert table["EDDPM (paper)"]["MAUVE"] == "0.977"
     assert (table["*aim*"]["BLEU"], table["*aim*"]["to real"]) == (">= 60", "0.7 to 1.5")
+
+
+def test_a_picture_of_edits_has_the_better_way_at_equal_content(tmp_path: Path):
+    curves = {
+        "vector": {0.5: (60.0, 0.1), 1.0: (40.0, 0.3), 2.0: (20.0, 0.6)},
+        "ode": {1.0: (50.0, 0.15), 2.0: (30.0, 0.5), 4.0: (10.0, 0.9)},
+    }
+    figures = {
+        f"{metric}/sentiment/{way}/s={s:g}": Measured(value)
+        for way, points in curves.items()
+        for s, point in points.items()
+        for metric, value in zip(("edit_content", "edit_accuracy"), point, strict=True)
+    }
+    shared = {
+        "study": "yelp", "data": "yelp", "seed": 0, "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1,
+        "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
+    }  # fmt: skip
+    assert "Nothing" in edit_pictures.pictured(tmp_path / "yelp.json", tmp_path)
+    for system in ("diled", "diled/weight=9", "beta_vae"):
+        add(tmp_path / "yelp.json", as_records(figures, system=system, **shared))
+    found = edit_pictures.fronts(tmp_path / "yelp.json")
+    assert list(found) == ["sentiment"]
+    assert set(found["sentiment"]) == {title("diled"), title("beta_vae"), "LatentOps"}
+    assert dict(found["sentiment"][title("diled")]) == pytest.approx(
+        {60.0: 0.1, 50.0: 0.2, 40.0: 0.325, 30.0: 0.5, 20.0: 0.7, 10.0: 0.9}
+    )
+    assert found["sentiment"]["LatentOps"] == [(50.0, 0.15), (30.0, 0.5), (10.0, 0.9)]
+    assert found["sentiment"][title("beta_vae")] == [(60.0, 0.1), (40.0, 0.3), (20.0, 0.6)]
+
+    assert "not drawn yet" in edit_pictures.pictured(tmp_path / "yelp.json", tmp_path)
+    assert edit_pictures.main(["--results", str(tmp_path), "--out", str(tmp_path)]) == 0
+    assert "(" + tmp_path.name + "/yelp-edits.png)" in edit_pictures.pictured(tmp_path / "yelp.json", tmp_path)
+    with Image.open(tmp_path / "yelp-edits.png") as picture:
+        assert picture.size == (2000, 1240)
+    assert not (tmp_path / "yelp-gpu-edits.png").exists()

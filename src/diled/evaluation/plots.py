@@ -24,6 +24,7 @@ from PIL import Image
 __all__ = [
     "DARK",
     "LIGHT",
+    "MODELS",
     "SHORT",
     "TERMS",
     "Theme",

@@ -9,7 +9,18 @@ from diled.studies.records import Record, read
 from diled.studies.render import by_family, markdown, seconds, title
 from diled.studies.render_proteins import cell, seeds_of
 
-__all__ = ["accuracy_at", "edit_curves", "edited", "texts", "texts_beside_the_paper"]
+__all__ = [
+    "TASKS",
+    "WAYS",
+    "Curve",
+    "accuracy_at",
+    "curve_of",
+    "edit_curves",
+    "edited",
+    "texts",
+    "texts_beside_the_paper",
+    "trained",
+]
 
 NOTHING = "Nothing is recorded yet."
 MODELS = {
@@ -78,7 +89,7 @@ KEPT = 40.0
 
 def texts(path: Path) -> str:
     """What each model reaches; a sentence where nothing is recorded."""
-    of = _trained(path)
+    of = trained(path)
     if not of:
         return NOTHING
     everything = [r for records in of.values() for r in records]
@@ -96,7 +107,7 @@ def texts(path: Path) -> str:
 
 def edited(path: Path) -> str:
     """Edits of each model: each task by each way, at the strength that validation sentences chose; people's below."""
-    of, lines = _trained(path), []
+    of, lines = trained(path), []
     for system, records in of.items():
         lines += [
             [title(system), t, way, *found] for t in TASKS for way in WAYS if any(found := _edit(records, t, way))
@@ -111,7 +122,7 @@ def edited(path: Path) -> str:
 def edit_curves(path: Path) -> str:
     """Accuracy and content of validation sentences at each strength: what an attribute costs."""
     lines = []
-    for system, records in _trained(path).items():
+    for system, records in trained(path).items():
         for task in TASKS:
             for way in WAYS:
                 start = f"edit_accuracy/{task}/{way}/s="
@@ -143,7 +154,7 @@ def texts_beside_the_paper(path: Path) -> str:
     Of the ways of editing each system has the one that does better on validation sentences, but for LatentOps, which is the ODE
     under the VAE of weight beta. What edits reach that keep their content is read off the curves of validation sentences.
     """
-    of = _trained(path)
+    of = trained(path)
     if not of:
         return NOTHING
     lines = []
@@ -249,7 +260,7 @@ def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _trained(path: Path) -> dict[str, list[Record]]:
+def trained(path: Path) -> dict[str, list[Record]]:
     """System -> its records, in the order of the family."""
     records = [r for r in read(path) if "studies.texts" in r.command]
     return {s: [r for r in records if r.system == s] for s in sorted({r.system for r in records}, key=by_family)}
