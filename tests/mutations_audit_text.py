@@ -43,7 +43,8 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("np.unique(examples.data.train.values)", "np.arange(len(spec.symbols))", "tokens that never occur", COME_IN),
         ("return ~seen(", "return seen(", "the texts that were seen", UNSEEN),
         ("amortization(before[fresh], best[fresh])", "amortization(best[fresh], before[fresh])", "the sign", UNSEEN),
-        ("generalization(train, test[fresh])", "generalization(test[fresh], train)", "the sign", UNSEEN),
+        ("(train[single], test[fresh])", "(test[fresh], train[single])", "the sign", UNSEEN),
+        ("rows[times > 1])", "rows[times > 2])", "texts that others repeat", UNSEEN),
     ],
     "evaluation/audit.py": [
         ("LOGITS // (self.data.spec.numel * len", "LOGITS // (len", "too many rows at once", PARTS),

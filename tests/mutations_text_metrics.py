@@ -19,6 +19,7 @@ SELF_BLEU = f"{TEXT}::test_self_bleu_is_sacrebleus_of_each_against_the_others"
 DIVERSITY = f"{TEXT}::test_diversity_and_copies_by_hand"
 SMOOTH = f"{TEXT}::test_smoothness_by_hand"
 ONCE = f"{TEXT}::test_a_judge_scores_every_token_once"
+LEARNT = f"{TEXT}::test_a_judge_learns_each_token_of_a_long_text_once"
 BEST = f"{TEXT}::test_training_stops_with_the_best_state"
 PAIRS = f"{TEXT}::test_pairs_of_words_are_classified"
 COLLAPSED = f"{TEXT}::test_figures_of_collapsed_samples_give_them_away"
@@ -51,6 +52,7 @@ MUTATIONS = {
     ],
     "evaluation/text_judge.py": [
         (">= first[some, None])", ">= 0)", "tokens of two windows count twice", f"{ONCE}[8]"),
+        ("(rows.shape[1]) >= first[:, None]", "(rows.shape[1]) >= 0", "tokens of two windows are learnt twice", LEARNT),
         ("total / positions[:, None]", "total", "features grow with the length", f"{ONCE}[64]"),
         ("vain = 0 if nats < best else vain + 1", "vain = 0", "training goes on in vain", BEST),
         ("    network.load_state_dict(kept)\n    network.eval()", "    network.eval()", "the last state is kept", BEST),

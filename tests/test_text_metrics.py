@@ -454,6 +454,19 @@ def test_training_stops_with_the_best_state():
     assert patient.nll(other).sum() < last.nll(other).sum()
 
 
+def test_a_judge_learns_each_token_of_a_long_text_once():
+    """What precedes the positions that count is read, not learnt: a window's first token is no beginning of a text."""
+    rows = torch.tensor([[1] * 8] * 40 + [[2] * 4 + [1] * 4] * 40)
+    first = torch.tensor([0] * 40 + [4] * 40)
+    judge = random_judge(8)
+    text_judge._train(judge.network, rows, first, lambda: 0.0, replace(TINY, patience=99, checks=1), 0)
+    with torch.no_grad():
+        nats = judge.network.nll(rows[39:41])
+    assert nats[0].sum() < 0.3
+    assert nats[1, 4:].sum() < 0.3
+    assert nats[1, 0] > 2, "no text begins with a 2"
+
+
 def test_a_judge_needs_texts():
     for train, validation in ((EIGHT, EIGHT), (EIGHT * 3, [])):
         with pytest.raises(DataError, match="A judge needs at least 20"):
@@ -560,10 +573,12 @@ def test_figures_of_collapsed_samples_give_them_away(judge):
 def test_real_text_has_no_floor_of_copies_where_a_division_kept_them_together(judge):
     train, test = [f"the cat sees {n} dogs ." for n in range(30)] * 2, [f"a dog sees {n} cats ." for n in range(30)]
     apart = sample_figures(train[:30], train, test, judge)
-    assert {"unique", "copied", "distinct_2/floor"} <= set(apart)
-    assert {"unique/floor", "copied/floor"}.isdisjoint(apart)
+    assert {"unique", "copied", "distinct_2", "self_bleu", "mauve", "reverse_perplexity"} <= set(apart)
+    assert {key for key in apart if key.endswith("/floor")} == {"sample_perplexity/floor", "length/floor"}
+    assert "of texts that do not occur in training" in apart["sample_perplexity/floor"].note
     one = sample_figures(train[:30], train, [*test, train[0]], judge)
     assert one["copied/floor"].value == pytest.approx(0, abs=1 / 29)
+    assert {"distinct_2/floor", "mauve/floor", "reverse_perplexity/floor"} <= set(one)
     once = sample_figures(train[:30], train[:30], test, judge)
     assert once["copied/floor"].value == 0, "nothing repeats, so a new text is new"
 
@@ -584,5 +599,7 @@ def test_figures_of_paths(judge):
     assert found["step_largest"].value == pytest.approx(1 / 3)
     assert found["steps_unchanged"].value == 0
     assert "3 steps; 0 paths left out" in found["step_mean"].note
+    blanks = interpolation_figures([["a  b", "a c", "a b"]] * 3, judge, EIGHT)
+    assert "step_mean" not in blanks, "the ends are the same words"
     with pytest.raises(DataError, match="points between"):
         interpolation_figures([["a", "b"]], judge, EIGHT)

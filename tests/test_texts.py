@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from test_text_metrics import TINY
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 import diled as package
@@ -279,6 +281,9 @@ def test_a_file_of_sentences_from_end_to_end(tmp_path: Path, capsys: pytest.Capt
         ["--method", "ode"],
         ["--edit", "sentiment", "--by", "tense"],
         ["--edit", "sentiment", "--samples", "9"],
+        ["--edit", "sentiment", "--repeats", "9"],
+        ["--edit", "sentiment", "--seed", "9"],
+        ["--column", "text"],
     ):
         assert cli.main(["evaluate", str(run), *words]) == 2
         assert f"'{words[-2][2:]}' has no meaning" in capsys.readouterr().err
@@ -317,7 +322,8 @@ def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.Cap
     empty = json.loads(out.read_text())["empty"]
     assert (empty["value"], empty["n"]) == (0.1, 30)
     assert "line 28" in empty["note"]
-    for words in (["--by", "topic"], ["--edit", "topic"], ["--steps", "3"], ["--sampler", "ddim"], ["--repeats", "8"]):
+    for words in (["--by", "topic"], ["--edit", "topic"], ["--steps", "3"], ["--sampler", "ddim"], ["--repeats", "8"],
+                  ["--device", "cuda"]):  # fmt: skip
         assert cli.main(["evaluate", str(drawn), "--data", "sentences", *words]) == 2
         assert f"'{words[0][2:]}' has no meaning" in capsys.readouterr().err
     assert cli.main(["evaluate", str(drawn), "--data", "sentences", "--samples", "0"]) == 2
@@ -357,6 +363,32 @@ def test_samples_of_others_are_compared_with_real_texts_as_a_run_reads_them(
                       open_data("sentences").spec)  # fmt: skip
     with pytest.raises(ConfigError, match=r"'preprocess\.on_error' has no meaning for a trained model"):
         package.evaluate(untrained, settings={"preprocess.on_error": "skip"})
+
+
+def test_samples_of_others_are_read_by_the_tokenizer_of_the_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture, quick_judge: None
+):
+    """Where it knows no capitals, capitals are no difference; what it has no token for counts as empty."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "soup": 1, "was": 2, "warm": 3, "cold": 4, "the": 5}, "[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "words.json"))
+    lines = [" ".join(words) for words in itertools.product(("soup", "warm", "cold"), ("was", "the"), repeat=2)]
+    (tmp_path / "real.txt").write_text("\n".join(lines))
+    others = [line.upper() for line in lines] + ["\x85 \ufffd"]
+    (tmp_path / "drawn.csv").write_text(
+        "\n".join(["prompt,output", *(f"say {i} and {o},{o}" for i, o in enumerate(others))])
+    )
+    given = ["evaluate", str(tmp_path / "drawn.csv"), "--data", str(tmp_path / "real.txt"), "--out", str(tmp_path / "f.json"),
+             "--preprocess.text.tokenizer", str(tmp_path / "words.json")]  # fmt: skip
+    assert cli.main(given) == 2
+    assert "Choose one with --column" in capsys.readouterr().err
+    assert cli.main([*given, "--column", "outpt"]) == 2
+    assert "Did you mean 'output'?" in capsys.readouterr().err
+    assert cli.main([*given, "--column", "output"]) == 0
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert found["copied"]["value"] > 0.5
+    assert (found["empty"]["value"], found["empty"]["n"]) == (1 / 37, 37)
+    assert "has no token" in found["empty"]["note"]
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from diled.config import PreprocessConfig
-from diled.data import Data, open_data, to_strings
+from diled.data import Data
 from diled.draws import seeded
-from diled.errors import ConfigError
 from diled.evaluation.measure import MOST, Measured, measure
 from diled.evaluation.recommend import advice
 from diled.evaluation.report import Cell, Shown, table_text, write_report
@@ -254,50 +252,6 @@ def figures(model: Model, data: Data, *, samples: int = 10_000, seed: int = 0, *
     if "train_seconds" in model.provenance:
         found["train_seconds"] = Measured(model.provenance["train_seconds"])
     found["parameters"] = Measured(model.parameters)
-    return found
-
-
-def figures_of_file(
-    path: str | Path,
-    data: str | Path | None,
-    *,
-    samples: int | None = None,
-    seed: int = 0,
-    preprocess: PreprocessConfig | None = None,
-) -> dict[str, Measured]:
-    """Figures of a file of texts as samples, beside real ones of a set of text.
-
-    Args:
-        path: one text a line, or a table.
-        data: a source of text.
-        samples: of the file, by a fixed draw; None: all, up to 5,000. `empty` is the share of all lines that hold no text or
-            cannot be read, and count in no other figure.
-        seed: of the draws.
-        preprocess: how the set is read: where real texts are left out as too long, say, as of the models to compare with.
-
-    Raises:
-        ConfigError: no set of text to compare with.
-    """
-    from diled.data import texts_and_faults
-    from diled.evaluation.text_figures import sample_figures
-    from diled.evaluation.text_judge import judge_of, too_few
-
-    if data is None:
-        raise ConfigError(f"{path} holds samples: say with --data which set of text they are to be like.")
-    place = open_data(data, preprocess or PreprocessConfig())
-    if place.spec.kind != "text":
-        raise ConfigError(f"{place.name} holds {place.spec.kind}s, and {path} texts: name a set of text (--data).")
-    texts, unread = texts_and_faults(path)
-    # Not the draw that divides a set of text: of the file of that very set, it would show the test texts alone.
-    order = np.random.default_rng((seed, 5)).permutation(len(texts))[: samples or 5000]
-    train, test = (to_strings(split.values, place.spec) for split in (place.train, place.test))
-    missing = too_few(len(place.train), len(place.validation))
-    judge = None if missing else judge_of(place)
-    found = sample_figures([texts[i] for i in order], train, test, judge, seed=seed)
-    if missing:
-        found["sample_perplexity"] = Measured(None, note=missing)
-    n = len(texts) + len(unread)
-    found["empty"] = Measured(len(unread) / n, n=n, note="; ".join(unread[:5]) or "no line is empty or unreadable")
     return found
 
 

@@ -177,7 +177,9 @@ def named_column(texts: Mapping[str, object], table: Table, config: SequenceConf
     """
     if config.column is not None and config.column not in table.table.column_names:
         near = did_you_mean(config.column, table.table.column_names)
-        raise DataError(f"{table.path} has no column '{config.column}' (preprocess.sequence.column).{near}")
+        raise DataError(
+            f"{table.path} has no column '{config.column}' (--column, or of training data --preprocess.sequence.column).{near}"
+        )
     if config.column is not None and config.column not in texts:
         raise DataError(f"The column '{config.column}' of {table.path} holds numbers, not {what}.")
     return config.column

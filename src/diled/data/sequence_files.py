@@ -162,7 +162,7 @@ def _column(texts: dict[str, list[str | None]], table: Table, config: SequenceCo
     if fit:
         raise DataError(
             f"{table.path} has several columns that may hold protein sequences: {', '.join(fit)}. Choose one with "
-            "--preprocess.sequence.column."
+            "--column, or of training data with --preprocess.sequence.column."
         )
     raise DataError(
         f"{table.path} has no column of protein sequences or of text; its columns are: "

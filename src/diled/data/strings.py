@@ -96,8 +96,12 @@ def read_texts(path: str | Path) -> list[str]:
     return texts_and_faults(path)[0]
 
 
-def texts_and_faults(path: str | Path) -> tuple[list[str], list[str]]:
+def texts_and_faults(path: str | Path, column: str | None = None) -> tuple[list[str], list[str]]:
     """The texts of a file, and what is wrong with each line that holds none or cannot be read.
+
+    Args:
+        path: one text a line, or a table.
+        column: of a table, which holds the texts; None: the one that is called so, or the only one of words.
 
     Raises:
         DataError: no such file, or it holds no text.
@@ -105,7 +109,7 @@ def texts_and_faults(path: str | Path) -> tuple[list[str], list[str]]:
     place = Path(path)
     if not place.is_file():
         raise DataError(f"There is no file {path}.")
-    records, _ = read_records([place], SequenceConfig(kind="text"), "text")
+    records, _ = read_records([place], SequenceConfig(kind="text", column=column), "text")
     texts, faults = [], []
     for i, text in enumerate(records.texts):
         fault = records.faults.get(i) or ("" if text.strip() else "is empty")

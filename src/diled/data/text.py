@@ -32,6 +32,7 @@ __all__ = [
     "filled",
     "load_tokenizer",
     "named",
+    "reread",
     "text_spec",
     "token_counts",
     "token_rows",
@@ -202,6 +203,18 @@ def decode_rows(values: np.ndarray, spec: DataSpec) -> list[str]:
         with one_thread():
             texts += tokenizer.decode_batch([row[:size] for row, size in block], skip_special_tokens=True)
     return texts
+
+
+def reread(texts: Sequence[str], spec: DataSpec) -> list[str]:
+    """The texts (N,) as a model of `spec` would have read and written them, of any length; empty where no token is left.
+
+    Raises:
+        DataError: something in the list is no text.
+    """
+    flat, sizes = tokenized(texts, spec)
+    tokenizer, rows = tokenizer_of(spec), np.split(flat - 1, np.cumsum(sizes)[:-1]) if len(sizes) else []
+    with one_thread():
+        return tokenizer.decode_batch([row.tolist() for row in rows], skip_special_tokens=True)
 
 
 def token_counts(texts: Sequence[str], spec: DataSpec) -> np.ndarray:

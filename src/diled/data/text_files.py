@@ -70,13 +70,14 @@ def _column(texts: dict[str, list[str | None]], table: Table) -> str:
         return called[0]
     if len(words) > 1:
         raise DataError(
-            f"{table.path} has several columns of text: {', '.join(words)}. Choose one with --preprocess.sequence.column."
+            f"{table.path} has several columns of text: {', '.join(words)}. Choose one with --column, or of training data with "
+            "--preprocess.sequence.column."
         )
     chosen = words or list(texts)
     if len(chosen) != 1:
         raise DataError(
             f"{table.path} has no column of text; its columns are: {', '.join(table.table.column_names)}. Name it with "
-            "--preprocess.sequence.column."
+            "--column, or of training data with --preprocess.sequence.column."
         )
     if chosen[0].count(" ") > 3:
         raise DataError(

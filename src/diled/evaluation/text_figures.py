@@ -5,7 +5,7 @@ reverse_perplexity              of test texts, under a 5-gram model of the sampl
 mauve                           samples against test texts, in the judge's features
 self_bleu, distinct_1, distinct_2, unique, length     of samples
 copied                          share of samples that are training texts
-.../floor                       the same of real texts; `unique` and `copied` have none where a division kept copies together
+.../floor                       the same of real texts; where a division kept copies together, perplexity and length alone
 interpolation_perplexity, interpolation_mauve         of the inner points of paths between texts
 step_mean, step_largest, steps_unchanged              how evenly the paths go
 
@@ -17,6 +17,7 @@ References: Zhao et al. 2018 (arXiv 1706.04223), reverse perplexity; Pillutla et
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -36,6 +37,8 @@ COMPARED = 500
 """Texts that self-BLEU compares with each other."""
 FEWEST = 20
 """Texts of each set that make a MAUVE."""
+OF_ANY = ("sample_perplexity/floor", "length/floor")
+"""What is told of real texts that are no draw like the training texts."""
 REPEATED = 0.01
 """Share of training texts that are there more than once, from which it matters where copies go."""
 
@@ -74,6 +77,7 @@ def sample_figures(
     others = [test[i] for i in order[n : 2 * n]]
     more = [train[i] for i in rng.permutation(len(train))[:n]]
     real, others, drawn = [test[i] for i in order[:n]], (others + more)[:n], list(texts[:n])
+    apart = _apart(train, test)
     found = _perplexities(drawn, real, more, train, judge)
     note, known = f"{n:,} against {n:,} test texts", n - len(order[n : 2 * n])
     said = f"{note}, {known:,} of the others from training"
@@ -88,18 +92,22 @@ def sample_figures(
             share = distinct(some, k)
             none = f"no text has {'two words' if k == 2 else 'a word'}"
             found[f"distinct_{k}{suffix}"] = Measured(share, n=n, note=none if share is None else "")
-        if suffix and _apart(train, test):
-            continue
         found[f"unique{suffix}"] = Measured(unique(some), n=n)
         found[f"copied{suffix}"] = Measured(copied(some, train), n=n, note=f"of {len(train):,} training texts")
+    if apart:
+        found = {key: m for key, m in found.items() if not key.endswith("/floor") or key in OF_ANY}
+        key = "sample_perplexity/floor"
+        if key in found:
+            found[key] = replace(found[key], note=f"{found[key].note}; of texts that do not occur in training")
     return found
 
 
 def _apart(train: Sequence[str], test: Sequence[str]) -> bool:
     """Whether texts repeat, and all copies of one went to the same split.
 
-    Test texts are then no draw from what training texts are drawn from: none of them is a copy, and more of them are alike, so
-    real text has no floor in either.
+    Test texts are then no draw from what training texts are drawn from: none of them is a copy, more of them are alike, and so
+    are their words. Of 842 sentences of a grammar, kept together, 59 % are unique, self-BLEU is 80 and distinct-2 0.133; of as
+    many fresh draws 90 %, 71 and 0.147. So they say nothing of what samples should reach.
     """
     known = set(train)
     return len(known) < (1 - REPEATED) * len(train) and known.isdisjoint(test)
@@ -182,7 +190,7 @@ def interpolation_figures(
     ours, theirs = other[:size], other[size : 2 * size]
     said = f"{size:,} real texts against {size:,} others"
     found |= _mauve(ours, {"interpolation_mauve/floor": (theirs, said)}, judge, seed)
-    if all(path[0] == path[-1] for path in paths):
+    if all(path[0].split() == path[-1].split() for path in paths):
         return found  # a decoder that does not listen writes one text everywhere
     even = smoothness(paths)
     sizes = sorted({len(path) - 1 for path in paths})

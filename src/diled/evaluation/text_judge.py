@@ -223,7 +223,8 @@ def fit_judge(
     spec = text_spec(min(max(int(sizes.max()) + 1, SHORTEST), LONGEST), tokenizer)
     judge = Judge(spec, _network(spec, recipe, seed), recipe, {"train": len(train)})
     watched = _some(validation, recipe.watched, seed)
-    steps = _train(judge.network, _windows(flat, sizes, spec)[0], lambda: float(judge.nll(watched).sum()), recipe, seed)
+    rows, first, _ = _windows(flat, sizes, spec)
+    steps = _train(judge.network, rows, first, lambda: float(judge.nll(watched).sum()), recipe, seed)
     judge.about |= {"steps": steps}
     if len(test):
         scored_on = _some(test, TESTED, seed)
@@ -238,19 +239,26 @@ def too_few(train: int, validation: int) -> str:
     return f"A judge needs at least {FEWEST} texts to train on and one to validate on, found {train} and {validation}."
 
 
-def _train(network: CausalTransformer, rows: Tensor, watched: Callable[[], float], recipe: Recipe, seed: int) -> int:
-    """Train on rows (W, L), keep the state with the fewest watched nats, and return how many steps were made."""
-    positions = scored(rows).sum(1)
+def _train(
+    network: CausalTransformer, rows: Tensor, first: Tensor, watched: Callable[[], float], recipe: Recipe, seed: int
+) -> int:
+    """Train on rows (W, L), of which positions from `first` (W,) on count; keep the state with the fewest watched nats.
+
+    Returns:
+        How many steps were made.
+    """
+    counts = scored(rows) & (torch.arange(rows.shape[1]) >= first[:, None])
+    positions = counts.sum(1)
     passes = min(recipe.passes, recipe.tokens / int(positions.sum()))
     steps = max(LEAST, math.ceil(passes * len(rows) / recipe.batch))
     optimiser = torch.optim.AdamW(network.requires_grad_(True).parameters(), weight_decay=0.01)
     rate = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, recipe.rate, total_steps=steps, pct_start=0.2, cycle_momentum=False
     )
-    batches, best, kept, vain = _batches(positions, recipe.batch, seed), math.inf, network.state_dict(), 0
+    batches, best, kept, vain = _batches(scored(rows).sum(1), recipe.batch, seed), math.inf, network.state_dict(), 0
     for step in range(1, steps + 1):
         some = next(batches)
-        loss = network.train().nll(rows[some]).sum() / positions[some].sum()
+        loss = (network.train().nll(rows[some]) * counts[some]).sum() / positions[some].sum()
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

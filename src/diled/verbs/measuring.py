@@ -30,6 +30,7 @@ def evaluate(
     steps: int | None = None,
     sampler: str | None = None,
     beams: int | None = None,
+    column: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -51,6 +52,7 @@ def evaluate(
         steps: of the samplers inside.
         sampler: ancestral, ddim, heun or dpm_solver.
         beams: of text, a search of so many beams for the likeliest one of a code; default: 1, symbol by symbol.
+        column: of a file of samples that is a table, which holds the texts.
         seed: of all draws.
         device: where to compute.
         out: a .json file for the figures.
@@ -70,7 +72,11 @@ def evaluate(
     if isinstance(run, (str, Path)) and Path(run).is_file():
         said = f"for {run}, a file of samples: it is for trained models"
         _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, beams=beams, repeats=repeats)
-        return _of_a_file(run, data, samples, seed, out, settings)
+        _refuse(
+            f"{said}, and a language model judges it on the CPU", device=None if device in ("auto", "cpu") else device
+        )
+        return _of_a_file(run, data, samples, seed, out, settings, column)
+    _refuse("for a trained model: it is for files of samples", column=column)
     _refuse("for a trained model, which knows how its data are read", **dict.fromkeys(settings or {}, True))
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
@@ -80,6 +86,7 @@ def evaluate(
     place = data_of(run, data, model)
     if edit is not None:
         _refuse("with 'edit', which measures edits alone", by=by, samples=samples, steps=steps, sampler=sampler)
+        _refuse("with 'edit', which draws nothing", repeats=repeats, seed=seed or None)
         with model.writing(beams=beams):
             return _of_edits(model, place, edit, method or "vector", out)
     _refuse("without 'edit', the label column to be edited", method=method)
@@ -118,21 +125,23 @@ def _of_a_file(
     seed: int,
     out: str | Path | None,
     settings: dict[str, Any] | None,
+    column: str | None,
 ) -> dict[str, Any]:
     """What `evaluate FILE` prints and writes."""
     from diled.arguments import at_least_one
     from diled.config import PreprocessConfig, validated
     from diled.evaluation.report import table_text
     from diled.output import check_out
-    from diled.reporting import figures_of_file, table_of, write_figures
+    from diled.reporting import table_of, write_figures
     from diled.runs import nested
+    from diled.sample_files import figures_of_file
 
     check_out(out, None)
     at_least_one(samples=samples)
     own = nested(settings or {})
     _refuse("for a file of samples: settings are of its 'preprocess'", **{k: True for k in own if k != "preprocess"})
     preprocess = validated(PreprocessConfig, own.get("preprocess", {}), "preprocess")
-    found = figures_of_file(path, data, samples=samples, seed=seed, preprocess=preprocess)
+    found = figures_of_file(path, data, samples=samples, seed=seed, preprocess=preprocess, column=column)
     print(table_text(*table_of({Path(path).name: found})))
     if out is not None:
         write_figures(Path(out), found)
