@@ -398,7 +398,8 @@ def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: P
     differences = {
         f"{names[0]}/minus/vae@real{end}": Measured(v) for end, v in (("", 0.4), ("/low", 0.3), ("/high", 0.5))
     }
-    for system, more in (("vae@real", {}), ("diled@real", differences)):
+    few = {"approximation_gap_test": Measured(1.3, n=5), "still_improving/test": Measured(0.5)}
+    for system, more in (("vae@real", {"still_improving/test": Measured(0.6)}), ("diled@real", differences | few)):
         figures = {"test_elbo": Measured(-40.0), names[0]: Measured(1.25), names[1]: Measured(2.5)}
         add(path, as_records(figures | more, system=system, **shared))
     shown = table(path, "dmaapx-yelp", "mini").splitlines()
@@ -408,6 +409,7 @@ def test_tables_of_sequences_have_their_own_attacks_and_unseen_texts(tmp_path: P
     )
     assert "| normal | 1 | -40.00 | – | – | 1.25 | 2.50 |" in shown
     assert "| DiLED, normal | – | – | – | +0.40 (+0.30 to +0.50) |" in shown
+    assert any("50 to 60 % of a model's test examples were still gaining" in line for line in shown)
 
 
 def test_every_arm_has_a_name_and_models_stand_together() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
-from diled.data import Data, Split, known_sets, open_data, open_examples
+from diled.data import KNOWN, Data, Split, open_data, open_examples
+from diled.data.known_texts import TEXTS
 from diled.data.proteins import ungapped
 from diled.data.splits import hashed, seen
-from diled.errors import ConfigError, DiledError
+from diled.errors import ConfigError, DataError, DiledError, NoColumn
 from diled.hub import on_hub
 from diled.latent.attributes import fit_ode
 from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
@@ -40,6 +41,9 @@ __all__ = [
     "write_pairs",
     "write_result",
 ]
+
+SKIP = "--preprocess.on_error skip"
+"""How to have left out of data what cannot be read."""
 
 
 def at_least_one(**numbers: int | None) -> None:
@@ -89,18 +93,23 @@ def data_of(
     model: Model,
     *,
     skip: bool = False,
+    held_out: bool = True,
+    option: str = SKIP,
     changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Data:
     """The data named, or what the run was trained on, prepared and divided as for the model, under whatever name they go.
 
-    Sequences that cannot be read so, such as those of a table with other columns, are read by their length, or sites, alone.
-    Where the test split is then another than the model's own, that is said on stderr: some of it may have been trained on.
+    Sequences that cannot be read so, such as shorter ones or those of a table with other columns, are brought to the model's
+    length, or sites, and where that does not do, read from the run's column, or from any. Where the test split is then another
+    than the model's own, that is said on stderr: some of it may have been trained on.
 
     Args:
         run: the model's.
         data: a source; None: that of the run.
         model: that reads them.
-        skip: leave out what the model cannot read, such as longer texts, and say how many on stderr. The data may be others.
+        skip: leave out what the model cannot read, such as longer texts, and say how many on stderr.
+        held_out: whether it matters that the test split is one that the model has not seen.
+        option: the user's way to ask for `skip`, for messages.
         changes: values of the preprocessing, nested, in place of the run's.
 
     Raises:
@@ -117,24 +126,42 @@ def data_of(
     else:
         ways = [preprocess.model_copy(update={"text": _tokens_for(model.spec)})]
         if model.spec.sequential and str(source) != named:  # they may be others
-            ways.append(ways[0].model_copy(update={"sequence": _sequences_for(model.spec)}))
+            bare = _sequences_for(model.spec)
+            own = preprocess.sequence.model_copy(update=bare.model_dump(exclude_unset=True))
+            column = bare.model_copy(update={"column": preprocess.sequence.column})
+            for sequence in (own, column, bare):
+                way = ways[0].model_copy(update={"sequence": sequence})
+                ways += [way] if way not in ways else []
     if changes:
         ways = [validated(PreprocessConfig, merged(way.model_dump(), dict(changes)), "preprocess") for way in ways]
-    for way in ways:
-        try:
-            place = open_data(source, way.model_copy(update={"on_error": "skip"}) if skip else way)
-            check_same_data(place, model.spec, "The model")
-            place = _without_gaps(place) if place.spec.aligned and not model.spec.aligned else place
-            break
-        except DiledError:
-            if way is ways[-1]:
-                raise
+    place = _opened(source, ways, model, skip, option)
     if skip:
         for note in (note for note in place.notes if "left out" in note):
             print(note, file=sys.stderr)
-    else:
+    if held_out:
         tell_other_test(place, model, "the model")
     return place
+
+
+def _opened(source: str | Path, ways: Sequence[PreprocessConfig], model: Model, skip: bool, option: str) -> Data:
+    """The data, in the first of several ways in which a model can read them; its own column goes before any other.
+
+    Raises:
+        DiledError: of the last way that was tried.
+    """
+    for i, way in enumerate(ways):
+        try:
+            place = open_data(source, way.model_copy(update={"on_error": "skip"}) if skip else way)
+            check_same_data(place, model.spec, "The model")
+            return _without_gaps(place) if place.spec.aligned and not model.spec.aligned else place
+        except DiledError as error:
+            column = way.sequence.column
+            if any(isinstance(error, NoColumn) or other.sequence.column == column for other in ways[i + 1 :]):
+                continue
+            if option == SKIP or SKIP not in str(error):
+                raise
+            raise DataError(str(error).replace(SKIP, option)) from error
+    raise AssertionError("there is at least one way")
 
 
 def _without_gaps(data: Data) -> Data:
@@ -228,11 +255,15 @@ def edit_of(
 
 
 def named_split(inputs: Any, spec: DataSpec | None = None) -> Split | None:
-    """The training split where `inputs` is the name of a known data set; of text, in the tokens of the model of `spec`."""
-    if isinstance(inputs, str) and inputs in {name for name, *_ in known_sets()}:
-        own = _preprocess_for(spec) if spec is not None and spec.kind == "text" else {}
-        return open_data(inputs, PreprocessConfig(**own)).train
-    return None
+    """The training split where `inputs` is the name of a known data set, and for a model of text of a known set of text.
+
+    That is read in the tokens of the model of `spec`; the names of all other sets are words to it.
+    """
+    of_text = spec is not None and spec.kind == "text"
+    if not isinstance(inputs, str) or inputs not in (TEXTS if of_text else KNOWN):
+        return None
+    own = _preprocess_for(spec) if spec is not None and of_text else {}
+    return open_data(inputs, PreprocessConfig(**own)).train
 
 
 def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop", column: str | None = None) -> Split:

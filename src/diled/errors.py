@@ -16,6 +16,7 @@ __all__ = [
     "Interrupted",
     "ModelError",
     "NoBound",
+    "NoColumn",
     "TrainingError",
     "did_you_mean",
 ]
@@ -31,6 +32,10 @@ class ConfigError(DiledError):
 
 class DataError(DiledError, ValueError):
     """Data are missing, unreadable, empty, or of another shape or type than what they are wanted for."""
+
+
+class NoColumn(DataError):
+    """A table, or a file that is none, has no column of the name that is asked for."""
 
 
 class DataWarning(UserWarning):

@@ -24,13 +24,14 @@
 
 from diled._callable import make_callable
 from diled.data.examples import open_examples, read_examples, read_named_examples
-from diled.data.known import known_sets
+from diled.data.known import KNOWN, known_sets
 from diled.data.opening import open_data
 from diled.data.scale import from_model, to_model, to_pil
 from diled.data.splits import Data, Split
 from diled.data.strings import from_strings, read_texts, texts_and_faults, to_strings
 
 __all__ = [
+    "KNOWN",
     "Data",
     "Split",
     "from_model",

@@ -18,7 +18,7 @@ from diled.data.folder import SPLIT_NAMES
 from diled.data.parquet import label_columns
 from diled.data.splits import Found, Part
 from diled.data.tables import DIVISIONS, IDS, MISSING, Table, content, lines_of, text_columns, undecodable
-from diled.errors import DataError, did_you_mean
+from diled.errors import DataError, NoColumn, did_you_mean
 
 __all__ = [
     "CLASSES",
@@ -173,11 +173,12 @@ def named_column(texts: Mapping[str, object], table: Table, config: SequenceConf
     """The column of sequences that the user names, if any.
 
     Raises:
-        DataError: there is none of that name, or it holds no text.
+        NoColumn: there is none of that name.
+        DataError: it holds no text.
     """
     if config.column is not None and config.column not in table.table.column_names:
         near = did_you_mean(config.column, table.table.column_names)
-        raise DataError(
+        raise NoColumn(
             f"{table.path} has no column '{config.column}' (--column, or of training data --preprocess.sequence.column).{near}"
         )
     if config.column is not None and config.column not in texts:

@@ -30,7 +30,7 @@ from diled.data.records import (
 )
 from diled.data.splits import Found
 from diled.data.tables import Table, ending, text_columns
-from diled.errors import DataError
+from diled.errors import DataError, NoColumn
 
 __all__ = [
     "COLUMNS",
@@ -91,7 +91,7 @@ def read_fasta(path: Path, config: SequenceConfig) -> Records:
     """
     if config.column is not None or config.id_column is not None:
         key = "column" if config.column is not None else "id_column"
-        raise DataError(f"{path} has no columns, so --preprocess.sequence.{key} has no effect: leave it out.")
+        raise NoColumn(f"{path} has no columns, so --preprocess.sequence.{key} has no effect: leave it out.")
     try:
         # utf-8-sig: editors put a mark before the first character
         opened = gzip.open if path.name.lower().endswith(".gz") else open

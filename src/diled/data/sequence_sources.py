@@ -25,7 +25,7 @@ from diled.data.sequence_files import ENOUGH, FASTA, few_words, fitting, found_o
 from diled.data.splits import Found
 from diled.data.tables import Table, ending, load_table, text_columns
 from diled.data.text_files import are_words, found_of_texts, text_records, word_columns
-from diled.errors import DataError
+from diled.errors import DataError, NoColumn
 
 __all__ = [
     "PATHS",
@@ -152,7 +152,7 @@ def _read(path: Path, config: SequenceConfig, kind: Kind | None, usual: Mapping[
     if ending(path) == ".txt":
         for key in ("column", "id_column", "split_column"):
             if getattr(config, key) is not None:
-                raise DataError(f"{path} has no columns, so --preprocess.sequence.{key} has no effect: leave it out.")
+                raise NoColumn(f"{path} has no columns, so --preprocess.sequence.{key} has no effect: leave it out.")
         lines = from_lines(path)
         kind = kind or _kind_of_lines(lines.texts)
         return (_without_blanks(lines) if kind == "protein" else lines), kind

@@ -79,12 +79,18 @@ def _column(texts: dict[str, list[str | None]], table: Table) -> str:
             f"{table.path} has no column of text; its columns are: {', '.join(table.table.column_names)}. Name it with "
             "--column, or of training data with --preprocess.sequence.column."
         )
-    if chosen[0].count(" ") > 3:
+    if chosen[0].count(" ") > 3 or (" " in chosen[0] and _among_values(table, but=chosen[0])):
         raise DataError(
             f"{table.path} has no line of column names: its first line holds '{chosen[0][:40]}'. Put one before it, such as "
             "'text'."
         )
     return chosen[0]
+
+
+def _among_values(table: Table, but: str) -> bool:
+    """Whether the name of another column is one of its values, as where the first line is an example like the others."""
+    others = (name for name in table.table.column_names if name != but)
+    return any(name in table.table.column(name).cast("string").to_pylist() for name in others)
 
 
 def word_columns(texts: Mapping[str, Sequence[str | None]]) -> list[str]:

@@ -15,7 +15,7 @@ from diled.evaluation.audited import Audited
 from diled.studies.dmaapx import arms_of, recorded
 from diled.studies.intervals import COMPARED, firsts, firsts_of, intervals, key_of
 from diled.studies.paper_dmaapx import DATA, EPOCHS, PAPER, PLOTTED, SAID
-from diled.studies.records import read
+from diled.studies.records import Record, read
 from diled.studies.render import markdown
 
 __all__ = ["beside_the_paper", "cell", "named", "ratios", "table"]
@@ -76,6 +76,9 @@ NAMES = {
 MODELS = {"diled": "DiLED", "ldm": "LDM", "lsgm": "LSGM"}
 """Models but the VAE."""
 
+FEWEST = 20
+"""Examples of an approximation gap, at least."""
+
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """System -> metric -> one value for each seed."""
 
@@ -84,7 +87,9 @@ def table(path: Path, study: str, scale: str) -> str:
     """The records of a study at a scale, beside the paper's figures; a sentence where there are none."""
     found = recorded(path, f"{study}-{scale}")
     values = {
-        system: {metric: [r.value for r in records] for metric, records in by_metric.items()}
+        system: {
+            metric: some for metric, records in by_metric.items() if (some := [r.value for r in records if _enough(r)])
+        }
         for system, by_metric in found.items()
     }
     if not values:
@@ -153,7 +158,25 @@ def _table(study: str, scale: str, values: Values) -> str:
         rows.append([named(system), str(seeds), *cells])
     several = any(int(row[1]) > 1 for row in rows)
     spread = "\n\n± is the standard deviation over seeds." if several else ""
-    return _said(study, scale, paper) + markdown(head, rows) + spread
+    return _said(study, scale, paper) + markdown(head, rows) + spread + _unfinished(values)
+
+
+def _enough(record: Record) -> bool:
+    """Whether a figure is of enough examples to stand in a table: of a few, an approximation gap is mostly its error."""
+    return not record.metric.startswith("approximation_gap") or record.n is None or record.n >= FEWEST
+
+
+def _unfinished(values: Values) -> str:
+    """Where searches for the best posterior of single examples ended before their time, by how many; else nothing."""
+    shares = [share for of in values.values() for share in of.get("still_improving/test", ())]
+    if max(shares, default=0.0) <= 0.05:
+        return ""
+    low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+    said = high if low == high else f"up to {high}" if low == "0" else f"{low} to {high}"
+    return (
+        f"\n\nAmortization gaps are larger than they stand here: {said} % of a model's test examples were still gaining in the "
+        "last quarter of the search for their best posterior."
+    )
 
 
 def _theirs(study: str, system: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diled.verbs.types import Device, Run
 
@@ -31,6 +31,7 @@ def evaluate(
     sampler: str | None = None,
     beams: int | None = None,
     column: str | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
     seed: int = 0,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -53,6 +54,7 @@ def evaluate(
         sampler: ancestral, ddim, heun or dpm_solver.
         beams: of text, a search of so many beams for the likeliest one of a code; default: 1, symbol by symbol.
         column: of a file of samples that is a table, which holds the texts.
+        on_error: stop at what of `data` the model cannot read, or skip it, and say how much.
         seed: of all draws.
         device: where to compute.
         out: a .json file for the figures.
@@ -63,18 +65,15 @@ def evaluate(
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`; with `edit`, strength -> metric -> `Measured`.
     """
     from diled.arguments import at_least_one, data_of, model_of
-    from diled.editing import by_group
-    from diled.evaluation.report import table_text
     from diled.output import check_out
-    from diled.reporting import figures, table_of, write_figures
 
-    found: dict[str, Any]
     if isinstance(run, (str, Path)) and Path(run).is_file():
         said = f"for {run}, a file of samples: it is for trained models"
         _refuse(said, by=by, edit=edit, method=method, steps=steps, sampler=sampler, beams=beams, repeats=repeats)
         _refuse(
             f"{said}, and a language model judges it on the CPU", device=None if device in ("auto", "cpu") else device
         )
+        _refuse(f"{said}: set preprocess.on_error", on_error=None if on_error == "stop" else on_error)
         return _of_a_file(run, data, samples, seed, out, settings, column)
     _refuse("for a trained model: it is for files of samples", column=column)
     _refuse("for a trained model, which knows how its data are read", **dict.fromkeys(settings or {}, True))
@@ -83,26 +82,16 @@ def evaluate(
     at_least_one(samples=samples, repeats=repeats)
     if not model.density.has_codes:
         _refuse("for a model without codes, whose texts are drawn", beams=beams)
-    place = data_of(run, data, model)
+    place = data_of(run, data, model, skip=on_error == "skip", option="--on-error skip")
     if edit is not None:
         _refuse("with 'edit', which measures edits alone", by=by, samples=samples, steps=steps, sampler=sampler)
         _refuse("with 'edit', which draws nothing", repeats=repeats, seed=seed or None)
         with model.writing(beams=beams):
             return _of_edits(model, place, edit, method or "vector", out)
     _refuse("without 'edit', the label column to be edited", method=method)
-    count = samples or min(10_000, max(2_000, len(place.test)))
-    how: dict[str, Any] = {"samples": count, "repeats": repeats or 8, "steps": steps, "sampler": sampler, "seed": seed}
+    how = {"samples": samples, "repeats": repeats or 8, "steps": steps, "sampler": sampler, "seed": seed}
     with model.writing(beams=beams):
-        if by is not None:
-            found = rows = by_group(model, place, by, **how)
-        else:
-            found = figures(model, place, **how)
-            rows = {model.name or "model": found}
-    table, better = table_of(rows)
-    print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
-    if out is not None:
-        write_figures(Path(out), found)
-    return found
+        return _of_a_model(model, place, by, how, out)
 
 
 def _refuse(why: str, **given: Any) -> None:
@@ -116,6 +105,28 @@ def _refuse(why: str, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise ConfigError(f"'{name}' has no meaning {why}.")
+
+
+def _of_a_model(
+    model: Model, place: Data, by: str | None, how: dict[str, Any], out: str | Path | None
+) -> dict[str, Any]:
+    """What `evaluate RUN` prints and writes, of all test examples or of each group."""
+    from diled.editing import by_group
+    from diled.evaluation.report import table_text
+    from diled.reporting import figures, table_of, write_figures
+
+    found: dict[str, Any]
+    how["samples"] = how["samples"] or min(10_000, max(2_000, len(place.test)))
+    if by is not None:
+        found = rows = by_group(model, place, by, **how)
+    else:
+        found = figures(model, place, **how)
+        rows = {model.name or "model": found}
+    table, better = table_of(rows)
+    print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
+    if out is not None:
+        write_figures(Path(out), found)
+    return found
 
 
 def _of_a_file(
@@ -173,6 +184,7 @@ def compare(
     minutes: float | None = None,
     config: str | Path | None = None,
     samples: int | None = None,
+    on_error: Literal["stop", "skip"] = "stop",
     seed: int | None = None,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -187,6 +199,7 @@ def compare(
         minutes: to train all models, in equal shares; default: each model's default number of steps.
         config: a YAML file of settings for all models (without their own values).
         samples: for the Frechet distance.
+        on_error: of runs, stop at what of `data` they cannot read, or skip it, and say how much.
         seed: of training, else as the settings have it, and of draws, else 0.
         device: where to compute.
         out: folder of the runs and the report. Default: runs/DATA-compared.
@@ -208,13 +221,14 @@ def compare(
     trained: dict[str, tuple[Model, Path | None]] = {}
     if len(sources) == 1 and not is_run(sources[0]):
         source = str(sources[0])
+        _refuse("in training: set preprocess.on_error", on_error=None if on_error == "stop" else on_error)
         folder = new_folder(out, source, "compared")
         place, trained = train_several(
             source, models, folder, minutes=minutes, config=config, settings=settings, seed=seed, device=device
         )
     else:
         loaded = [(model_of(source, device), source) for source in sources]
-        place = data_of(sources[0], data, loaded[0][0])
+        place = data_of(sources[0], data, loaded[0][0], skip=on_error == "skip", option="--on-error skip")
         for model, run in loaded:
             check_same_data(place, model.spec, str(run))
             if run is not sources[0]:

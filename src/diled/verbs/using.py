@@ -368,7 +368,9 @@ def edit(
     examples = examples_of(inputs, model, convert, on_error, column)
     sets = [data] if data is None or isinstance(data, str | Path) else data
     attributes = [attribute] if isinstance(attribute, str) else attribute
-    change = edit_of(model, [data_of(run, one, model, skip=True) for one in sets], attributes, method, depth)
+    change = edit_of(
+        model, [data_of(run, one, model, skip=True, held_out=False) for one in sets], attributes, method, depth
+    )
     with model.writing(beams=beams):
         result = apply_edit(model, examples.values, change, STRENGTH[method] if strength is None else strength)
     write_pairs(examples.values, result, model, out, examples.ids)
@@ -397,7 +399,7 @@ def search(
         data: where to look; default: what the run was trained on.
         metric: euclidean (each dimension by its standard deviation) or cosine.
         convert: bring inputs of another size or kind to what the model wants.
-        on_error: stop at what the model cannot read, or skip it, and say how much.
+        on_error: stop at what the model cannot read, in the query or in the data, or skip it, and say how much.
         column: of tables and .parquet files, which holds the examples; default: as in training data.
         device: where to compute.
         out: a picture with the query in the first column, or a table (.csv, .parquet) of queries, neighbours and distances.
@@ -413,7 +415,7 @@ def search(
 
     model = model_of(run, device, codes=True)
     check_neighbours(out, model.spec)
-    place = data_of(run, data, model)
+    place = data_of(run, data, model, skip=on_error == "skip", held_out=False, option="--on-error skip")
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
     ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
     shown = ids
