@@ -46,7 +46,11 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
 
 def test_seconds_of_both_stages_count(tmp_path: Path):
     hidden = "weight=0.1,corruption=0.1"
-    assert begun("yelp") == {"ldm": "beta_vae", f"ldm/{hidden}": f"beta_vae/{hidden}"}
+    assert begun("yelp") == {
+        "ldm": "beta_vae",
+        f"ldm/{hidden}": f"beta_vae/{hidden}",
+        "diled/from=beta_vae": f"beta_vae/{hidden}",
+    }
     assert begun("yelp-gpu") == {"ldm": "beta_vae"}
     shared = {
         "study": "yelp", "data": "yelp", "steps": 1, "train_seconds": 1.0, "parameters": 1,
