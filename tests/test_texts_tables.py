@@ -50,6 +50,7 @@ def test_seconds_of_both_stages_count(tmp_path: Path):
         "ldm": "beta_vae",
         f"ldm/{hidden}": f"beta_vae/{hidden}",
         "diled/from=beta_vae": f"beta_vae/{hidden}",
+        "diled/from=half": f"beta_vae/{hidden},half",
     }
     assert begun("yelp-gpu") == {"ldm": "beta_vae"}
     shared = {
