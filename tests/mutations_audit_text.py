@@ -41,7 +41,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("max(1, *(len", "min(9, *(len", "the shorter text", WORDS),
         ("averaged(before - after)", "averaged(after - before)", "the gap's sign", SECTIONS),
         ("np.unique(examples.data.train.values)", "np.arange(len(spec.symbols))", "tokens that never occur", COME_IN),
-        ("return ~seen(", "return seen(", "the texts that were seen", UNSEEN),
+        ("return ~seen(_raw(examples.test", "return seen(_raw(examples.test", "the texts that were seen", UNSEEN),
         ("amortization(before[fresh], best[fresh])", "amortization(best[fresh], before[fresh])", "the sign", UNSEEN),
         ("(train[single], test[fresh])", "(test[fresh], train[single])", "the sign", UNSEEN),
         ("rows[times > 1])", "rows[times > 2])", "texts that others repeat", UNSEEN),

@@ -38,7 +38,12 @@ MUTATIONS = {
         ("ByteLevel(add_prefix_space=False)", "ByteLevel(add_prefix_space=True)", "a blank comes before", BYTES),
         ("min_frequency=2", "min_frequency=1", "pairs that occur once are joined", TRAINED),
         ("block, add_special_tokens=False", "block, add_special_tokens=True", "special tokens are added", GIVEN),
-        ("skip_special_tokens=True", "skip_special_tokens=False", "special tokens are written", GIVEN),
+        (
+            "in block], skip_special_tokens=True",
+            "in block], skip_special_tokens=False",
+            "special tokens are written",
+            GIVEN,
+        ),
         ('int(model["unk_id"]) + 1', 'int(model["unk_id"])', "the unknown token of Unigram", SYMBOLS),
         ("None if token is None else token + 1", "None if token is None else token", "the unknown token", GIVEN),
     ],
