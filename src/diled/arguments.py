@@ -254,15 +254,15 @@ def edit_of(
     return fit_ode(model.density.prior, parts, depth)
 
 
-def named_split(inputs: Any, spec: DataSpec | None = None) -> Split | None:
+def named_split(inputs: Any, spec: DataSpec) -> Split | None:
     """The training split where `inputs` is the name of a known data set, and for a model of text of a known set of text.
 
     That is read in the tokens of the model of `spec`; the names of all other sets are words to it.
     """
-    of_text = spec is not None and spec.kind == "text"
+    of_text = spec.kind == "text"
     if not isinstance(inputs, str) or inputs not in (TEXTS if of_text else KNOWN):
         return None
-    own = _preprocess_for(spec) if spec is not None and of_text else {}
+    own = _preprocess_for(spec) if of_text else {}
     return open_data(inputs, PreprocessConfig(**own)).train
 
 

@@ -89,7 +89,8 @@ def evaluate(
         with model.writing(beams=beams):
             return _of_edits(model, place, edit, method or "vector", out)
     _refuse("without 'edit', the label column to be edited", method=method)
-    how = {"samples": samples, "repeats": repeats or 8, "steps": steps, "sampler": sampler, "seed": seed}
+    count = samples or min(10_000, max(2_000, len(place.test)))
+    how: dict[str, Any] = {"samples": count, "repeats": repeats or 8, "steps": steps, "sampler": sampler, "seed": seed}
     with model.writing(beams=beams):
         return _of_a_model(model, place, by, how, out)
 
@@ -116,7 +117,6 @@ def _of_a_model(
     from diled.reporting import figures, table_of, write_figures
 
     found: dict[str, Any]
-    how["samples"] = how["samples"] or min(10_000, max(2_000, len(place.test)))
     if by is not None:
         found = rows = by_group(model, place, by, **how)
     else:
