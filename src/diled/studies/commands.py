@@ -21,6 +21,7 @@ __all__ = [
     "as_records",
     "computed_on",
     "dotted",
+    "draw_pictures",
     "exit_code",
     "made_here",
     "record_options",
@@ -46,6 +47,37 @@ def exit_code(run: Callable[[], None], name: str = "diled") -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def draw_pictures(
+    program: str,
+    description: str,
+    pictures: Mapping[str, tuple[str, Callable[[Path, Path], bool]]],
+    argv: list[str] | None,
+) -> int:
+    """The command line of a program that draws what is recorded.
+
+    Args:
+        program: a module of `diled.studies`.
+        description: for `--help`.
+        pictures: file -> the study whose records it shows, and what draws it: from the file of records to that of the picture;
+            it returns whether there was anything to draw.
+        argv: arguments; None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m diled.studies.{program}", description=description)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("docs/images"))
+    chosen = parser.parse_args(argv)
+
+    def run() -> None:
+        for name, (study, draw) in pictures.items():
+            done = draw(chosen.results / f"{study}.json", chosen.out / name)
+            print(f"{chosen.out / name}: {'drawn' if done else 'nothing is recorded yet'}")
+
+    return exit_code(run)
 
 
 def uncommitted(made_at: str | None) -> bool:

@@ -11,12 +11,11 @@ References: Liu et al. 2022 (arXiv 2208.00638), LatentOps; Liu et al. 2024 (arXi
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from diled.studies.commands import exit_code
+from diled.studies.commands import draw_pictures
 from diled.studies.render import title
 from diled.studies.render_texts import TASKS, WAYS, Curve, accuracy_at, curve_of, trained
 
@@ -110,20 +109,8 @@ def pictured(path: Path, images: Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Draw from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diled.studies.edit_pictures", description="Pictures of the edits that are recorded."
-    )
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    chosen = parser.parse_args(argv)
-
-    def run() -> None:
-        for study in ("yelp", "yelp-gpu"):
-            out = chosen.out / f"{study}-edits.png"
-            done = draw(chosen.results / f"{study}.json", out)
-            print(f"{out}: {'drawn' if done else 'nothing is recorded yet'}")
-
-    return exit_code(run)
+    pictures = {f"{study}-edits.png": (study, draw) for study in ("yelp", "yelp-gpu")}
+    return draw_pictures("edit_pictures", "Pictures of the edits that are recorded.", pictures, argv)
 
 
 if __name__ == "__main__":

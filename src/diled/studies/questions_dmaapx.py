@@ -13,7 +13,6 @@ Reference: Xiao, Zenn & Bamler 2024 (arXiv 2310.19653), sections 4 and 5.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from diled.evaluation.sequences import spearman
-from diled.studies.commands import exit_code
+from diled.studies.commands import draw_pictures
 from diled.studies.dmaapx import arms_of, recorded
 from diled.studies.paper_dmaapx import CURVE
 from diled.studies.render import markdown
@@ -359,19 +358,8 @@ def pictured(path: Path, images: Path) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Draw from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diled.studies.questions_dmaapx", description="Pictures of what is recorded of DMaaPx."
-    )
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--out", type=Path, default=Path("docs/images"))
-    chosen = parser.parse_args(argv)
-
-    def run() -> None:
-        for name, draw in PICTURES.items():
-            done = draw(chosen.results / "dmaapx.json", chosen.out / name)
-            print(f"{chosen.out / name}: {'drawn' if done else 'nothing is recorded yet'}")
-
-    return exit_code(run)
+    pictures = {name: ("dmaapx", draw) for name, draw in PICTURES.items()}
+    return draw_pictures("questions_dmaapx", "Pictures of what is recorded of DMaaPx.", pictures, argv)
 
 
 if __name__ == "__main__":
