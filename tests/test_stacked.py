@@ -283,7 +283,8 @@ def test_members_may_have_data_and_augmentation_of_their_own():
         assert not torch.equal(first[m], plain)
 
 
-def test_bf16_is_near_fp32_and_weights_stay_fp32():
+def test_bf16_is_near_fp32_and_weights_stay_fp32(monkeypatch):
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: True)
     one, half = (stacked_plain(settings=config(steps=5, precision=p)) for p in ("fp32", "bf16"))
     for a, b in zip(one.densities, half.densities, strict=True):
         assert weights(b).dtype == torch.float32

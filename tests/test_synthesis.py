@@ -149,13 +149,25 @@ def test_seed_and_draws_change_the_samples(tmp_path):
     assert (drawn["a"] != drawn["c"]).mean() > 0.9
 
 
-def test_bf16_is_near_fp32_and_is_said(digits_model, tmp_path):
+def test_bf16_is_near_fp32_and_is_said(digits_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: True)
     for dtype in ("fp32", "bf16"):
         quiet(digits_model, 64, tmp_path / dtype, dtype=dtype, steps=2)
     a, b = (open_pool(tmp_path / d, digits_model.spec).values.astype(float) for d in ("fp32", "bf16"))
     np.testing.assert_array_equal(a, digits_model.sample(64, steps=2))
     assert 0 < np.abs(a - b).mean() < 1
     assert read_manifest(tmp_path / "bf16")["settings"]["dtype"] == "bf16"
+
+
+def test_bf16_without_instructions_for_it_is_fp32_and_says_so(digits_model, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: False)
+    manifest = quiet(digits_model, 64, tmp_path / "pool", dtype="bf16", steps=2, say=said.append)
+    assert said[0] == "This device has no instructions for bf16: networks run in fp32."
+    assert manifest["settings"]["dtype"] == "fp32"
+    np.testing.assert_array_equal(
+        open_pool(tmp_path / "pool", digits_model.spec).values, digits_model.sample(64, steps=2)
+    )
 
 
 def test_hash_of_the_weights_is_that_of_the_saved_file(digits_model, tmp_path):
@@ -260,7 +272,8 @@ def test_a_finished_set_is_left_alone(pool):
         ({"source": echo(scale=0.6)}, r"weights = \w{12}\.\.\., not \w{12}\.\.\."),
     ],
 )
-def test_other_settings_are_refused_with_both_named(pool, options, said):
+def test_other_settings_are_refused_with_both_named(pool, options, said, monkeypatch):
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: True)
     options = {"source": echo(), "n": 200, "shard_size": 64} | options
     with pytest.raises(ConfigError, match=said):
         quiet(options.pop("source"), options.pop("n"), pool, **options)

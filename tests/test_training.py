@@ -102,13 +102,23 @@ def short(tmp_path_factory):
     ],
     ids=lambda options: " ".join(map(str, options)),
 )
-def test_every_setting_trains_and_matters(options, tmp_path, short):
+def test_every_setting_trains_and_matters(options, tmp_path, short, monkeypatch):
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: True)
     run = tmp_path / "run"
     assert train(run, *options, model="vae", steps=20) == 0
     assert weights(run) != weights(short)
     lines = log(run)
     assert [line["step"] for line in lines if "loss" in line] == [10, 20]
     assert all(np.isfinite(line.get("loss", 0)) for line in lines)
+
+
+def test_bf16_without_instructions_for_it_is_fp32_and_says_so(tmp_path, short, monkeypatch, capsys):
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: False)
+    assert train(tmp_path / "run", "--training.precision", "bf16", model="vae", steps=20) == 0
+    assert "This device has no instructions for bf16: networks run in fp32." in capsys.readouterr().out
+    assert weights(tmp_path / "run") == weights(short)
+    for run in (tmp_path / "run", short):
+        assert json.loads((run / "provenance.json").read_text())["precision"] == "fp32"
 
 
 def test_no_clipping_is_clipping_at_infinity(tmp_path):

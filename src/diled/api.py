@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -37,6 +38,7 @@ __all__ = [
     "Stage",
     "Terms",
     "choose_device",
+    "computed_in",
     "device_of",
     "evaluating",
     "has_entropy",
@@ -325,6 +327,26 @@ def choose_device(device: str) -> torch.device:
     if not there[device]:
         raise ConfigError(f"device '{device}' is not available here; use auto or cpu.")
     return torch.device(device)
+
+
+@cache
+def has_bf16(kind: str) -> bool:
+    """Whether a kind of device (`cpu`, `cuda`, `mps`) has instructions for bfloat16. PyTorch goes on without them, many times
+    as slowly as in fp32."""
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return True
+
+
+def computed_in(precision: str, kind: str) -> torch.dtype:
+    """What networks compute in on this kind of device: bfloat16 where `bf16` is asked for and it has instructions for that."""
+    return torch.bfloat16 if precision == "bf16" and has_bf16(kind) else torch.float32
+
+
+IN_FP32 = "This device has no instructions for bf16: networks run in fp32."
+"""What is said where `computed_in` is not what was asked for."""
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -370,7 +370,8 @@ class TrainingConfig(Config):
     half_asleep: float = Field(0.0, ge=0, lt=1)
     """Share of the steps, at the end, in which only the encoder trains, on samples of the model itself (RHA)."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16` runs networks under autocast; the bounds are always computed in fp32."""
+    """`bf16` runs networks under autocast; the bounds are always computed in fp32. A device without instructions for it, such
+    as a processor without AVX-512, would take many times as long, so there networks run in fp32, and the training says so."""
     compile: bool = False
     """Let `torch.compile` fuse the computations of a step: the same draws and the same results up to rounding. It takes from
     half a minute to a few minutes first, and needs a C++ compiler (on a GPU Triton)."""

@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from diled.api import computed_in
 from diled.config import DataSpec
 from diled.data import from_model
 from diled.draws import BLOCK, seed_from
@@ -45,7 +46,7 @@ SCHEDULERS = {
 """Our names of samplers -> those of diffusers."""
 
 Dtype = Literal["fp32", "bf16"]
-"""In which networks compute; `bf16` runs them under autocast."""
+"""In which networks compute; `bf16` runs them under autocast where the device has instructions for it, else in fp32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,11 @@ def source_of(
     return _run(source, steps, sampler, draw, dtype, device)
 
 
+def _used(dtype: Dtype, device: torch.device) -> Dtype:
+    """What networks compute in there: fp32 where a device has no instructions for bf16, which would take many times as long."""
+    return "bf16" if computed_in(dtype, device.type) == torch.bfloat16 else "fp32"
+
+
 def _run(
     source: str | Path | Model, steps: int | None, sampler: str | None, draw: bool, dtype: Dtype, device: str
 ) -> Source:
@@ -150,7 +156,7 @@ def _run(
         "config": _sha256({"model": model.name, "config": values, "data": model.spec.model_dump(mode="json")}),
         "sampler": described(density, steps=steps, sampler=sampler) or "none",
         "values": "draws" if draw or not takes_mean(density) else "means",
-        "dtype": dtype,
+        "dtype": _used(dtype, model.device),
     }
 
     def drawn(start: int, rows: int, seed: int) -> Tensor:
@@ -194,7 +200,7 @@ def _pipeline(folder: Path, steps: int | None, sampler: str | None, dtype: Dtype
         "config": _sha256({"unet": _json(unet.parent / "config.json"), "scheduler": config}),
         "sampler": f"{name}, {taken} steps",
         "values": "draws",
-        "dtype": dtype,
+        "dtype": _used(dtype, device),
     }
     spec = _pipeline_spec(folder, network.config)
     draw = _denoising(network, scheduler, taken, spec.shape, device)

@@ -305,7 +305,7 @@ def commit() -> str | None:
 
 
 def hardware() -> str:
-    """Processor, cores, and the GPU where torch is loaded and sees one."""
+    """Processor and cores; where torch is loaded, also its widest instructions that torch uses, and the GPU that it sees."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -314,6 +314,8 @@ def hardware() -> str:
         pass
     said = f"{model}, {os.cpu_count()} cores"
     torch = sys.modules.get("torch")
+    if torch is not None:
+        said += f", {torch.backends.cpu.get_cpu_capability()}"
     if torch is not None and torch.cuda.is_available():
         said += f", {torch.cuda.get_device_name()}"
     return said

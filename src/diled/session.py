@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diled.api import Stage, total
+from diled.api import IN_FP32, Stage, computed_in, total
 from diled.config import DataSpec, TrainingConfig
 from diled.data import Data, open_data
 from diled.data.splits import hashed
@@ -66,7 +66,7 @@ class Session:
         self.rank = rank() if self.many else 0
         self.say = say or (print if self.rank == 0 else lambda line: None)
         self.going_on = going_on
-        choose_device(config.training.device)
+        self.precision = self._precision(config.training)
         self._check_processes(minutes)
         self.out, self.folder = out, Path(out) if going_on and out else self._folder(out, config)
         self.data = data if data is not None else open_data(config.data, config.preprocess)
@@ -85,6 +85,13 @@ class Session:
         self._standardize()
         if minutes is not None:
             self._fit_budget(minutes)
+
+    def _precision(self, config: TrainingConfig) -> str:
+        """What networks compute in here; where that is not what was asked for, it is said."""
+        used = "bf16" if computed_in(config.precision, choose_device(config.device).type) == torch.bfloat16 else "fp32"
+        if used != config.precision:
+            self.say(IN_FP32)
+        return used
 
     def _standardize(self) -> None:
         """Tell a head of properties the mean and spread of its labels; a frozen one, and a checkpoint, bring their own."""
@@ -198,6 +205,7 @@ class Session:
             **({} if self.pool is None else {"pool_sha256": self.pool}),
             examples=counts_of(self.source, self.config.pool, self.data),
             steps=done["steps"],
+            precision=self.precision,
             train_seconds=round(done["seconds"], 2),
             cpu_seconds=round(done["cpu_seconds"], 2),
             parameters=sum(p.numel() for p in self.recipe.model.parameters()),

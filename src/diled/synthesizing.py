@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diled.api import IN_FP32
 from diled.arguments import data_of, is_run
 from diled.config import DataSpec
 from diled.data import Data, open_data, to_strings
@@ -96,7 +97,7 @@ def synthesize(
         sampler: ancestral, ddim, heun or dpm_solver; default: the model's own.
         draw: draw from p(x | z) instead of taking its mean.
         seed: of the noise; sample i depends on the seed and i alone.
-        dtype: of the networks; bf16 runs them under autocast.
+        dtype: of the networks; bf16 runs them under autocast, on a device that has instructions for it.
         shard_size: samples in a file.
         shard: i/n, 0 <= i < n: draw every n-th shard from shard i on; beside it, torchrun divides by itself.
         batch: samples that are computed at once, a multiple of 64; default: 2,048 on a GPU; on a processor 64 where there
@@ -126,15 +127,16 @@ def synthesize(
     folder, shards, size = Path(out), _Shares(plan(n, shard_size), *_part(shard)), _batch(batch)
     with _own_gpu(device):
         chosen = source_of(source, steps=steps, sampler=sampler, draw=draw, dtype=dtype, device=device)
+        if chosen.settings["dtype"] != dtype:
+            say(IN_FP32)
         place = None if data is None else _training_data(source, data, chosen.spec)
 
         def ask(values: np.ndarray) -> dict[str, Any]:
             return _quality(values, chosen.spec, place or _training_data(source, None, chosen.spec))
 
-        settings = {**chosen.settings, "seed": seed, "n": n, "shard_size": shard_size}
-        settings["data"] = chosen.spec.model_dump(mode="json")
+        own = {"seed": seed, "n": n, "shard_size": shard_size, "data": chosen.spec.model_dump(mode="json")}
         try:
-            begin(folder, settings, {"source": chosen.named, "provenance": provenance(seed=seed)})
+            begin(folder, chosen.settings | own, {"source": chosen.named, "provenance": provenance(seed=seed)})
             left = shards.left(folder, verify, say)
             _draw_shards(chosen, folder, shards.mine, left, seed, size, progress and rank() == 0)
             if not complete(folder, shards.all, ask if probe else None, verify=verify):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diled.api import Stage, total
+from diled.api import Stage, computed_in, total
 from diled.config import DataSpec, TrainingConfig
 from diled.training.compiling import fused
 from diled.training.data import Batches, Source
@@ -94,7 +94,9 @@ def _step(
         x = inputs(batches.batch(at).to(device), 0.0)
         labels = {column: values.to(device) for column, values in batches.labels(at).items()}
         labelled: dict[str, Any] = {"labels": labels} if labels and hasattr(stage.density, "columns") else {}
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=computed_in(config.precision, device.type) == torch.bfloat16
+        ):
             loss = total(terms(x, **labelled)).mean() / config.accumulate
         loss.backward()
     if config.clip:

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from diled.api import choose_device
+from diled.api import choose_device, computed_in
 from diled.config import TrainingConfig
 from diled.draws import forked
 
-__all__ = ["Throughput", "accelerator_of", "product_speed", "speeds", "speeds_of"]
+__all__ = ["Throughput", "accelerator_of", "dtype_of", "product_speed", "speeds", "speeds_of"]
 
 SIDE, PRODUCTS = 8192, 10
 """Of the matrix products that a device is measured by: rows and columns, and how many."""
@@ -117,14 +117,18 @@ def speeds_of(totals: dict[str, Any], config: TrainingConfig) -> dict[str, float
         return speeds(totals, None)
     device = torch.device("cuda", torch.cuda.current_device())
     memory = torch.cuda.max_memory_allocated(device)
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-    peak = config.devices * config.nodes * product_speed(device, dtype)
+    peak = config.devices * config.nodes * product_speed(device, dtype_of(config))
     return speeds(totals, peak) | {"peak_memory_bytes": memory}
 
 
 def accelerator_of(config: TrainingConfig) -> str:
     """What `training.device` comes to here."""
     return choose_device(config.device).type
+
+
+def dtype_of(config: TrainingConfig) -> torch.dtype:
+    """What `training.precision` comes to here."""
+    return computed_in(config.precision, accelerator_of(config))
 
 
 def product_speed(device: torch.device, dtype: torch.dtype, *, side: int = SIDE) -> float:

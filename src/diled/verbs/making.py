@@ -41,7 +41,7 @@ def synthesize(
         sampler: ancestral, ddim, heun or dpm_solver; default: the model's own.
         draw: draw from p(x | z) instead of taking its mean.
         seed: of the noise.
-        dtype: fp32, or bf16 for networks under autocast.
+        dtype: fp32, or bf16 for networks under autocast, on a device that has instructions for it.
         shard: i/n: every n-th shard, from the i-th on, for several machines; processes of torchrun share by themselves.
         batch: samples at a time.
         verify: read finished shards again and compare their hashes.
