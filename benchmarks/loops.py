@@ -21,7 +21,7 @@ import torch
 from cost import in_turn, relative
 from torch import Tensor, nn
 
-from diled.api import Density, evaluating, total
+from diled.api import Density, computed_in, evaluating, total
 from diled.config import TrainingConfig
 from diled.data import Data
 from diled.draws import seed_from
@@ -108,7 +108,8 @@ class Loop:
             chosen = self.chosen()
             x = to_space(self.source.values[chosen], self.spec)
             labels = {column: y[chosen] for column, y in self.source.labels.items()}
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            half = computed_in(self.config.precision, "cpu") == torch.bfloat16
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 loss = self.loss(self.model, x, labels, min(1.0, self.step / self.config.steps))
             self.optimizer.zero_grad()
             loss.backward()

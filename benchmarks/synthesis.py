@@ -11,7 +11,8 @@ much free memory glibc keeps depends on what a process has drawn before, and our
 DataDiffusion of ours over that network. Shards and PNG files are left out.
 
 Then, with the smaller network trained a little on MNIST: the Frechet distance of samples in fp32 and in bf16, from the same
-noise, to test images; and images per second of two processes (--shard 0/2 and 1/2) against one, start-up left out.
+noise, to test images; and images per second of two processes (--shard 0/2 and 1/2) against one, start-up left out. A trial
+on a processor without instructions for bf16 leaves that out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from diled.api import has_bf16
 from diled.config import DataSpec
 from diled.data import open_data
 from diled.diffusion import DataDiffusion, Diffusion
@@ -170,9 +172,14 @@ def seconds(name: str, width: int) -> float:
     return time.process_time() - start
 
 
+def pairs() -> dict[str, tuple[str, str]]:
+    """`PAIRS`, without bf16 where the processor has no instructions for it: ours would compute in fp32 there."""
+    return {name: pair for name, pair in PAIRS.items() if "bf16" not in name or has_bf16("cpu")}
+
+
 def rates(width: int, rounds: int) -> dict[str, list[float]]:
     """Images per CPU-second of each, round by round, after one round to warm up."""
-    names = list(dict.fromkeys(name for pair in PAIRS.values() for name in pair))
+    names = list(dict.fromkeys(name for pair in pairs().values() for name in pair))
     found: dict[str, list[float]] = {name: [] for name in names}
     spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
@@ -188,7 +195,7 @@ def rates(width: int, rounds: int) -> dict[str, list[float]]:
 def speed(width: int, rounds: int) -> dict[str, Measured]:
     """The ratios of `PAIRS`: medians, with standard errors over rounds."""
     found, ratios = rates(width, rounds), {}
-    for name, pair in PAIRS.items():
+    for name, pair in pairs().items():
         each = [x / y for x, y in zip(*(found[one] for one in pair), strict=True)]
         ours, theirs = (f"{one} {statistics.median(found[one]):.1f}" for one in pair)
         ratios[f"{name}/width={width}"] = _median(each, f"images per CPU-second: {ours}, {theirs}")
@@ -267,8 +274,10 @@ def trained_figures(size: dict[str, int]) -> dict[str, Measured]:
         train(unet, to_space(raw_tensor(data.train.values), SPEC), size["training"])
         pipeline(unet).save_pretrained(folder)
         reference = to_space(raw_tensor(data.test.values), SPEC)
-        return {
-            "frechet/bf16-to-fp32": distance_ratio(folder, reference, size["samples"]),
+        quality = (
+            {"frechet/bf16-to-fp32": distance_ratio(folder, reference, size["samples"])} if has_bf16("cpu") else {}
+        )
+        return quality | {
             "two-processes": _median(
                 processes(folder, size["pool"], size["rounds"]), "images per second, of one process"
             ),
@@ -294,6 +303,10 @@ def main(argv: list[str] | None = None) -> int:
             raise ConfigError(
                 "Results are recorded at full size only: add --trial, or leave --widths, --rounds, --training, --samples and "
                 "--pool as they are."
+            )
+        if not chosen.trial and not has_bf16("cpu"):
+            raise ConfigError(
+                "Ratios in bf16 need a processor with instructions for it: add --trial to do without them."
             )
         if not chosen.trial:
             refuse_uncommitted()

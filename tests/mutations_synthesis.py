@@ -20,6 +20,7 @@ LISTS = f"{TESTS}::test_other_data_are_lists_of_their_raw_type"
 PROBE = f"{TESTS}::test_the_probe_compares_with_training_data"
 ROWS = f"{TESTS}::test_batches_from_a_number_on_are_rows_of_the_series"
 BF16 = f"{TESTS}::test_bf16_is_near_fp32_and_is_said"
+NO_BF16 = f"{TESTS}::test_bf16_without_instructions_for_it_is_fp32_and_says_so"
 WEIGHTS = f"{TESTS}::test_hash_of_the_weights_is_that_of_the_saved_file"
 COLOURS = f"{TESTS}::test_datasets_and_open_data_read_the_same_images"
 LISTS_TESTS = "test_parquet_lists.py"
@@ -31,6 +32,9 @@ UNTRUE = f"{LISTS_TESTS}::test_statements_that_are_not_true_are_refused"
 INDEX = f"{TESTS}::test_folders_of_images_are_indexed"
 
 MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
+    "api.py": [
+        ('precision == "bf16" and has_bf16(kind)', 'precision == "bf16"', "no matter what it takes", NO_BF16),
+    ],
     "drawing.py": [
         ("rows, start=start, batch=rows", "rows, batch=rows", "every batch is the first", THOSE_OF_THE_MODEL),
         ("x[max(start - at, 0) : stop - at]", "x[: stop - start]", "a shard begins too early", SHARDS_OR_BATCHES),
@@ -45,6 +49,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ('{"generator": generators}', '{"generator": generators[::-1]}', "noise of other samples", PIPELINE),
         ("set_timesteps(steps, device", "set_timesteps(steps + 1, device", "a step more", PIPELINE),
         ('== "bf16"', '== "fp32"', "the other type", BF16),
+        ("_used(dtype, model.device)", "dtype", "what was asked for, not what was done", NO_BF16),
         (".sample.float()", ".sample.float() * 0.9", "another output", PIPELINE),
         ('{"format": "pt"}', "{}", "the hash of another file", WEIGHTS),
     ],

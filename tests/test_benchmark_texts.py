@@ -166,8 +166,11 @@ def test_the_engine_and_the_loop_see_the_same_batches_of_nearly_equal_lengths(
 
 
 @pytest.mark.usefixtures("small")
-def test_the_loop_computes_in_the_precision_of_the_row(bench: ModuleType, loops: ModuleType, data: Data) -> None:
+def test_the_loop_computes_in_the_precision_of_the_row(
+    bench: ModuleType, loops: ModuleType, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, seen = bench.config_of(bench.ROW), []
+    monkeypatch.setattr("diled.api.has_bf16", lambda kind: True)
     for precision in ("bf16", "fp32"):
         training = loops.undisturbed(config.training, 1).model_copy(update={"precision": precision})
 
