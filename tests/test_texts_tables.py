@@ -49,6 +49,7 @@ def test_seconds_of_both_stages_count(tmp_path: Path):
     assert begun("yelp") == {
         "ldm": "beta_vae",
         f"ldm/{hidden}": f"beta_vae/{hidden}",
+        f"ldm/{hidden},half": f"beta_vae/{hidden},half",
         "diled/from=beta_vae": f"beta_vae/{hidden}",
         "diled/from=half": f"beta_vae/{hidden},half",
     }
