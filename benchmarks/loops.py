@@ -108,8 +108,7 @@ class Loop:
             chosen = self.chosen()
             x = to_space(self.source.values[chosen], self.spec)
             labels = {column: y[chosen] for column, y in self.source.labels.items()}
-            half = computed_in(self.config.precision, "cpu") == torch.bfloat16
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast("cpu", torch.bfloat16, enabled=computed_in(self.config.precision, "cpu") == "bf16"):
                 loss = self.loss(self.model, x, labels, min(1.0, self.step / self.config.steps))
             self.optimizer.zero_grad()
             loss.backward()

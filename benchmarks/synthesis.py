@@ -11,8 +11,8 @@ much free memory glibc keeps depends on what a process has drawn before, and our
 DataDiffusion of ours over that network. Shards and PNG files are left out.
 
 Then, with the smaller network trained a little on MNIST: the Frechet distance of samples in fp32 and in bf16, from the same
-noise, to test images; and images per second of two processes (--shard 0/2 and 1/2) against one, start-up left out. A trial
-on a processor without instructions for bf16 leaves that out.
+noise, to test images; and images per second of two processes (--shard 0/2 and 1/2) against one, start-up left out. On a
+processor without instructions for bf16 only a trial runs, without its ratios.
 """
 
 from __future__ import annotations

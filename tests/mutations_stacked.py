@@ -108,7 +108,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("recent.clear()", "recent.copy()", "means over the whole training", LOG),
         ("self.configs[m].seed, 0, 2**42)", "self.configs[m].seed, 0, 2**41)", "other noise at looks", BEST),
         ("*(c.cell_contents for c in f.__closure__ or ())", "*()", "what functions hold is not compared", MEAN),
-        ("dtype_of(self.config) == torch.bfloat16)", "False)", "no autocast", BF16),
+        ('precision_of(self.config) == "bf16")', "False)", "no autocast", BF16),
     ],
     "studies/together.py": [
         (

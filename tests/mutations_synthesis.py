@@ -49,7 +49,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ('{"generator": generators}', '{"generator": generators[::-1]}', "noise of other samples", PIPELINE),
         ("set_timesteps(steps, device", "set_timesteps(steps + 1, device", "a step more", PIPELINE),
         ('== "bf16"', '== "fp32"', "the other type", BF16),
-        ("_used(dtype, model.device)", "dtype", "what was asked for, not what was done", NO_BF16),
+        ("computed_in(dtype, model.device.type)", "dtype", "what was asked for, not what was done", NO_BF16),
         (".sample.float()", ".sample.float() * 0.9", "another output", PIPELINE),
         ('{"format": "pt"}', "{}", "the hash of another file", WEIGHTS),
     ],

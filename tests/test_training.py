@@ -15,7 +15,7 @@ from two_processes import train_quiet
 
 from diled import rows
 from diled.api import Stage, evaluating
-from diled.runs import read_run, resolve
+from diled.runs import hardware, read_run, resolve
 from diled.session import Session
 from diled.space import to_space
 from diled.training import engine, monitors, stages
@@ -119,6 +119,10 @@ def test_bf16_without_instructions_for_it_is_fp32_and_says_so(tmp_path, short, m
     assert weights(tmp_path / "run") == weights(short)
     for run in (tmp_path / "run", short):
         assert json.loads((run / "provenance.json").read_text())["precision"] == "fp32"
+
+
+def test_hardware_names_the_instructions_that_torch_uses():
+    assert hardware().split(" cores, ")[1].split(", ")[0] == torch.backends.cpu.get_cpu_capability()
 
 
 def test_no_clipping_is_clipping_at_infinity(tmp_path):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -340,9 +340,9 @@ def has_bf16(kind: str) -> bool:
     return True
 
 
-def computed_in(precision: str, kind: str) -> torch.dtype:
-    """What networks compute in on this kind of device: bfloat16 where `bf16` is asked for and it has instructions for that."""
-    return torch.bfloat16 if precision == "bf16" and has_bf16(kind) else torch.float32
+def computed_in(precision: str, kind: str) -> Literal["fp32", "bf16"]:
+    """What networks compute in on this kind of device: `bf16` where that is asked for and it has instructions for it."""
+    return "bf16" if precision == "bf16" and has_bf16(kind) else "fp32"
 
 
 IN_FP32 = "This device has no instructions for bf16: networks run in fp32."

@@ -139,11 +139,6 @@ def source_of(
     return _run(source, steps, sampler, draw, dtype, device)
 
 
-def _used(dtype: Dtype, device: torch.device) -> Dtype:
-    """What networks compute in there: fp32 where a device has no instructions for bf16, which would take many times as long."""
-    return "bf16" if computed_in(dtype, device.type) == torch.bfloat16 else "fp32"
-
-
 def _run(
     source: str | Path | Model, steps: int | None, sampler: str | None, draw: bool, dtype: Dtype, device: str
 ) -> Source:
@@ -156,7 +151,7 @@ def _run(
         "config": _sha256({"model": model.name, "config": values, "data": model.spec.model_dump(mode="json")}),
         "sampler": described(density, steps=steps, sampler=sampler) or "none",
         "values": "draws" if draw or not takes_mean(density) else "means",
-        "dtype": _used(dtype, model.device),
+        "dtype": computed_in(dtype, model.device.type),
     }
 
     def drawn(start: int, rows: int, seed: int) -> Tensor:
@@ -200,7 +195,7 @@ def _pipeline(folder: Path, steps: int | None, sampler: str | None, dtype: Dtype
         "config": _sha256({"unet": _json(unet.parent / "config.json"), "scheduler": config}),
         "sampler": f"{name}, {taken} steps",
         "values": "draws",
-        "dtype": _used(dtype, device),
+        "dtype": computed_in(dtype, device.type),
     }
     spec = _pipeline_spec(folder, network.config)
     draw = _denoising(network, scheduler, taken, spec.shape, device)

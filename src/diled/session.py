@@ -88,7 +88,7 @@ class Session:
 
     def _precision(self, config: TrainingConfig) -> str:
         """What networks compute in here; where that is not what was asked for, it is said."""
-        used = "bf16" if computed_in(config.precision, choose_device(config.device).type) == torch.bfloat16 else "fp32"
+        used = computed_in(config.precision, choose_device(config.device).type)
         if used != config.precision:
             self.say(IN_FP32)
         return used

@@ -94,9 +94,7 @@ def _step(
         x = inputs(batches.batch(at).to(device), 0.0)
         labels = {column: values.to(device) for column, values in batches.labels(at).items()}
         labelled: dict[str, Any] = {"labels": labels} if labels and hasattr(stage.density, "columns") else {}
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=computed_in(config.precision, device.type) == torch.bfloat16
-        ):
+        with torch.autocast(device.type, torch.bfloat16, enabled=computed_in(config.precision, device.type) == "bf16"):
             loss = total(terms(x, **labelled)).mean() / config.accumulate
         loss.backward()
     if config.clip:

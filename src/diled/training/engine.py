@@ -37,7 +37,7 @@ from diled.training.inputs import Inputs, noisy_input
 from diled.training.monitors import health
 from diled.training.signals import Signals
 from diled.training.stages import learning_rate, parameter_groups, prepare
-from diled.training.throughput import accelerator_of, dtype_of, speeds_of
+from diled.training.throughput import accelerator_of, precision_of, speeds_of
 
 __all__ = ["fit"]
 
@@ -456,7 +456,7 @@ def _trainer(config: TrainingConfig, steps: int, folder: Path, callbacks: list[C
         devices=config.devices,
         num_nodes=config.nodes,
         strategy="ddp" if many else "auto",
-        precision="bf16-mixed" if dtype_of(config) == torch.bfloat16 else "32-true",
+        precision="bf16-mixed" if precision_of(config) == "bf16" else "32-true",
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
         limit_val_batches=0,

@@ -36,7 +36,7 @@ from diled.training.data import Batches, Source, source_of
 from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs, noisy_input
 from diled.training.stages import learning_rate, parameter_groups, prepare
-from diled.training.throughput import accelerator_of, dtype_of
+from diled.training.throughput import accelerator_of, precision_of
 
 __all__ = ["Stacked", "fit_stacked"]
 
@@ -127,7 +127,7 @@ class _Training:
     ) -> None:
         self.densities, self.spec, self.configs, self.config = densities, spec, configs, configs[0]
         self.device = torch.device(accelerator_of(self.config))
-        autocast = partial(torch.autocast, self.device.type, torch.bfloat16, dtype_of(self.config) == torch.bfloat16)
+        autocast = partial(torch.autocast, self.device.type, torch.bfloat16, precision_of(self.config) == "bf16")
         wrapped = [_Terms(density.to(self.device), autocast) for density in densities]
         self.first, (parameters, buffers) = wrapped[0], stack_module_state(wrapped)
         self.trained = {name: p.detach() for name, p in parameters.items() if p.requires_grad}

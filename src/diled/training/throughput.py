@@ -22,7 +22,7 @@ from diled.api import choose_device, computed_in
 from diled.config import TrainingConfig
 from diled.draws import forked
 
-__all__ = ["Throughput", "accelerator_of", "dtype_of", "product_speed", "speeds", "speeds_of"]
+__all__ = ["Throughput", "accelerator_of", "precision_of", "product_speed", "speeds", "speeds_of"]
 
 SIDE, PRODUCTS = 8192, 10
 """Of the matrix products that a device is measured by: rows and columns, and how many."""
@@ -117,7 +117,8 @@ def speeds_of(totals: dict[str, Any], config: TrainingConfig) -> dict[str, float
         return speeds(totals, None)
     device = torch.device("cuda", torch.cuda.current_device())
     memory = torch.cuda.max_memory_allocated(device)
-    peak = config.devices * config.nodes * product_speed(device, dtype_of(config))
+    dtype = torch.bfloat16 if precision_of(config) == "bf16" else torch.float32
+    peak = config.devices * config.nodes * product_speed(device, dtype)
     return speeds(totals, peak) | {"peak_memory_bytes": memory}
 
 
@@ -126,7 +127,7 @@ def accelerator_of(config: TrainingConfig) -> str:
     return choose_device(config.device).type
 
 
-def dtype_of(config: TrainingConfig) -> torch.dtype:
+def precision_of(config: TrainingConfig) -> str:
     """What `training.precision` comes to here."""
     return computed_in(config.precision, accelerator_of(config))
 
