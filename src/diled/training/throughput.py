@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ def accelerator_of(config: TrainingConfig) -> str:
     return choose_device(config.device).type
 
 
-def precision_of(config: TrainingConfig) -> str:
+def precision_of(config: TrainingConfig) -> Literal["fp32", "bf16"]:
     """What `training.precision` comes to here."""
     return computed_in(config.precision, accelerator_of(config))
 
