@@ -11,6 +11,7 @@ FORMULA = f"{TEXT}::test_ngrams_are_those_of_the_formula[some-3]"
 ESTIMATED = f"{TEXT}::test_discounts_are_estimated_where_there_are_enough_ngrams"
 ONE = f"{TEXT}::test_one_word_of_an_ngram_by_hand"
 AREA = f"{TEXT}::test_mauve_is_the_area_under_its_curve[p0-q0-5.0]"
+ERROR = f"{TEXT}::test_the_error_of_mauve_is_that_of_its_shares"
 PACKAGE = f"{TEXT}::test_mauve_is_that_of_the_reference_package"
 CURVE = f"{TEXT}::test_the_curve_begins_where_q_is_the_mixture"
 DIRECTIONS = f"{TEXT}::test_clusters_find_the_directions_of_features"
@@ -42,6 +43,12 @@ MUTATIONS = {
         ("x = normalize(np.concatenate([p, q]))", "x = np.concatenate([p, q])", "rows of any length", DIRECTIONS),
         ("counts[1] / len(q)", "counts[1] / len(p)", "shares of the other set", DIRECTIONS),
         ("VARIANCE = 0.9", "VARIANCE = 0.999", "all components", f"{COMPONENTS}[left-out]"),
+        (
+            "rng.multinomial(n, h) / n for n, h in zip(sizes, (p, q)",
+            "rng.multinomial(n, h) / n for n, h in zip(sizes, (p, p)",
+            "error of equal sets",
+            ERROR,
+        ),
     ],
     "evaluation/text_metrics.py": [
         ("best[1] if count == best[0] else best[0]", "best[0]", "a text is its own reference", SELF_BLEU),

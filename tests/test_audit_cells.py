@@ -150,6 +150,15 @@ def test_a_key_that_begins_alike_is_another_key(tmp_path):
     assert isinstance(kept_section(tmp_path, "bounds", "12345678 a"), Section)
 
 
+def test_what_the_judge_of_samples_stops_by_belongs_to_their_key_alone():
+    spec = DataSpec(kind="text", shape=(4,), symbols=("", "a", "b"), tokenizer="{}")
+    one, two = (Split(np.full((5, 4), symbol), {}, list("abcde")) for symbol in (1, 2))
+    both = [subject(data=Data("texts", spec, one, validation, one, [])) for validation in (one, two)]
+    for name in ("bounds", "pool"):
+        keys = {auditing._key(s, name, Effort(), 0, auditing._data_hash(s.data), False) for s in both}
+        assert len(keys) == (2 if name == "pool" else 1)
+
+
 def test_a_process_killed_between_arrays_and_record_leaves_no_cell(tmp_path, monkeypatch):
     keep_section(tmp_path, "one", "bounds", "k" * 64, BOUND)
 
@@ -348,6 +357,12 @@ def test_too_many_examples_and_a_name_twice_are_refused(measured, tmp_path):
     with pytest.raises(ConfigError, match="Two models are called one"):
         audited(tmp_path, subject(), subject(identity="other"))
     assert audited(tmp_path, subject(), effort=Effort(examples=10_000))
+
+
+def test_a_column_of_one_class_and_blanks_is_no_label():
+    labels = {"flag": np.arange(30) % 2 - 1, "label": np.arange(30) % 3}
+    data = replace(data_of(), train=split(30, 1, **labels), test=split(30, 3, **labels))
+    assert sorted(examples_of(subject(data=data), 0).test_labels) == sorted(labels["label"])
 
 
 def test_binarised_test_examples_are_drawn_once_and_are_the_same_beside_any_training_set(measured, tmp_path):

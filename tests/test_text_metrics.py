@@ -17,7 +17,15 @@ from diled.data import Data, Split
 from diled.data.text import encode_texts, text_spec, tokenized, train_tokenizer
 from diled.errors import ConfigError, DataError
 from diled.evaluation import text_judge
-from diled.evaluation.mauve import default_clusters, divergence_curve, histograms, mauve, mauve_of_histograms
+from diled.evaluation.mauve import (
+    default_clusters,
+    divergence_curve,
+    histograms,
+    mauve,
+    mauve_error,
+    mauve_of_histograms,
+)
+from diled.evaluation.measure import Measured
 from diled.evaluation.ngrams import NGram, perplexity
 from diled.evaluation.text_figures import interpolation_figures, sample_figures
 from diled.evaluation.text_judge import Classifier, Judge, Recipe, classifier_of, fit_judge, judge_of
@@ -241,6 +249,21 @@ def directions(shares: list[int], seed: int) -> np.ndarray:
     return rows * np.exp(rng.uniform(-3, 3, (len(axes), 1)))
 
 
+def test_the_error_of_mauve_is_that_of_its_shares():
+    """By the slopes of MAUVE in the shares of two cells, whose variances are p (1 - p) / N and q (1 - q) / M."""
+
+    def value(p: float, q: float) -> float:
+        return mauve_of_histograms([p, 1 - p], [q, 1 - q])
+
+    p, q, n, m, h = 0.95, 0.7, 2000, 500, 1e-4
+    slopes = (value(p + h, q) - value(p - h, q)) / (2 * h), (value(p, q + h) - value(p, q - h)) / (2 * h)
+    expected = math.hypot(slopes[0] * math.sqrt(p * (1 - p) / n), slopes[1] * math.sqrt(q * (1 - q) / m))
+    found = mauve_error([p, 1 - p], [q, 1 - q], (n, m), draws=4000)
+    assert found == pytest.approx(expected, rel=0.05)
+    with pytest.raises(DataError, match="add up to one"):
+        mauve_error([0.5, 0.6], [0.5, 0.5], (10, 10))
+
+
 def test_clusters_find_the_directions_of_features():
     p, q = directions([50, 30, 15, 5], 0), directions([20, 40, 60, 80], 1)
     found = np.array(histograms(p, q, clusters=4))
@@ -326,6 +349,8 @@ def test_self_bleu_is_sacrebleus_of_each_against_the_others():
     assert self_bleu(written(30, 5), sample=9, seed=1) == pytest.approx(self_bleu(drawn))
     with pytest.raises(DataError, match="at least 2"):
         self_bleu(["a"])
+    with pytest.raises(DataError, match="found 1"):
+        self_bleu(["a b", "b a", "c"], 1)
 
 
 def test_diversity_and_copies_by_hand():
@@ -568,6 +593,19 @@ def test_figures_of_collapsed_samples_give_them_away(judge):
     assert "mauve" not in sample_figures(["the cat"], train, test, judge)
     with pytest.raises(DataError, match="one of the three"):
         sample_figures([], train, test, judge)
+
+
+def test_texts_without_a_word_are_counted_and_in_no_other_figure(judge):
+    """An empty text has a self-BLEU of 0, as if it were like no other."""
+    train, test, drawn = written(300, 6), written(60, 7), written(40, 8)
+    known = sample_figures(drawn, train, test, judge)
+    found = sample_figures(
+        [text for pair in zip(drawn, ["", " "] * 20, strict=True) for text in pair], train, test, judge
+    )
+    assert found.pop("empty") == Measured(0.5, pytest.approx(0.5 / 79**0.5), 80)
+    assert known.pop("empty").value == 0
+    assert found == known
+    assert set(sample_figures(["", " "], train, test, judge)) == {"empty"}
 
 
 def test_real_text_has_no_floor_of_copies_where_a_division_kept_them_together(judge):

@@ -28,7 +28,7 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
         "study": "yelp", "data": "yelp", "seed": 0, "steps": 1, "train_seconds": 1.0, "cpu_seconds": 1.0, "parameters": 1,
         "hardware": "h", "commit": "c", "command": "python -m diled.studies.texts yelp",
     }  # fmt: skip
-    for system in ("diled", "beta_vae"):
+    for system in ("diled", "beta_vae", "beta_vae/cyclic"):
         add(tmp_path / "r.json", as_records({k: Measured(v) for k, v in figures.items()}, system=system, **shared))
     shown = {
         line.split(" | ")[0].strip("| "): line
@@ -37,6 +37,8 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
     assert "| 70.0 |" in shown[title("diled")], "the way that validation sentences prefer, not the better one"
     assert "| 86.0 |" in shown[title("beta_vae")]
     assert "| 70.0 |" in shown["LatentOps"]
+    assert "| 86.0 |" in shown[title("beta_vae/cyclic")]
+    assert "| 70.0 |" in shown["LatentOps, cyclic"]
     assert "| 71.3 |" in shown["*test sentences; rewrites by people*"]
     table = render_texts.edited(tmp_path / "r.json")
     assert f"| {title('diled')} | sst2+tense | ode | 0.500 |  | 0.600 |" in table

@@ -242,6 +242,8 @@ def _key(subject: Subject, name: str, effort: Effort, seed: int, data: str, amor
     if name == "pool" and subject.pool is not None and subject.pool.source is not None:
         manifest = read_manifest(subject.pool.source)
         pool = [*(manifest[part] for part in ("settings", "source", "shards")), subject.pool.folds]
+    if name == "pool" and subject.data.spec.kind == "text":  # judged by a model that stops by validation texts
+        pool.append(_fingerprint(subject.data.validation))
     facts = [VERSION.get(name, 4), subject.identity, name, used, seed, data, pool, amortized and name == "likelihood"]
     if subject.data.spec.levels is None:
         facts.append("nats in the data's own units")
@@ -274,7 +276,9 @@ def examples_of(subject: Subject, seed: int) -> Examples:
                 part = to_space(raw_tensor(data.train.values[left[start : start + PART]]), spec)
             yield part
 
-    classes = [c for c, v in train.labels.items() if c in test.labels and v.dtype.kind == "i" and len(np.unique(v)) > 1]
+    classes = [
+        c for c, v in train.labels.items() if c in test.labels and v.dtype.kind == "i" and len(np.unique(v[v >= 0])) > 1
+    ]
     labels = classes[0] if classes else None
     return Examples(
         train=spaces["train"],

@@ -6,7 +6,8 @@ The bound and the samples decide, reconstructions settle a tie. Two figures are 
     Frechet distances                 where |a - b| is below a tenth of the larger, or neither exceeds real data by a tenth
 
 The distance of fewer examples is larger by their bias, so real data tie nothing where they are fewer than the samples.
-Samples of text have 1 - MAUVE in place of the Frechet distance, and reconstructions 100 - BLEU in place of the squared error.
+Samples of text have 1 - MAUVE, which has a standard error, in place of the Frechet distance, and reconstructions 100 - BLEU in
+place of the squared error.
 """
 
 from __future__ import annotations
@@ -182,7 +183,8 @@ def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
     def short_of(metric: str, whole: float) -> dict[str, _Figure]:
         return {name: replace(f, low=whole - f.low) for name, f in finite(metric).items()}
 
-    if any("mauve" in metrics for metrics in found.values()):
+    text = any(metric in metrics for metrics in found.values() for metric in ("mauve", "bleu"))
+    if text:
         drawn, real = short_of("mauve", 1.0), short_of("mauve/floor", 1.0)
         shown, measures = short_of("bleu", 100.0), ("1 - MAUVE", "100 - BLEU")
     else:
@@ -195,7 +197,7 @@ def _axes(found: Found) -> tuple[_Axis, _Axis, _Axis]:
     floor = min(real.values(), key=lambda figure: figure.low, default=None)
     return (
         _Axis("bound", " nats", finite("bound_nats")),
-        _Axis("samples", "", drawn, floor, relative=True, measure=measures[0]),
+        _Axis("samples", "", drawn, floor, relative=not text, measure=measures[0]),
         _Axis("reconstructions", "", shown, measure=measures[1]),
     )
 

@@ -5,6 +5,7 @@ reverse_perplexity              of test texts, under a 5-gram model of the sampl
 mauve                           samples against test texts, in the judge's features
 self_bleu, distinct_1, distinct_2, unique, length     of samples
 copied                          share of samples that are training texts
+empty                           share of samples that hold no word, and count in none of the others
 .../floor                       the same of real texts; where a division kept copies together, perplexity and length alone
 interpolation_perplexity, interpolation_mauve         of the inner points of paths between texts
 step_mean, step_largest, steps_unchanged              how evenly the paths go
@@ -23,16 +24,18 @@ import numpy as np
 
 from diled.errors import DataError
 from diled.evaluation.codes import averaged
-from diled.evaluation.mauve import default_clusters, mauve
+from diled.evaluation.mauve import default_clusters, histograms, mauve_error, mauve_of_histograms
 from diled.evaluation.measure import Measured, finite
 from diled.evaluation.ngrams import NGram, word_counts
 from diled.evaluation.text_judge import Judge
 from diled.evaluation.text_metrics import copied, distinct, self_bleu, smoothness, unique
 
-__all__ = ["interpolation_figures", "sample_figures"]
+__all__ = ["comparable", "interpolation_figures", "sample_figures"]
 
 ORDER = 5
 """Words of an n-gram."""
+REFERENCE = 5000
+"""Texts of each set that are compared, at most."""
 COMPARED = 500
 """Texts that self-BLEU compares with each other."""
 FEWEST = 20
@@ -43,21 +46,27 @@ REPEATED = 0.01
 """Share of training texts that are there more than once, from which it matters where copies go."""
 
 
+def comparable(samples: int, test: int, reference: int = REFERENCE) -> int:
+    """Of how many samples there are figures, which depend on their number: as many as real texts are there to compare with."""
+    return min(samples, test, reference)
+
+
 def sample_figures(
     texts: Sequence[str],
     train: Sequence[str],
     test: Sequence[str],
     judge: Judge | None,
     *,
-    reference: int = 5000,
+    reference: int = REFERENCE,
     seed: int = 0,
 ) -> dict[str, Measured]:
     """Every figure of samples, with the floors.
 
     n = min(samples, test texts, `reference`) of each set are taken, so that what depends on their number can be compared.
+    Where no sample holds a word, `empty` is the only figure.
 
     Args:
-        texts: samples, the first n of them.
+        texts: samples, the first n that hold a word.
         train: training texts of the model and the judge.
         test: texts that neither has seen, drawn by the seed.
         judge: whose perplexity and features; None: neither of the two.
@@ -70,7 +79,10 @@ def sample_figures(
     """
     if min(len(texts), len(train), len(test)) == 0:
         raise DataError("Figures of samples need samples, training texts and test texts: one of the three has none.")
-    n = min(len(texts), len(test), reference)
+    texts, empty = [text for text in texts if text.strip()], _empty(texts)
+    n = comparable(len(texts), len(test), reference)
+    if n == 0:
+        return {"empty": empty}
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(test))
     # Other real texts are test texts too, as far as they go; then training texts, which the judge knows.
@@ -78,7 +90,7 @@ def sample_figures(
     more = [train[i] for i in rng.permutation(len(train))[:n]]
     real, others, drawn = [test[i] for i in order[:n]], (others + more)[:n], list(texts[:n])
     apart = _apart(train, test)
-    found = _perplexities(drawn, real, more, train, judge)
+    found = {"empty": empty} | _perplexities(drawn, real, more, train, judge)
     note, known = f"{n:,} against {n:,} test texts", n - len(order[n : 2 * n])
     said = f"{note}, {known:,} of the others from training"
     found |= _mauve(real, {"mauve": (drawn, note), "mauve/floor": (others, said)}, judge, seed)
@@ -100,6 +112,11 @@ def sample_figures(
         if key in found:
             found[key] = replace(found[key], note=f"{found[key].note}; of texts that do not occur in training")
     return found
+
+
+def _empty(texts: Sequence[str]) -> Measured:
+    """The share of texts without a word."""
+    return averaged(np.array([not text.strip() for text in texts]))
 
 
 def _apart(train: Sequence[str], test: Sequence[str]) -> bool:
@@ -144,9 +161,10 @@ def _mauve(
         return {}
     features, found = judge.features(real), {}
     for name, (texts, note) in large.items():
-        value = mauve(features, judge.features(texts), seed=seed)
-        said = f"features of {judge.name}; {note}; {default_clusters(len(real), len(texts))} clusters"
-        found[name] = Measured(value, n=len(texts), note=said)
+        shares, sizes = histograms(features, judge.features(texts), seed=seed), (len(real), len(texts))
+        said = f"features of {judge.name}; {note}; {default_clusters(*sizes)} clusters"
+        value, error = mauve_of_histograms(*shares), mauve_error(*shares, sizes, seed=seed)
+        found[name] = Measured(value, error, len(texts), said)
     return found
 
 

@@ -123,8 +123,10 @@ def self_bleu(texts: Sequence[str], sample: int = 500, *, seed: int = 0) -> floa
 
     Reference: Zhu et al. 2018, section 3.
     """
-    if len(texts) < 2:
-        raise DataError(f"Texts are compared with each other, so at least 2 are needed; found {len(texts)}.")
+    if min(len(texts), sample) < 2:
+        raise DataError(
+            f"Texts are compared with each other, so at least 2 are needed; found {min(len(texts), sample)}."
+        )
     drawn = [texts[i].split() for i in np.random.default_rng(seed).permutation(len(texts))[:sample]]
     grams = [[_grams(words, n) for n in range(1, ORDER + 1)] for words in drawn]
     best: dict[tuple[str, ...], list[int]] = {}  # the two highest counts of an n-gram in one text
@@ -151,7 +153,7 @@ def _elsewhere(best: list[int], count: int) -> int:
 def distinct(texts: Sequence[str], n: int) -> float | None:
     """Different n-grams over all n-grams of texts (N,), 0 to 1; None where there is none.
 
-    Reference: Li et al. 2016, section 5.
+    Reference: Li et al. 2016, section 5, who divide by words.
     """
     counts: Counter[tuple[str, ...]] = Counter()
     for text in texts:
@@ -174,8 +176,13 @@ def copied(texts: Sequence[str], training: Sequence[str]) -> float:
 
 def exact_match(hypotheses: Sequence[str], references: Sequence[str]) -> float:
     """Share of texts (N,) whose words are those of their references (N,), 0 to 1."""
+    return float(exact_matches(hypotheses, references).mean())
+
+
+def exact_matches(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Which of the texts (N,) have the words of their references (N,), (N,) bool."""
     _paired(hypotheses, references)
-    return sum(_plain(h) == _plain(r) for h, r in zip(hypotheses, references, strict=True)) / len(hypotheses)
+    return np.array([_plain(h) == _plain(r) for h, r in zip(hypotheses, references, strict=True)])
 
 
 def length(texts: Sequence[str]) -> Lengths:

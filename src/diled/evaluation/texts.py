@@ -28,9 +28,9 @@ from diled.draws import seeded
 from diled.evaluation.codes import active_count, averaged
 from diled.evaluation.measure import Measured, bounds_of_examples, finite, over_examples, probe
 from diled.evaluation.ngrams import word_counts
-from diled.evaluation.text_figures import interpolation_figures, sample_figures
+from diled.evaluation.text_figures import comparable, interpolation_figures, sample_figures
 from diled.evaluation.text_judge import judge_of, too_few
-from diled.evaluation.text_metrics import bleu, bleu_order
+from diled.evaluation.text_metrics import bleu, bleu_order, exact_matches
 from diled.latent.interpolate import between
 from diled.models.autoregressive import described_writing
 from diled.models.sampling import BATCH, described, sample_batches, takes_mean
@@ -68,7 +68,7 @@ def text_evaluation(
     Args:
         model: any density of texts.
         data: with its training and test split.
-        samples: how many are drawn.
+        samples: how many are drawn, at most as many as are compared.
         steps, sampler: of a diffusion inside.
         seed: of noise and pairs.
         limit: test examples at most.
@@ -85,7 +85,8 @@ def text_evaluation(
         paths = decoded_paths(model, test, data, seed=seed)
         if paths:
             found |= interpolation_figures(paths, judge, texts["test"], seed=seed)
-    drawn = torch.cat(list(sample_batches(model, samples, steps=steps, sampler=sampler, seed=seed))).numpy()
+    count = comparable(samples, len(test))
+    drawn = torch.cat(list(sample_batches(model, count, steps=steps, sampler=sampler, seed=seed))).numpy()
     how = [f"decoded {described_writing(model)}"] if takes_mean(model) else ["drawn"]
     how += [said for said in [described(model, steps=steps, sampler=sampler)] if said]
     of_samples = sample_figures(to_strings(drawn, data.spec), texts["train"], texts["test"], judge, seed=seed)
@@ -146,11 +147,10 @@ def text_reconstruction(model: Any, test: Split, data: Data, *, seed: int = 0) -
             before = z[-1:]
     shown, wrong = (to_strings(torch.cat(rows).numpy(), data.spec) for rows in (own, others))
     real = to_strings(test.values, data.spec)
-    same = torch.cat(own).numpy().astype(np.int64) == test.values
     note = f"corpus BLEU-{bleu_order(real)} of words, decoded {described_writing(model)} from mean codes"
     found = {
         "bleu": Measured(bleu(shown, real), n=len(real), note=note),
-        "exact_match": averaged(same.all(1)),
+        "exact_match": averaged(exact_matches(shown, real)),
         "length_ratio": Measured(float(lengths(torch.cat(own)).sum()) / float((test.values != 0).sum()), n=len(real)),
     }
     if len(real) > 1:  # one text has no other's code, and codes vary over several

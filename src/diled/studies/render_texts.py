@@ -152,7 +152,8 @@ def texts_beside_the_paper(path: Path) -> str:
     """The seven columns of the paper's table: its numbers, then ours. Protocols differ, so columns compare within a half.
 
     Of the ways of editing each system has the one that does better on validation sentences, but for LatentOps, which is the ODE
-    under the VAE of weight beta. What edits reach that keep their content is read off the curves of validation sentences.
+    under a VAE of weight beta, whose own row has vectors alone. What edits reach that keep their content is read off the curves
+    of validation sentences.
     """
     of = trained(path)
     if not of:
@@ -164,9 +165,10 @@ def texts_beside_the_paper(path: Path) -> str:
     theirs = content_chosen(of.get("beta_vae", []), "ode")
     for system, r in of.items():
         known = [w for w in WAYS if mean_of(r, f"edit_chosen/sentiment/{w}") is not None]
-        lines.append(_beside(title(system), r, [w for w in known if system != "beta_vae" or w == "vector"], theirs))
-        if system == "beta_vae" and "ode" in known:
-            lines.append(_beside("LatentOps", r, ["ode"], theirs))
+        base, _, variant = system.partition("/")
+        lines.append(_beside(title(system), r, [w for w in known if base != "beta_vae" or w == "vector"], theirs))
+        if base == "beta_vae" and "ode" in known:
+            lines.append(_beside(", ".join(filter(None, ("LatentOps", variant))), r, ["ode"], theirs))
     everything = [r for records in of.values() for r in records]
     sentences = {
         "perplexity": cell(everything, FLOORS["sample_perplexity"], 1),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Sequence
+import sys
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,7 +49,8 @@ def evaluate(
         edit: of text, a label column: what edits to its other classes do at several strengths, as a classifier and a language
             model tell that are trained apart; with `out`, the curve is drawn beside the figures (.png).
         method: of these edits: vector (the default), classifier or ode.
-        samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000.
+        samples: for the Frechet distance; default as many as the test split has, within 2,000 and 10,000. Of text, at most as
+            many as there are test texts, and 5,000.
         repeats: Monte-Carlo passes for the bound; default: 8.
         steps: of the samplers inside.
         sampler: ancestral, ddim, heun or dpm_solver.
@@ -92,7 +94,7 @@ def evaluate(
     count = samples or min(10_000, max(2_000, len(place.test)))
     how: dict[str, Any] = {"samples": count, "repeats": repeats or 8, "steps": steps, "sampler": sampler, "seed": seed}
     with model.writing(beams=beams):
-        return _of_a_model(model, place, by, how, out)
+        return _of_a_model(model, place, by, how, out, asked=samples)
 
 
 def _refuse(why: str, **given: Any) -> None:
@@ -108,8 +110,18 @@ def _refuse(why: str, **given: Any) -> None:
             raise ConfigError(f"'{name}' has no meaning {why}.")
 
 
+def _tell_fewer(asked: int | None, found: Mapping[str, Measured]) -> None:
+    """Say where fewer samples of text with words were compared than were asked for."""
+    used = found["unique"].n if "unique" in found else None
+    if asked is not None and used is not None and used < asked:
+        print(
+            f"Of the {asked:,} samples asked for {used:,} were compared: as many as there are test texts, and at most 5,000.",
+            file=sys.stderr,
+        )
+
+
 def _of_a_model(
-    model: Model, place: Data, by: str | None, how: dict[str, Any], out: str | Path | None
+    model: Model, place: Data, by: str | None, how: dict[str, Any], out: str | Path | None, *, asked: int | None
 ) -> dict[str, Any]:
     """What `evaluate RUN` prints and writes, of all test examples or of each group."""
     from diled.editing import by_group
@@ -122,6 +134,7 @@ def _of_a_model(
     else:
         found = figures(model, place, **how)
         rows = {model.name or "model": found}
+        _tell_fewer(asked, found)
     table, better = table_of(rows)
     print(table_text(table, dict.fromkeys(better, "") if by is not None else better))
     if out is not None:
@@ -153,6 +166,7 @@ def _of_a_file(
     _refuse("for a file of samples: settings are of its 'preprocess'", **{k: True for k in own if k != "preprocess"})
     preprocess = validated(PreprocessConfig, own.get("preprocess", {}), "preprocess")
     found = figures_of_file(path, data, samples=samples, seed=seed, preprocess=preprocess, column=column)
+    _tell_fewer(samples, found)
     print(table_text(*table_of({Path(path).name: found})))
     if out is not None:
         write_figures(Path(out), found)
@@ -237,7 +251,9 @@ def compare(
         folder = new_folder(out, place.name, "compared")
     folder.mkdir(parents=True, exist_ok=True)
     title = f"{len(trained)} models on {place.name}"
-    return compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed or 0)
+    found = compare_models(trained, place, folder, title=title, reading=READING, samples=samples, seed=seed or 0)
+    _tell_fewer(samples, next(iter(found.values())))
+    return found
 
 
 def _title(model: Model, run: Run, taken: Container[str]) -> str:
