@@ -329,6 +329,14 @@ def test_columns_of_names_are_no_classes(tmp_path):
     assert len(chosen.spec.labels["name"]) == n
 
 
+@pytest.mark.parametrize(("n", "different", "kept"), [(60, 60, False), (60, 31, False), (60, 30, True), (15, 10, True)])
+def test_most_examples_share_their_class_with_others(n, different, kept):
+    part = Part(
+        np.zeros((n, 1)), [str(i) for i in range(n)], {"by": np.array([f"u{i % different}" for i in range(n)], object)}
+    )
+    assert ("by" in encode_labels({"train": part}, {}, None, "it")[1]) == kept
+
+
 def test_a_long_text_costs_its_own_length(tmp_path):
     """An array would give every text of a column the width of the longest: 160 MB here."""
     n, long = 2000, "word " * 4000

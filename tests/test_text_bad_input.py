@@ -108,6 +108,10 @@ def test_all_faults_are_counted_and_some_named(tmp_path):
     refused(path, "line 1 is empty (3 more: a.txt, line 42, a.txt, line 43, a.txt, line 44)")
     assert said(opened(path, on_error="skip"), "4 of 45 records")
     refused([*TEXTS, ""], "Item 40 of the list is empty")
+    refused([*TEXTS, None], "Item 40 of the list is missing (None)")
+    refused([*TEXTS[:3], float("nan"), *TEXTS], "Item 3 of the list is missing (nan)")
+    with pytest.raises(DataError, match=r"Item 1 of the list is missing \(None\)"):
+        open_examples(["the soup", None], SPEC)
     refused([*TEXTS, "half \ud83d"], "Item 40", "half of a surrogate pair at position 6")
     refused(["", " "] * 10, "no text that can be read", on_error="skip", kind="text")
 

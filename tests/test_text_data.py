@@ -323,8 +323,39 @@ def test_which_column(tmp_path):
         assert set(everything(data).values()) == set(TEXTS)
     two = table(tmp_path / "two.csv", {"words": TEXTS, "more": other})
     assert set(everything(opened(two, column="more")).values()) == set(other)
+    dishes = [f"这家店的菜真的很好吃{i}次" for i in range(40)]
+    foreign = {"评论": dishes, "标签": ["好评", "差评"] * 20}
+    for found in (opened(table(tmp_path / "zh.csv", foreign)), opened(tmp_path / "zh.csv", column="评论")):
+        assert set(everything(found).values()) == set(dishes)
+        assert found.spec.labels == {"标签": ["好评", "差评"]}
+    short = [f"菜{i}" for i in range(40)]
+    assert set(everything(opened(table(tmp_path / "short.csv", {"菜": short}), column="菜")).values()) == set(short)
     single = table(tmp_path / "one.csv", {"word": ["anna", "bea", "carl", "dora", *map("name{}".format, range(9))]})
     assert opened(single, kind="text").spec.kind == "text"
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_texts_in_parquet_of_every_type(tmp_path, kind):
+    moods = pa.array(["good", "bad"] * 20)
+    rows = pa.table({"text": pa.array(TEXTS).cast(kind), "mood": moods.cast(kind)})
+    pq.write_table(rows, tmp_path / "a.parquet")
+    for data in (opened(tmp_path / "a.parquet"), opened(tmp_path / "a.parquet", kind="text")):
+        assert set(everything(data).values()) == set(TEXTS)
+        assert data.spec.labels == {"mood": ["bad", "good"]}
+
+
+def test_declared_classes_have_their_names(tmp_path):
+    features = {"label": {"names": ["neg", "pos", "none"], "_type": "ClassLabel"}}
+    rows = pa.table({"text": TEXTS, "label": [0, 1] * 20})
+    said = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(rows.replace_schema_metadata(said), tmp_path / "a.parquet")
+    data = opened(tmp_path / "a.parquet")
+    assert data.spec.labels == {"label": ["neg", "pos", "none"]}
+    assert not any("whole numbers" in note for note in data.notes)
+    text = dict(zip(TEXTS, [0, 1] * 20, strict=True))
+    assert [text[t] for t in to_strings(data.train.values, data.spec)] == data.train.labels["label"].tolist()
 
 
 PROTEINS = [f"MKT{a}{b}LLVW" for a in "ACDEFG" for b in "HIKLMN"]
@@ -368,6 +399,17 @@ def test_splits_by_files_and_by_columns(tmp_path):
     data = opened(column)
     assert to_strings(data.train.values, data.spec) == [t for i, t in enumerate(TEXTS) if i % 4 < 2]
     assert to_strings(data.test.values, data.spec) == TEXTS[3::4]
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    table(beside / "train.csv", {"text": TEXTS[:30]})
+    (beside / "test.txt").write_text("\n".join(TEXTS[30:]))
+    (beside / "notes.txt").write_text("about these data")
+    assert to_strings(opened(beside).test.values, opened(beside).spec) == TEXTS[30:]
+    table(beside / "test.csv", {"text": TEXTS[30:35]})
+    pq.write_table(pa.table({"text": TEXTS}), beside / "more.parquet")
+    data = opened(beside)
+    assert to_strings(data.test.values, data.spec) == TEXTS[30:35]
+    assert said(data, "Left out beside test.csv: more.parquet, test.txt.")
     lines = tmp_path / "train.jsonl"
     lines.write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS))
     assert len(opened(lines).train) == 32

@@ -100,3 +100,80 @@ def test_a_first_line_like_the_others_is_no_line_of_names(tmp_path: Path):
     named = open_data(tmp_path / "b.csv")
     assert sum(map(len, (named.train, named.validation, named.test))) == len(rows)
     assert np.unique(named.train.labels["kind"]).tolist() == [0, 1]
+
+
+def test_a_file_that_has_changed_is_read_as_the_model_reads(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """A longer text is told and left out, and none has to be as long as the longest was."""
+    path, long = tmp_path / "own.csv", "and so on and on " * 30
+    texts = sorted(set(sentences(90, seed=1)[0]), key=len)[:60]
+
+    def write(rows: list[str]) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "mood"), *((text, "ab"[i % 2]) for i, text in enumerate(rows))])
+
+    write(texts)
+    package.train(path, model="vae", out=tmp_path / "run", report=False, settings=SMALL)
+    asked = ["search", str(tmp_path / "run"), texts[0], "--k", "1"]
+    write([*texts, long])
+    for data in ([], ["--data", str(path)]):
+        assert cli.main([*asked, *data]) == 2
+        assert "own.csv, line 62 has" in capsys.readouterr().err
+        assert cli.main([*asked, *data, "--on-error", "skip"]) == 0
+        said = capsys.readouterr()
+        assert texts[0] in said.out
+        assert "1 of 61 records were left out" in said.err
+    assert cli.main(["edit", str(tmp_path / "run"), texts[0], "--attribute", "mood=a"]) == 0
+    assert "1 of 61 records were left out" in capsys.readouterr().err
+    write(texts[:20])
+    assert cli.main(asked) == 0
+
+
+def test_other_data_are_read_from_the_column_that_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    texts = sorted(set(sentences(90, seed=1)[0]), key=len)
+    other = tmp_path / "other.csv"
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows([("first", "second", "mood"), *zip(texts[:30], texts[5:35], "ab" * 15, strict=True)])
+    for column, there, absent in (("first", texts[0], texts[33]), ("second", texts[33], texts[0])):
+        given = ["--data", str(other), "--column", column]
+        assert cli.main(["search", str(run), texts[10], "--k", "30", *given]) == 0
+        found = [line.split(": ", 1)[1].rsplit(" (", 1)[0] for line in capsys.readouterr().out.splitlines()]
+        assert there in found
+        assert absent not in found
+        assert cli.main(["edit", str(run), texts[0], "--attribute", "mood=a", *given]) == 0
+        assert cli.main(["evaluate", str(run), *given, "--samples", "200"]) == 0
+        assert "Of the 200 samples asked for" in capsys.readouterr().err
+    assert cli.main(["search", str(run), texts[0], "--data", str(other)]) == 2
+    assert "first, second. Choose one with --column" in capsys.readouterr().err
+    asked = table(tmp_path / "asked.csv", texts[:12])
+    assert cli.main(["search", str(run), str(asked), "--column", "summary", "--data", str(asked)]) == 0
+    capsys.readouterr()
+    for words in (
+        ["search", texts[0], "--data", str(other), "--column", "third"],
+        ["edit", texts[0], "--attribute", "mood=a", "--data", str(other), "--column", "third"],
+        ["evaluate", "--data", str(other), "--column", "third"],
+    ):
+        assert cli.main([words[0], str(run), *words[1:]]) == 2
+        assert "has no column 'third'" in capsys.readouterr().err
+    for words in (
+        ["reconstruct", texts[0]],
+        ["encode", texts[0]],
+        ["score", texts[0]],
+        ["search", texts[0]],
+        ["evaluate"],
+    ):
+        assert cli.main([words[0], str(run), *words[1:], "--column", "summary"]) == 2
+        assert "'column' has no meaning here" in capsys.readouterr().err
+
+
+def test_one_text_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """Also where its tokens hold the end of a line."""
+    with (tmp_path / "two.csv").open("w", newline="") as file:
+        rows = [f"{a}\n{b}" for a in ("one", "two", "six", "ten") for b in ("red", "tan", "pink", "blue")]
+        csv.writer(file).writerows([("text",), *((row,) for row in rows)])
+    settings = SMALL | {"preprocess.text.vocabulary": 257 + 20}
+    model = package.train(tmp_path / "two.csv", model="vae", out=tmp_path / "run", report=False, settings=settings)
+    assert not "".join(model.strings(model.sample(20))).isprintable()
+    capsys.readouterr()
+    for verb in (["sample", "--n", "20"], ["search", "one\nred", "--k", "16"]):
+        assert cli.main([verb[0], str(tmp_path / "run"), *verb[1:]]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == int(verb[-1])

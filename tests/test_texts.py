@@ -335,6 +335,9 @@ def test_samples_of_others_are_measured_whole(tmp_path: Path, capsys: pytest.Cap
     empty = json.loads(out.read_text())["empty"]
     assert (empty["value"], empty["n"]) == (0.1, 30)
     assert "line 28" in empty["note"]
+    for text in ("\n\none .\ntwo .\n", "one .\ntwo .\n\n\n", "one .\ntwo .\n\n "):
+        (tmp_path / "few.txt").write_text(text)
+        assert package.evaluate(tmp_path / "few.txt", data="sentences")["empty"].value == 0.5
     for words in (["--by", "topic"], ["--edit", "topic"], ["--steps", "3"], ["--sampler", "ddim"], ["--repeats", "8"],
                   ["--device", "cuda"]):  # fmt: skip
         assert cli.main(["evaluate", str(drawn), "--data", "sentences", *words]) == 2

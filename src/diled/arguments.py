@@ -15,7 +15,9 @@ from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig,
 from diled.data import KNOWN, Data, Split, open_data, open_examples
 from diled.data.known_texts import TEXTS
 from diled.data.proteins import ungapped
+from diled.data.sequence_sources import looks_like_path
 from diled.data.splits import hashed, seen
+from diled.data.tables import ending
 from diled.errors import ConfigError, DataError, DiledError, NoColumn
 from diled.hub import on_hub
 from diled.latent.attributes import fit_ode
@@ -28,10 +30,12 @@ from diled.session import check_same_data
 
 __all__ = [
     "at_least_one",
+    "check_column",
     "data_of",
     "edit_of",
     "examples_of",
     "is_run",
+    "may_be_table",
     "measured_of",
     "model_of",
     "named_split",
@@ -42,6 +46,8 @@ __all__ = [
     "write_result",
 ]
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".pq")
+"""Endings of files with columns, the first three also with `.gz`."""
 SKIP = "--preprocess.on_error skip"
 """How to have left out of data what cannot be read."""
 
@@ -96,6 +102,8 @@ def data_of(
     held_out: bool = True,
     option: str = SKIP,
     changes: Mapping[str, Any] = MappingProxyType({}),
+    column: str | None = None,
+    inputs: Any = None,
 ) -> Data:
     """The data named, or what the run was trained on, prepared and divided as for the model, under whatever name they go.
 
@@ -111,6 +119,8 @@ def data_of(
         held_out: whether it matters that the test split is one that the model has not seen.
         option: the user's way to ask for `skip`, for messages.
         changes: values of the preprocessing, nested, in place of the run's.
+        column: of tables, which holds the examples, where they are named; None: as in training data.
+        inputs: for which the column is as well: where they are a table, data without it are read as if there were none.
 
     Raises:
         ConfigError: neither is known.
@@ -125,15 +135,17 @@ def data_of(
         ways = [PreprocessConfig(size=size, binarize=model.spec.binarize, **_preprocess_for(model.spec))]
     else:
         ways = [preprocess.model_copy(update={"text": _tokens_for(model.spec)})]
-        if model.spec.sequential and str(source) != named:  # they may be others
+        if model.spec.sequential:  # they may be others, or have changed
             bare = _sequences_for(model.spec)
             own = preprocess.sequence.model_copy(update=bare.model_dump(exclude_unset=True))
-            column = bare.model_copy(update={"column": preprocess.sequence.column})
-            for sequence in (own, column, bare):
+            with_column = bare.model_copy(update={"column": preprocess.sequence.column})
+            for sequence in (own,) if str(source) == named else (own, with_column, bare):
                 way = ways[0].model_copy(update={"sequence": sequence})
                 ways += [way] if way not in ways else []
     if changes:
         ways = [validated(PreprocessConfig, merged(way.model_dump(), dict(changes)), "preprocess") for way in ways]
+    if column is not None and data is not None and may_be_table(data):
+        ways = _with_column(ways, column, model.spec.sequential) + (ways if may_be_table(inputs) else [])
     place = _opened(source, ways, model, skip, option)
     if skip:
         for note in (note for note in place.notes if "left out" in note):
@@ -141,6 +153,35 @@ def data_of(
     if held_out:
         tell_other_test(place, model, "the model")
     return place
+
+
+def may_be_table(source: Any) -> bool:
+    """Whether a source is a table, or a folder or a list in which there may be some."""
+    if isinstance(source, (list, tuple)):
+        return any(map(may_be_table, source))
+    if not isinstance(source, (str, Path)) or (isinstance(source, str) and (source in KNOWN or "\n" in source)):
+        return False
+    return ending(Path(source)) in TABLES or (looks_like_path(str(source)) and Path(source).expanduser().is_dir())
+
+
+def check_column(column: str | None, *sources: Any) -> None:
+    """Refuse a column where nothing that is given can have one.
+
+    Raises:
+        ConfigError: there is no table among the sources.
+    """
+    if column is not None and not any(map(may_be_table, sources)):
+        raise ConfigError(f"'column' has no meaning here: nothing that is given is a table ({', '.join(TABLES)}).")
+
+
+def _with_column(ways: Sequence[PreprocessConfig], column: str, sequential: bool) -> list[PreprocessConfig]:
+    """The ways to read data, each with the column that is named, and once."""
+    found: list[PreprocessConfig] = []
+    for way in ways:
+        sequence = way.sequence.model_copy(update={"column": column})
+        one = way.model_copy(update={"sequence": sequence} if sequential else {"image_column": column})
+        found += [one] if one not in found else []
+    return found
 
 
 def _opened(source: str | Path, ways: Sequence[PreprocessConfig], model: Model, skip: bool, option: str) -> Data:
@@ -286,7 +327,14 @@ def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop"
     if split is not None:
         return split
     option = "on_error='skip' (--on-error skip)"
-    return open_examples(inputs, model.spec, convert=convert, skip=on_error == "skip", option=option, column=column)
+    return open_examples(
+        inputs,
+        model.spec,
+        convert=convert,
+        skip=on_error == "skip",
+        option=option,
+        column=column if may_be_table(inputs) else None,
+    )
 
 
 def measured_of(examples: Split) -> dict[str, np.ndarray]:

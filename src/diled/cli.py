@@ -167,8 +167,10 @@ def _print_sequences(values: Any, run: str) -> None:
     from diled.errors import ModelError
     from diled.hub import SOURCE, fetched
     from diled.models.io import read_config
+    from diled.output import on_one_line
 
-    print("\n".join(to_strings(values, DataSpec(**read_config(fetched(run, SOURCE, ModelError))["data"]))))
+    texts = to_strings(values, DataSpec(**read_config(fetched(run, SOURCE, ModelError))["data"]))
+    print("\n".join(map(on_one_line, texts)))
 
 
 def _place(verb: str, given: str) -> str | None:
@@ -453,9 +455,11 @@ def _show(verb: str, result: Any, out: str | None) -> None:
     elif verb in ("optimize", "score"):
         print(result.text())
     elif verb == "search":
+        from diled.output import on_one_line
+
         for row in result:
             text = any(": " in name for name, _ in row)
-            print(("\n" if text else "  ").join(f"{name} ({distance:.3g})" for name, distance in row))
+            print(("\n" if text else "  ").join(f"{on_one_line(name)} ({distance:.3g})" for name, distance in row))
     if verb in OUT and out is not None:
         print(f"Wrote {out}")
 

@@ -26,6 +26,7 @@ __all__ = [
     "check_table",
     "grid",
     "is_sheet",
+    "on_one_line",
     "through",
     "write_codes",
     "write_columns",
@@ -282,7 +283,7 @@ def _write_sequences(path: Path, suffix: str, values: np.ndarray, spec: DataSpec
         head = ["id", "text" if spec.kind == "text" else "sequence", "sites"]
         _write_table(path, head[: len(rows)], zip(*rows, strict=True))
     elif suffix == ".txt":
-        path.write_text("".join(f"{_on_one_line(text)}\n" for text in texts), encoding="utf-8")
+        path.write_text("".join(f"{on_one_line(text)}\n" for text in texts), encoding="utf-8")
     elif suffix == ".jsonl":
         lines = (
             json.dumps({"id": name, "text": text}, ensure_ascii=False) for name, text in zip(ids, texts, strict=True)
@@ -295,7 +296,7 @@ def _write_sequences(path: Path, suffix: str, values: np.ndarray, spec: DataSpec
                 file.write("\n".join([f">{name}", *wrapped]) + "\n")
 
 
-def _on_one_line(text: str) -> str:
+def on_one_line(text: str) -> str:
     """A text without line breaks and control characters, each a blank instead."""
     return text if text.isprintable() else "".join(" " if unicodedata.category(c) in BREAKS else c for c in text)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from diled.errors import DataError
 
-__all__ = ["Kept", "short"]
+__all__ = ["Kept", "check_missing", "short"]
 
 
 def short(text: str, most: int = 24) -> str:
@@ -72,3 +74,14 @@ class Kept:
         some = "; ".join(self.faults[:5]) + ("; ..." if len(self.faults) > 5 else "")
         total = len(self.texts) + len(self.faults)
         return [f"{len(self.faults):,} of {total:,} records were left out: {some}."]
+
+
+def check_missing(items: Sequence[Any]) -> None:
+    """Refuse a list with gaps, as a column of a table has them where nothing was filled in.
+
+    Raises:
+        DataError: which item is None or not a number.
+    """
+    for i, one in enumerate(items):
+        if one is None or (isinstance(one, float) and math.isnan(one)):
+            raise DataError(f"Item {i} of the list is missing ({one}): leave it out.")

@@ -1,7 +1,8 @@
 """Label columns: text and whole numbers become class indices, real numbers stay numbers.
 
-Classes are numbered over all splits together, so an index means the same everywhere. A column of mostly distinct values
-is no class label: whole numbers then are read as real ones, and text (captions, names) is left out.
+Classes are numbered over all splits together, so an index means the same everywhere. A column of mostly distinct values, or
+of more than 256 of them and a tenth of the examples, is no class label: whole numbers then are read as real ones, and text
+(captions, names) is left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = ["encode_labels"]
 ALIASES = ("labels", "label", "y")
 # A column with more classes than this, and more than a tenth of the rows, is rather a number or a name.
 MANY = 256
+FEW = 10
+"""So many classes may be in any file; more must be at most half as many as there are examples."""
 
 
 def encode_labels(
@@ -123,7 +126,7 @@ def _of_texts(
 
 def _many(different: int, examples: int) -> bool:
     """Whether values are too many to be classes."""
-    return different > max(MANY, examples // 10)
+    return different > max(MANY, examples // 10) or different > max(FEW, examples // 2)
 
 
 def _missing(column: str, missing: np.ndarray) -> str:

@@ -26,12 +26,15 @@ __all__ = [
     "LISTS",
     "by_split",
     "class_names",
+    "is_text",
     "label_columns",
     "parquet_files",
     "parquet_part",
     "read_parquet",
     "read_table",
+    "split_of",
     "table_part",
+    "unwrapped",
 ]
 
 LISTS = "values"
@@ -83,6 +86,12 @@ def by_split(folder: Path, files: Sequence[Path]) -> tuple[dict[str, list[Path]]
     rest = groups.pop("all", [])
     named = ", ".join(file.name for file in rest)
     return groups, [f"Left out, because their names tell no split: {named}."] if rest else []
+
+
+def split_of(file: Path, folder: Path) -> str | None:
+    """The split that a file below a folder is named by; None where it is by none."""
+    match = _SPLIT.search(file.relative_to(folder).with_suffix("").as_posix())
+    return SPLIT_NAMES[match[1].lower()] if match else None
 
 
 def _arranged(found: Found, files: Sequence[Path]) -> Found:
@@ -161,7 +170,8 @@ def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str
         others = ", ".join(table.column_names) or "none"
         raise DataError(
             f"{name} has no column '{image_column}'.{did_you_mean(image_column, table.column_names)} Its columns are: "
-            f"{others}. Choose the one that holds encoded images, or lists of numbers, with --preprocess.image_column."
+            f"{others}. Choose the one that holds encoded images, or lists of numbers, with --preprocess.image_column, or "
+            "sequences or text with --preprocess.sequence.column."
         )
     column = table.column(image_column)
     named = f"the column '{image_column}' of {name}"
@@ -173,17 +183,13 @@ def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str
 
 def label_columns(table: Any, *but: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """The columns of numbers and text of a pyarrow table, without those named `but`; and notes on what was left out."""
-    import pyarrow as pa
-
     columns, ignored = {}, []
     for field in table.schema:
         if field.name in but:
             continue
-        column = table.column(field.name)
+        column = unwrapped(table.column(field.name))
         if (field.name == NUMBER and _counts(column)) or (field.name in UNNAMED and _numbers_rows(column)):
             continue
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(field.type.value_type)
         if _is_label(column.type):
             # Missing entries become None in an object array, so that integers stay integers.
             values = column.to_pylist() if column.null_count or not _is_number(column.type) else column.to_numpy()
@@ -248,8 +254,22 @@ def _is_number(kind: Any) -> bool:
 def _is_label(kind: Any) -> bool:
     import pyarrow as pa
 
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return _is_number(kind) or text or pa.types.is_boolean(kind)
+    return _is_number(kind) or is_text(kind) or pa.types.is_boolean(kind)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a pyarrow type is of text, also where each text is stored once and columns hold its numbers (categories)."""
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def unwrapped(column: Any) -> Any:
+    """A pyarrow column, of categories as the values that they stand for."""
+    import pyarrow as pa
+
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:

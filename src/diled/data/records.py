@@ -15,7 +15,7 @@ import numpy as np
 
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.folder import SPLIT_NAMES
-from diled.data.parquet import label_columns
+from diled.data.parquet import class_names, label_columns
 from diled.data.splits import Found, Part
 from diled.data.tables import DIVISIONS, IDS, MISSING, Table, content, lines_of, text_columns, undecodable
 from diled.errors import DataError, NoColumn, did_you_mean
@@ -54,6 +54,7 @@ class Records:
         columns: name -> (N,) numbers or text.
         notes: what was found.
         faults: record -> what is wrong with it in its file, as a predicate.
+        classes: names of the classes of a column, where the file declares them.
     """
 
     texts: list[str]
@@ -62,6 +63,7 @@ class Records:
     columns: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     faults: dict[int, str] = field(default_factory=dict)
+    classes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def from_list(texts: Sequence[str]) -> Records:
@@ -104,7 +106,10 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
         raise DataError(f"{path} has no column '{config.id_column}' (preprocess.sequence.id_column).{near}")
     named = config.id_column or next((c for c in rows.column_names if c.lower() in IDS and c != column), None)
     columns, notes = label_columns(rows, column, *([named] if named else []))
+    declared = {name: classes for name, classes in class_names(rows.schema).items() if name in columns}
     for name, values in list(columns.items()):
+        if name in declared:
+            continue
         if values.dtype == object:
             values = np.array([None if value in MISSING else value for value in values], object)
         if values.dtype.kind in "iu" or _whole(values):
@@ -126,7 +131,7 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
     notes.insert(0, f"{what} are in the column '{column}' of {path.name}.")
     texts = [text or "" for text in text_columns(rows.select([column]))[column]]
     faults = {i: f"holds '{text}', which stands for a missing value" for i, text in enumerate(texts) if text in _NONE}
-    return Records(texts, ids, places, columns, notes, faults | table.faults)
+    return Records(texts, ids, places, columns, notes, faults | table.faults, declared)
 
 
 def repeated(ids: Sequence[str], what: str) -> list[str]:
@@ -201,6 +206,7 @@ def joined_records(each: Sequence[Records]) -> Records:
     shared = [c for c in each[0].columns if all(c in one.columns for one in each)]
     out.columns = {c: np.concatenate([one.columns[c] for one in each]) for c in shared}
     out.notes = list(dict.fromkeys(note for one in each for note in one.notes))
+    out.classes = {c: names for c, names in each[0].classes.items() if all(one.classes.get(c) == names for one in each)}
     start = 0
     for one in each:
         out.faults |= {start + i: fault for i, fault in one.faults.items()}

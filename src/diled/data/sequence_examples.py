@@ -19,7 +19,7 @@ from PIL import Image
 
 from diled.config import DataSpec, SequenceConfig
 from diled.data.arrays import examples_in, numeric
-from diled.data.faults import Kept
+from diled.data.faults import Kept, check_missing
 from diled.data.images import EXTENSIONS
 from diled.data.records import Records, joined_records
 from diled.data.scale import raw_dtype
@@ -101,6 +101,8 @@ def _blocks(inputs: Any, spec: DataSpec, column: str | None) -> list[Any]:
     if isinstance(inputs, (list, tuple)) and not len(inputs):
         raise DataError("The list of examples is empty.")
     if isinstance(inputs, (list, tuple)) and not all(np.isscalar(one) and not isinstance(one, str) for one in inputs):
+        if any(isinstance(one, str) for one in inputs):
+            check_missing(inputs)
         words = [isinstance(one, str) and (spec.kind == "text" or not _is_path(one, spec)) for one in inputs]
         if all(words):
             return [_listed(inputs, spec)]

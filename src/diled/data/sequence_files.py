@@ -65,7 +65,7 @@ def found_of(records: dict[str, Records], name: str, preprocess: PreprocessConfi
     every = joined_records(list(records.values()))
     ready = prepare(every.texts, every.places, name, preprocess, whole, every.faults)
     parts = parts_of(records, ready.rows, ready.values)
-    found = Found(name, "protein", parts, every.notes + ready.notes, stated=ready.spec)
+    found = Found(name, "protein", parts, every.notes + ready.notes, every.classes, stated=ready.spec)
     return by_column(found, preprocess)
 
 

@@ -19,12 +19,21 @@ from diled.data import sequence_files, text_files
 from diled.data.folder import files_below
 from diled.data.images import EXTENSIONS
 from diled.data.lists import is_list
-from diled.data.parquet import LISTS, by_split
+from diled.data.parquet import LISTS, by_split, is_text, split_of
 from diled.data.records import CLASSES, Records, from_lines, from_list, joined_records, some
-from diled.data.sequence_files import ENOUGH, FASTA, few_words, fitting, found_of, protein_records, read_fasta, share
+from diled.data.sequence_files import (
+    ENOUGH,
+    FASTA,
+    few_words,
+    fitting,
+    found_of,
+    protein_records,
+    read_fasta,
+    share,
+)
 from diled.data.splits import Found
 from diled.data.tables import Table, ending, load_table, text_columns
-from diled.data.text_files import are_words, found_of_texts, text_records, word_columns
+from diled.data.text_files import are_foreign, are_words, found_of_texts, text_records, word_columns
 from diled.errors import DataError, NoColumn
 
 __all__ = [
@@ -53,16 +62,29 @@ def is_sequence_file(path: Path, config: SequenceConfig = SequenceConfig(), imag
 def sequences_below(folder: Path) -> list[Path]:
     """The files of sequences below `folder`, sorted; none where there are images as well.
 
-    Tables, .jsonl and FASTA go before Parquet. A .txt beside any data is taken for remarks about them.
+    Tables, .jsonl and FASTA go before Parquet. A .txt beside any data is taken for remarks about them, but where all are named
+    by splits, and it is by another one.
     """
+    return _below(folder)[0]
+
+
+def _below(folder: Path) -> tuple[list[Path], list[str]]:
+    """The files of `sequences_below`, and a note on others that may be meant as data."""
     files = list(files_below(folder))
     if any(file.suffix.lower() in EXTENSIONS for file in files):
-        return []
+        return [], []
     lines = [file for file in files if ending(file) == ".txt"]
     named = [file for file in files if ending(file) in SEQUENCES and file not in lines]
-    tables = named or [file for file in files if _in_parquet(file, SequenceConfig(), "image")]
-    others = any(file.suffix.lower() in (".parquet", ".pq", ".npy", ".npz") for file in files)
-    return tables or ([] if others else lines)
+    parquet = [file for file in files if file.suffix.lower() in (".parquet", ".pq")]
+    tables = named or [file for file in parquet if _in_parquet(file, SequenceConfig(), "image")]
+    if not tables:
+        others = parquet or any(file.suffix.lower() in (".npy", ".npz") for file in files)
+        return ([] if others else lines), []
+    known = {split_of(file, folder) for file in tables}
+    more = [] if None in known else [file for file in lines if split_of(file, folder) not in {None, *known}]
+    left = [file for file in lines if split_of(file, folder) and file not in more] + (parquet if named else [])
+    said = f"Left out beside {tables[0].name}: {', '.join(sorted(file.name for file in left))}."
+    return sorted(tables + more), [said] if left else []
 
 
 def looks_like_path(text: str) -> bool:
@@ -104,14 +126,15 @@ def read_sequences(source: Path | Sequence[str], preprocess: PreprocessConfig) -
     if not isinstance(source, Path):
         of_list = _kind_of_list(source) if config.kind == "auto" else config.kind
         return _finish({"all": from_list(source)}, "the list", of_list, preprocess)
-    groups, notes = by_split(source, sequences_below(source)) if source.is_dir() else ({"all": [source]}, [])
+    files, beside = _below(source) if source.is_dir() else ([source], [])
+    groups, notes = by_split(source, files) if source.is_dir() else ({"all": files}, [])
     records: dict[str, Records] = {}
     kind: Kind | None = None if config.kind == "auto" else config.kind
     for split, files in groups.items():
         records[split], kind = read_records(files, config, kind)
     assert kind is not None
     found = _finish(records, source.resolve().name if source.is_dir() else source.name, kind, preprocess)
-    found.notes += notes
+    found.notes += notes + beside
     return found
 
 
@@ -181,7 +204,8 @@ def _without_blanks(lines: Records) -> Records:
 def _kind_of_table(table: Table, config: SequenceConfig) -> Kind:
     texts = text_columns(table.table)
     if config.column is not None:
-        return "text" if are_words(texts.get(config.column, [])) else "protein"
+        named = texts.get(config.column, [])
+        return "text" if are_words(named) or are_foreign(named) else "protein"
     return _kind_of_columns(texts) or "protein"
 
 
@@ -215,7 +239,7 @@ def _in_parquet(path: Path, config: SequenceConfig, image_column: str) -> bool:
         schema = pq.read_schema(path)
         if image_column in schema.names or (LISTS in schema.names and is_list(schema.field(LISTS).type)):
             return False
-        names = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+        names = [f.name for f in schema if is_text(f.type)]
         if config.kind != "auto" or config.column is not None or not names:
             return bool(names)
         return _kind_of_columns(text_columns(pq.read_table(path, columns=names, partitioning=None))) is not None

@@ -11,6 +11,7 @@ from PIL import Image
 
 from diled.config import Config, PreprocessConfig, TextConfig
 from diled.data.arrays import read_array, read_array_file
+from diled.data.faults import check_missing
 from diled.data.folder import files_below, read_folder
 from diled.data.images import EXTENSIONS, ImageItem
 from diled.data.known import KNOWN, find_known
@@ -182,6 +183,7 @@ def _list(source: Sequence[Any]) -> Found:
         items = [_item(one, row) for row, one in enumerate(source)]
         return Found("the list", "image", {"all": Part(items, [item.id for item in items])}, full_scale=True)
     if any(isinstance(one, (str, Path, Image.Image)) for one in source):
+        check_missing(source)
         raise DataError("The list mixes images or paths with arrays: give one or the other.")
     shapes = {np.shape(one) for one in source} if all(is_array(one) for one in source) else set()
     if len(shapes) > 1:

@@ -14,6 +14,7 @@ import numpy as np
 from diled.config import DataSpec, SequenceConfig
 from diled.data import proteins
 from diled.data.sequence_sources import read_records
+from diled.data.tables import blank_at_the_end, content, ending
 from diled.data.text import decode_rows, named, token_rows
 from diled.data.text_files import fault_of, unknown_notes
 from diled.errors import DataError, DataWarning
@@ -110,13 +111,17 @@ def texts_and_faults(path: str | Path, column: str | None = None) -> tuple[list[
     if not place.is_file():
         raise DataError(f"There is no file {path}.")
     records, _ = read_records([place], SequenceConfig(kind="text", column=column), "text")
-    texts, faults = [], []
+    texts: list[str] = []
+    faults: list[str] = []
     for i, text in enumerate(records.texts):
         fault = records.faults.get(i) or ("" if text.strip() else "is empty")
         if fault:
             faults.append(f"{records.places[i]} {fault}")
         else:
             texts.append(text.strip())
+    if ending(place) == ".txt":
+        last = len(records.texts)
+        faults += [f"{place.name}, line {last + i + 1} is empty" for i in range(blank_at_the_end(content(place)))]
     if not texts:
         raise DataError(f"{path} holds no text.")
     return texts, faults

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from diled.data.parquet import read_table
+from diled.data.parquet import is_text, read_table, unwrapped
 from diled.data.proteins import COLUMNS, fits
 from diled.errors import DataError
 
@@ -98,6 +98,12 @@ def lines_of(data: bytes) -> list[str]:
     return lines
 
 
+def blank_at_the_end(data: bytes) -> int:
+    """How many blank lines end a file, which `lines_of` leaves out."""
+    lines = data.removesuffix(b"\n").split(b"\n")
+    return len(lines) - len(lines_of(data)) if data else 0
+
+
 def undecodable(text: str) -> str | None:
     """What is wrong with a text that holds bytes which are no UTF-8, or half a surrogate pair, as a predicate; else None."""
     if text.isascii() or not (found := _HALF.search(text)):
@@ -130,16 +136,7 @@ def load_table(path: Path) -> Table:
 
 def text_columns(table: Any) -> dict[str, list[str | None]]:
     """The columns of text of a pyarrow table."""
-    import pyarrow as pa
-
-    found = {}
-    for f in table.schema:
-        column = table.column(f.name)
-        if pa.types.is_dictionary(f.type):
-            column = column.cast(f.type.value_type)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            found[f.name] = column.to_pylist()
-    return found
+    return {f.name: unwrapped(table.column(f.name)).to_pylist() for f in table.schema if is_text(f.type)}
 
 
 # .csv and .tsv --------------------------------------------------------------------------------------------------------

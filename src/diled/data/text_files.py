@@ -24,6 +24,7 @@ from diled.errors import DataError
 __all__ = [
     "COLUMNS",
     "LONGEST",
+    "are_foreign",
     "are_words",
     "fault_of",
     "found_of_texts",
@@ -48,6 +49,8 @@ COLUMNS = (
 )
 LONGEST = 512
 """Tokens of a text, unless the user says how many there may be."""
+LONG = 8
+"""Characters of a text that has no spaces."""
 _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 """Control characters but tabs and line ends."""
 
@@ -94,14 +97,26 @@ def _among_values(table: Table, but: str) -> bool:
 
 
 def word_columns(texts: Mapping[str, Sequence[str | None]]) -> list[str]:
-    """The columns whose values are mostly words with spaces between."""
+    """The columns whose values are mostly sentences, as `are_words` tells."""
     return [column for column, values in texts.items() if are_words(values)]
 
 
 def are_words(values: Sequence[str | None]) -> bool:
-    """Whether most texts are words with spaces between."""
+    """Whether most texts are words with spaces between, or in a script that has none, such as Chinese or Thai."""
     looked = some(values)
-    return sum(" " in text.strip() for text in looked) > len(looked) / 2
+    return sum(" " in text.strip() or _unspaced(text) for text in looked) > len(looked) / 2
+
+
+def are_foreign(values: Sequence[str | None]) -> bool:
+    """Whether most texts have a character that no protein has, whatever it is filled up with: one beyond ASCII."""
+    looked = some(values)
+    return sum(not text.isascii() for text in looked) > len(looked) / 2
+
+
+def _unspaced(text: str) -> bool:
+    """Whether a text is longer than a word and mostly of letters without capitals."""
+    letters = sum(c.isalpha() and not c.isascii() and c.lower() == c.upper() for c in text)
+    return len(text) >= LONG and 2 * letters > len(text)
 
 
 def fault_of(text: str) -> str | None:
@@ -135,7 +150,7 @@ def found_of_texts(records: dict[str, Records], name: str, preprocess: Preproces
     values = np.empty((len(kept.texts), 2), object)
     values[:, 0], values[:, 1] = kept.texts, [every.places[row] for row in kept.rows]
     parts = parts_of(records, np.array(kept.rows, np.int64), values)
-    return by_column(Found(name, "text", parts, every.notes + kept.notes()), preprocess)
+    return by_column(Found(name, "text", parts, every.notes + kept.notes(), every.classes), preprocess)
 
 
 # Tokens ---------------------------------------------------------------------------------------------------------------

@@ -233,7 +233,8 @@ def probe(
         warnings.simplefilter("ignore")
         classifier.fit(codes["train"], train.labels[label])
     right = classifier.predict(codes["test"]) == test.labels[label]
-    return {"probe_accuracy": Measured(float(right.mean()), _stderr(torch.tensor(right).double()), len(right))}
+    error = _stderr(torch.tensor(right).double())
+    return {"probe_accuracy": Measured(float(right.mean()), error, len(right), f"of '{label}'")}
 
 
 def labelled(split: Split, column: str) -> Split:

@@ -55,7 +55,7 @@ def evaluate(
         steps: of the samplers inside.
         sampler: ancestral, ddim, heun or dpm_solver.
         beams: of text, a search of so many beams for the likeliest one of a code; default: 1, symbol by symbol.
-        column: of a file of samples that is a table, which holds the texts.
+        column: of a file of samples, or of `data`, that is a table: which holds the texts or sequences.
         on_error: stop at what of `data` the model cannot read, or skip it, and say how much.
         seed: of all draws.
         device: where to compute.
@@ -66,7 +66,7 @@ def evaluate(
     Returns:
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`; with `edit`, strength -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, data_of, model_of
+    from diled.arguments import at_least_one, check_column, data_of, model_of
     from diled.output import check_out
 
     if isinstance(run, (str, Path)) and Path(run).is_file():
@@ -77,14 +77,14 @@ def evaluate(
         )
         _refuse(f"{said}: set preprocess.on_error", on_error=None if on_error == "stop" else on_error)
         return _of_a_file(run, data, samples, seed, out, settings, column)
-    _refuse("for a trained model: it is for files of samples", column=column)
+    check_column(column, data)
     _refuse("for a trained model, which knows how its data are read", **dict.fromkeys(settings or {}, True))
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
     if not model.density.has_codes:
         _refuse("for a model without codes, whose texts are drawn", beams=beams)
-    place = data_of(run, data, model, skip=on_error == "skip", option="--on-error skip")
+    place = data_of(run, data, model, skip=on_error == "skip", option="--on-error skip", column=column)
     if edit is not None:
         _refuse("with 'edit', which measures edits alone", by=by, samples=samples, steps=steps, sampler=sampler)
         _refuse("with 'edit', which draws nothing", repeats=repeats, seed=seed or None)
@@ -199,6 +199,7 @@ def compare(
     config: str | Path | None = None,
     samples: int | None = None,
     on_error: Literal["stop", "skip"] = "stop",
+    column: str | None = None,
     seed: int | None = None,
     device: Device = "auto",
     out: str | Path | None = None,
@@ -214,6 +215,7 @@ def compare(
         config: a YAML file of settings for all models (without their own values).
         samples: for the Frechet distance.
         on_error: of runs, stop at what of `data` they cannot read, or skip it, and say how much.
+        column: of runs, which column of `data`, a table, holds the texts or sequences; default: as in training data.
         seed: of training, else as the settings have it, and of draws, else 0.
         device: where to compute.
         out: folder of the runs and the report. Default: runs/DATA-compared.
@@ -222,7 +224,7 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, data_of, is_run, model_of, tell_other_test
+    from diled.arguments import at_least_one, check_column, data_of, is_run, model_of, tell_other_test
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
@@ -236,13 +238,16 @@ def compare(
     if len(sources) == 1 and not is_run(sources[0]):
         source = str(sources[0])
         _refuse("in training: set preprocess.on_error", on_error=None if on_error == "stop" else on_error)
+        _refuse("in training: set preprocess.sequence.column", column=column)
         folder = new_folder(out, source, "compared")
         place, trained = train_several(
             source, models, folder, minutes=minutes, config=config, settings=settings, seed=seed, device=device
         )
     else:
         loaded = [(model_of(source, device), source) for source in sources]
-        place = data_of(sources[0], data, loaded[0][0], skip=on_error == "skip", option="--on-error skip")
+        skip = on_error == "skip"
+        check_column(column, data)
+        place = data_of(sources[0], data, loaded[0][0], skip=skip, option="--on-error skip", column=column)
         for model, run in loaded:
             check_same_data(place, model.spec, str(run))
             if run is not sources[0]:

@@ -174,11 +174,12 @@ def reconstruct(
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import examples_of, model_of, write_pairs
+    from diled.arguments import check_column, examples_of, model_of, write_pairs
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
+    check_column(column, inputs)
     examples = examples_of(inputs, model, convert, on_error, column)
     with model.writing(beams=beams), model.showing_progress(watched()):
         result = model.reconstruct(examples.values, sample=sample, invert=invert, seed=seed)
@@ -215,11 +216,12 @@ def encode(
     Returns:
         Codes (n, d).
     """
-    from diled.arguments import examples_of, model_of
+    from diled.arguments import check_column, examples_of, model_of
     from diled.output import check_out, write_codes
 
     model = model_of(run, device, codes=True)
     check_out(out, None, codes=True)
+    check_column(column, inputs)
     examples = examples_of(inputs, model, convert, on_error, column)
     with model.showing_progress(watched()):
         codes = model.encode(examples.values, sample=sample, seed=seed)
@@ -264,12 +266,13 @@ def score(
     Raises:
         NoBound: the model has no bound, no energy and no head that predicts a property.
     """
-    from diled.arguments import examples_of, measured_of, model_of, trained_rows
+    from diled.arguments import check_column, examples_of, measured_of, model_of, trained_rows
     from diled.output import check_table
     from diled.scoring import score_examples, write_scores
 
     model = model_of(run, device)
     check_table(out)
+    check_column(column, inputs)
     examples = examples_of(inputs, model, convert, on_error, column)
     measured = measured_of(examples)
     known = trained_rows(run, model, examples.values) if measured else None
@@ -359,18 +362,18 @@ def edit(
     Returns:
         Raw values (n, *shape).
     """
-    from diled.arguments import data_of, edit_of, examples_of, model_of, write_pairs
+    from diled.arguments import check_column, data_of, edit_of, examples_of, model_of, write_pairs
     from diled.editing import STRENGTH, apply_edit
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
-    examples = examples_of(inputs, model, convert, on_error, column)
     sets = [data] if data is None or isinstance(data, str | Path) else data
+    check_column(column, inputs, *sets)
+    examples = examples_of(inputs, model, convert, on_error, column)
     attributes = [attribute] if isinstance(attribute, str) else attribute
-    change = edit_of(
-        model, [data_of(run, one, model, skip=True, held_out=False) for one in sets], attributes, method, depth
-    )
+    known = [data_of(run, one, model, skip=True, held_out=False, column=column, inputs=inputs) for one in sets]
+    change = edit_of(model, known, attributes, method, depth)
     with model.writing(beams=beams):
         result = apply_edit(model, examples.values, change, STRENGTH[method] if strength is None else strength)
     write_pairs(examples.values, result, model, out, examples.ids)
@@ -409,13 +412,15 @@ def search(
     """
     import numpy as np
 
-    from diled.arguments import data_of, examples_of, model_of
+    from diled.arguments import check_column, data_of, examples_of, model_of
     from diled.latent.search import nearest
     from diled.output import check_neighbours, write_neighbours
 
     model = model_of(run, device, codes=True)
     check_neighbours(out, model.spec)
-    place = data_of(run, data, model, skip=on_error == "skip", held_out=False, option="--on-error skip")
+    check_column(column, query, data)
+    skip = on_error == "skip"
+    place = data_of(run, data, model, skip=skip, held_out=False, option="--on-error skip", column=column, inputs=query)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
     ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
     shown = ids
