@@ -13,9 +13,9 @@ import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
 from diled.data import KNOWN, Data, Split, open_data, open_examples
+from diled.data.folder import files_below
 from diled.data.known_texts import TEXTS
 from diled.data.proteins import ungapped
-from diled.data.sequence_sources import looks_like_path
 from diled.data.splits import hashed, seen
 from diled.data.tables import ending
 from diled.errors import ConfigError, DataError, DiledError, NoColumn
@@ -159,9 +159,14 @@ def may_be_table(source: Any) -> bool:
     """Whether a source is a table, or a folder or a list in which there may be some."""
     if isinstance(source, (list, tuple)):
         return any(map(may_be_table, source))
-    if not isinstance(source, (str, Path)) or (isinstance(source, str) and (source in KNOWN or "\n" in source)):
+    if not isinstance(source, (str, Path)) or (isinstance(source, str) and (source in ("", *KNOWN) or "\n" in source)):
         return False
-    return ending(Path(source)) in TABLES or (looks_like_path(str(source)) and Path(source).expanduser().is_dir())
+    if ending(Path(source)) in TABLES:
+        return True
+    try:
+        return any(ending(file) in TABLES for file in files_below(Path(source).expanduser()))
+    except (OSError, ValueError, RuntimeError):  # too long for a name, or '~someone' who does not exist
+        return False
 
 
 def check_column(column: str | None, *sources: Any) -> None:
@@ -196,13 +201,16 @@ def _opened(source: str | Path, ways: Sequence[PreprocessConfig], model: Model, 
             check_same_data(place, model.spec, "The model")
             return _without_gaps(place) if place.spec.aligned and not model.spec.aligned else place
         except DiledError as error:
-            column = way.sequence.column
-            if any(isinstance(error, NoColumn) or other.sequence.column == column for other in ways[i + 1 :]):
+            if any(isinstance(error, NoColumn) or _columns(other) == _columns(way) for other in ways[i + 1 :]):
                 continue
             if option == SKIP or SKIP not in str(error):
                 raise
             raise DataError(str(error).replace(SKIP, option)) from error
     raise AssertionError("there is at least one way")
+
+
+def _columns(way: PreprocessConfig) -> tuple[str | None, str]:
+    return way.sequence.column, way.image_column
 
 
 def _without_gaps(data: Data) -> Data:
@@ -333,7 +341,7 @@ def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop"
         convert=convert,
         skip=on_error == "skip",
         option=option,
-        column=column if may_be_table(inputs) else None,
+        column=column if column is not None and may_be_table(inputs) else None,
     )
 
 

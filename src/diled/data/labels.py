@@ -15,7 +15,7 @@ import numpy as np
 from diled.data.splits import Part
 from diled.errors import DataError, did_you_mean
 
-__all__ = ["encode_labels"]
+__all__ = ["encode_labels", "many"]
 
 ALIASES = ("labels", "label", "y")
 # A column with more classes than this, and more than a tenth of the rows, is rather a number or a name.
@@ -100,7 +100,7 @@ def _encode(
         index[~missing] = present
         return (index, list(declared)), note
     found, inverse = np.unique(present, return_inverse=True)
-    if _many(len(found), len(raw)) and not wanted:
+    if many(len(found), len(raw)) and not wanted:
         if not whole:
             return None, f"'{column}' has {len(found):,} different texts: left out, as it names no classes."
         values = np.full(len(raw), np.nan, np.float32)
@@ -116,7 +116,7 @@ def _of_texts(
     """What `_encode` returns where some values are text. No array of texts: it would give each the width of the longest."""
     texts = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in objects]
     found = sorted(set(texts))
-    if _many(len(found), len(missing)) and not wanted:
+    if many(len(found), len(missing)) and not wanted:
         return None, f"'{column}' has {len(found):,} different texts: left out, as it names no classes."
     number = {text: i for i, text in enumerate(found)}
     index = np.full(len(missing), -1, np.int64)
@@ -124,7 +124,7 @@ def _of_texts(
     return (index, found), ""
 
 
-def _many(different: int, examples: int) -> bool:
+def many(different: int, examples: int) -> bool:
     """Whether values are too many to be classes."""
     return different > max(MANY, examples // 10) or different > max(FEW, examples // 2)
 

@@ -20,7 +20,7 @@ from diled.data.folder import SPLIT_NAMES, files_below
 from diled.data.images import ImageItem
 from diled.data.lists import is_list, list_values, marked
 from diled.data.splits import Found, Part
-from diled.errors import DataError, did_you_mean
+from diled.errors import DataError, NoColumn, did_you_mean
 
 __all__ = [
     "LISTS",
@@ -28,6 +28,7 @@ __all__ = [
     "class_names",
     "is_text",
     "label_columns",
+    "named_classes",
     "parquet_files",
     "parquet_part",
     "read_parquet",
@@ -57,10 +58,19 @@ def read_parquet(path: Path, image_column: str = "image") -> Found:
         return _arranged(Found(path.name, "image", {"all": part}, notes, classes, full_scale=True), [path])
     found = Found(path.resolve().name, "image", {}, full_scale=True)
     groups, found.notes = by_split(path, parquet_files(path))
+    declared: dict[str, dict[str, list[str]]] = {}
     for split, files in groups.items():
-        found.parts[split], classes, notes = parquet_part(files, image_column)
-        found.classes |= classes
+        found.parts[split], declared[split], notes = parquet_part(files, image_column)
         found.notes += [note for note in notes if note not in found.notes]
+    for column in sorted({c for classes in declared.values() for c in classes}):
+        each = [classes.get(column) for classes in declared.values()]
+        if each.count(each[0]) == len(each):
+            found.classes[column] = declared[next(iter(declared))][column]
+            continue
+        for split, names in zip(declared, each, strict=True):  # numbered differently
+            columns = found.parts[split].columns
+            if names is not None and column in columns:
+                columns[column] = named_classes(columns[column], names)
     return _arranged(found, [file for files in groups.values() for file in files])
 
 
@@ -168,7 +178,7 @@ def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str
         image_column = LISTS
     if image_column not in table.column_names:
         others = ", ".join(table.column_names) or "none"
-        raise DataError(
+        raise NoColumn(
             f"{name} has no column '{image_column}'.{did_you_mean(image_column, table.column_names)} Its columns are: "
             f"{others}. Choose the one that holds encoded images, or lists of numbers, with --preprocess.image_column, or "
             "sequences or text with --preprocess.sequence.column."
@@ -270,6 +280,15 @@ def unwrapped(column: Any) -> Any:
     import pyarrow as pa
 
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def named_classes(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The names (N,) of classes (N,) by number; None where there is no such class."""
+    found = np.full(len(values), None, object)
+    for i, value in enumerate(values.tolist()):
+        if value is not None and 0 <= value < len(names):
+            found[i] = names[int(value)]
+    return found
 
 
 def class_names(schema: Any) -> dict[str, list[str]]:

@@ -15,7 +15,8 @@ import numpy as np
 
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.folder import SPLIT_NAMES
-from diled.data.parquet import class_names, label_columns
+from diled.data.labels import many
+from diled.data.parquet import class_names, label_columns, named_classes
 from diled.data.splits import Found, Part
 from diled.data.tables import DIVISIONS, IDS, MISSING, Table, content, lines_of, text_columns, undecodable
 from diled.errors import DataError, NoColumn, did_you_mean
@@ -29,6 +30,7 @@ __all__ = [
     "from_table",
     "joined",
     "joined_records",
+    "name_classes",
     "named_column",
     "parts_of",
     "repeated",
@@ -114,7 +116,7 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
             values = np.array([None if value in MISSING else value for value in values], object)
         if values.dtype.kind in "iu" or _whole(values):
             different = len({value for value in values.tolist() if value is not None})
-            if different > CLASSES:
+            if different > CLASSES or many(different, len(values)):
                 values = values.astype(np.float64)  # None becomes NaN
             elif different > 2:
                 notes.append(
@@ -123,7 +125,9 @@ def from_table(table: Table, column: str, what: str, config: SequenceConfig) -> 
         elif values.dtype == object and (said := _meant_as_numbers(name, values, table.places)):
             notes.append(said)
         columns[name] = values
-    ids = [str(value) for value in rows.column(named).to_pylist()] if named else [str(i) for i in range(rows.num_rows)]
+    numbers = [str(i) for i in range(rows.num_rows)]
+    given = table.cells.get(named) or rows.column(named).to_pylist() if named else numbers
+    ids = [number if value in ("", None) else str(value) for value, number in zip(given, numbers, strict=True)]
     tails = [f" ({name})" for name in ids] if named else [""] * len(ids)
     if named is not None:
         notes += repeated(ids, f"The column '{named}'")
@@ -195,6 +199,16 @@ def some(column: Sequence[str | None]) -> list[str]:
     """The first texts of a column that are not missing."""
     present = (text for text in column if text is not None and text not in MISSING)
     return [text for text, _ in zip(present, range(SAMPLE), strict=False)]
+
+
+def name_classes(each: Sequence[Records]) -> None:
+    """Put the names of classes in place of their numbers where files number them differently, in place."""
+    for column in sorted({c for one in each for c in one.classes}):
+        if any(one.classes.get(column) != each[0].classes.get(column) for one in each):
+            for one in each:
+                names = one.classes.pop(column, None)
+                if names is not None:
+                    one.columns[column] = named_classes(one.columns[column], names)
 
 
 def joined_records(each: Sequence[Records]) -> Records:

@@ -20,7 +20,7 @@ from diled.data.folder import files_below
 from diled.data.images import EXTENSIONS
 from diled.data.lists import is_list
 from diled.data.parquet import LISTS, by_split, is_text, split_of
-from diled.data.records import CLASSES, Records, from_lines, from_list, joined_records, some
+from diled.data.records import CLASSES, Records, from_lines, from_list, joined_records, name_classes, some
 from diled.data.sequence_files import (
     ENOUGH,
     FASTA,
@@ -59,32 +59,33 @@ def is_sequence_file(path: Path, config: SequenceConfig = SequenceConfig(), imag
     return ending(path) in SEQUENCES or _in_parquet(path, config, image_column)
 
 
-def sequences_below(folder: Path) -> list[Path]:
+def sequences_below(
+    folder: Path,
+    config: SequenceConfig = SequenceConfig(),  # noqa: B008 (frozen)
+    image_column: str = "image",
+) -> list[Path]:
     """The files of sequences below `folder`, sorted; none where there are images as well.
 
-    Tables, .jsonl and FASTA go before Parquet. A .txt beside any data is taken for remarks about them, but where all are named
-    by splits, and it is by another one.
+    Tables, .jsonl and FASTA go before Parquet. A .txt beside any data is taken for remarks about them.
     """
-    return _below(folder)[0]
+    return _below(folder, config, image_column)[0]
 
 
-def _below(folder: Path) -> tuple[list[Path], list[str]]:
+def _below(folder: Path, config: SequenceConfig, image_column: str) -> tuple[list[Path], list[str]]:
     """The files of `sequences_below`, and a note on others that may be meant as data."""
     files = list(files_below(folder))
     if any(file.suffix.lower() in EXTENSIONS for file in files):
         return [], []
     lines = [file for file in files if ending(file) == ".txt"]
     named = [file for file in files if ending(file) in SEQUENCES and file not in lines]
-    parquet = [file for file in files if file.suffix.lower() in (".parquet", ".pq")]
-    tables = named or [file for file in parquet if _in_parquet(file, SequenceConfig(), "image")]
+    others = [file for file in files if file.suffix.lower() in (".parquet", ".pq", ".npy", ".npz")]
+    tables = named or [file for file in others if _in_parquet(file, config, image_column)]
     if not tables:
-        others = parquet or any(file.suffix.lower() in (".npy", ".npz") for file in files)
         return ([] if others else lines), []
-    known = {split_of(file, folder) for file in tables}
-    more = [] if None in known else [file for file in lines if split_of(file, folder) not in {None, *known}]
-    left = [file for file in lines if split_of(file, folder) and file not in more] + (parquet if named else [])
-    said = f"Left out beside {tables[0].name}: {', '.join(sorted(file.name for file in left))}."
-    return sorted(tables + more), [said] if left else []
+    left = sorted(
+        file.name for file in [*lines, *others] if file not in tables and (file in others or split_of(file, folder))
+    )
+    return tables, [f"Left out beside {tables[0].name}: {', '.join(left)}."] if left else []
 
 
 def looks_like_path(text: str) -> bool:
@@ -126,13 +127,14 @@ def read_sequences(source: Path | Sequence[str], preprocess: PreprocessConfig) -
     if not isinstance(source, Path):
         of_list = _kind_of_list(source) if config.kind == "auto" else config.kind
         return _finish({"all": from_list(source)}, "the list", of_list, preprocess)
-    files, beside = _below(source) if source.is_dir() else ([source], [])
+    files, beside = _below(source, config, preprocess.image_column) if source.is_dir() else ([source], [])
     groups, notes = by_split(source, files) if source.is_dir() else ({"all": files}, [])
     records: dict[str, Records] = {}
     kind: Kind | None = None if config.kind == "auto" else config.kind
     for split, files in groups.items():
         records[split], kind = read_records(files, config, kind)
     assert kind is not None
+    name_classes(list(records.values()))
     found = _finish(records, source.resolve().name if source.is_dir() else source.name, kind, preprocess)
     found.notes += notes + beside
     return found
@@ -164,7 +166,12 @@ def read_records(
         one, kind = _read(path, config, kind, usual)
         each.append(one)
     assert kind is not None
-    return joined_records(each), kind
+    name_classes(each)
+    whole = joined_records(each)
+    lost = sorted({column for one in each for column in one.columns} - set(whole.columns))
+    if lost:
+        whole.notes.append(f"Left out, because not every file has them: {', '.join(lost)}.")
+    return whole, kind
 
 
 def _read(path: Path, config: SequenceConfig, kind: Kind | None, usual: Mapping[str, str]) -> tuple[Records, Kind]:
@@ -228,6 +235,12 @@ def _is_protein(name: str, values: Sequence[str | None], beside_words: bool) -> 
     return capitals or name.lower() not in text_files.COLUMNS
 
 
+def _may_be_images(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return any(test(kind) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_struct))
+
+
 def _in_parquet(path: Path, config: SequenceConfig, image_column: str) -> bool:
     """Whether a Parquet file has neither images nor lists of numbers, but sequences, or text where that is wanted."""
     if path.suffix.lower() not in (".parquet", ".pq") or not path.is_file():
@@ -240,6 +253,8 @@ def _in_parquet(path: Path, config: SequenceConfig, image_column: str) -> bool:
         if image_column in schema.names or (LISTS in schema.names and is_list(schema.field(LISTS).type)):
             return False
         names = [f.name for f in schema if is_text(f.type)]
+        if config.kind == "auto" and config.column is None and any(map(_may_be_images, schema.types)):
+            names = [name for name in names if not pa.types.is_dictionary(schema.field(name).type)]  # classes
         if config.kind != "auto" or config.column is not None or not names:
             return bool(names)
         return _kind_of_columns(text_columns(pq.read_table(path, columns=names, partitioning=None))) is not None

@@ -94,7 +94,7 @@ def _find(source: Any, preprocess: PreprocessConfig) -> Found:
     path = existing(source, KNOWN)
     if path.is_dir():
         _refuse_unfinished(path)
-        if sequences_below(path):
+        if sequences_below(path, preprocess.sequence, preprocess.image_column):
             return read_sequences(path, preprocess)
         return read_folder(path) if is_image_folder(path) else read_parquet(path, preprocess.image_column)
     if path.is_file() and is_sequence_file(path, preprocess.sequence, preprocess.image_column):

@@ -57,12 +57,14 @@ class Table:
         table: of pyarrow.
         places: (N,), where each row stands: `line 7`, or `row 6`.
         faults: row -> what is wrong with it, as a predicate.
+        cells: of .csv and .tsv, the columns as they are written: of names that look like numbers.
     """
 
     path: Path
     table: Any
     places: list[str]
     faults: dict[int, str] = field(default_factory=dict)
+    cells: dict[str, list[str]] = field(default_factory=dict)
 
 
 def ending(path: Path) -> str:
@@ -173,7 +175,8 @@ def _table(path: Path) -> Table:
         raise DataError(
             f"{path} has no line of column names: its first line holds '{data[:24]}'. Put one before it, such as 'sequence'."
         )
-    return Table(path, pa.table(typed, names=header), [f"line {line}" for line in lines], faults)
+    cells = dict(zip(header, columns, strict=True))
+    return Table(path, pa.table(typed, names=header), [f"line {line}" for line in lines], faults, cells)
 
 
 def _data_in(header: list[str], columns: list[Any]) -> str | None:
@@ -254,9 +257,14 @@ def _quoted(text: str) -> bool:
 
 
 def _typed(cells: list[str]) -> Any:
-    """A column of text as whole numbers or real numbers, where all that is not missing is one; else as text."""
+    """A column of text as whole numbers or real numbers, where all that is not missing is one; else as text.
+
+    Numbers with a zero before another digit, such as 007, are names.
+    """
     import pyarrow as pa
 
+    if any(cell[:1] == "0" and cell[1:2].isdigit() for cell in cells):
+        return pa.array(cells, pa.string())
     present = pa.array([None if cell in MISSING else cell for cell in cells], pa.string())
     for kind in (pa.int64(), pa.float64()) if present.null_count < len(cells) else ():
         try:

@@ -26,6 +26,7 @@ def optimize(
     max_mutations: int | None = None,
     fixed: Sequence[str] = (),
     allowed: Sequence[str] = (),
+    column: str | None = None,
     start: Literal["train", "top", "prior"] = "train",
     steps: int | None = None,
     leash: float | None = None,
@@ -51,6 +52,7 @@ def optimize(
         n: how many.
         method: evolution, ascent, hill, stochastic_hill, mcmc, cycle, ode, or for NOS guidance.
         data: with measured values; default: what the run was trained on.
+        column: of data, a table, which holds the sequences; default: as in training data.
         parent: a sequence, or a file with one, that designs are changes of.
         max_mutations: at most so many changes of the parent.
         fixed: positions that stay as they are in the parent, counted from 1, such as 1-5 8.
@@ -76,7 +78,7 @@ def optimize(
         DiledError: no sequences, no such property, a method that the model does not have, or constraints that nothing meets.
     """
     from diled import optimizing
-    from diled.arguments import at_least_one, data_of, model_of
+    from diled.arguments import at_least_one, check_column, data_of, model_of
     from diled.latent.optimize import Goal
 
     at_least_one(n=n, max_mutations=max_mutations)
@@ -87,7 +89,8 @@ def optimize(
     given |= {"caution": caution, "candidates": candidates, "members": members, "keep_known": keep_known, "seed": seed}
     settings = optimizing.Settings(method, start, steps, **given)
     model = model_of(run, device)
-    place = data_of(run, data, model)
+    check_column(column, data)
+    place = data_of(run, data, model, column=column)
     limits = optimizing.constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
     wish = Goal.parse(property or optimizing.property_of(place), goal)
     found = optimizing.designed(model, place, wish, n, settings, limits)
