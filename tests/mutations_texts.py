@@ -34,7 +34,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
             FRESH,
         ),
         ("z.roll(1, 0)", "z", "codes are not exchanged", ECHO),
-        ("averaged(same.all(1))", "averaged(same.any(1))", "one right token is enough", ECHO),
+        ("averaged(exact_matches(shown, real))", "averaged(exact_matches(shown, shown))", "every text is right", ECHO),
         ("z[0::2], z[1::2], steps + 1", "z[0::2], z[0::2], steps + 1", "paths that lead nowhere", PATHS),
         ("i + steps + 1] for i in", "i + steps] for i in", "the end of a path is lost", PATHS),
     ],
