@@ -20,6 +20,7 @@ from diled.folders import read_architecture
 from diled.hub import AUTOENCODER, LEFT_OUT, NETWORK, SOURCE, TOKENIZER, fetched, on_hub
 from diled.model import Model, load
 from diled.models.foreign import check_source, load_foreign
+from diled.output import on_one_line
 from diled.runs import read_run
 from diled.synthesizing import synthesize
 
@@ -240,7 +241,8 @@ def test_a_model_of_text_is_fetched_with_its_tokenizer(
     np.testing.assert_array_equal(again.bound(["the food was bad ."]), model.bound(["the food was bad ."]))
     capsys.readouterr()
     assert command("sample", "hub:you/texts", "--n", 2, "--device", "cpu") == 0
-    assert capsys.readouterr().out.startswith("\n".join(model.strings(model.sample(2))) + "\n")
+    drawn = map(on_one_line, model.strings(model.sample(2)))
+    assert capsys.readouterr().out.startswith("\n".join(drawn) + "\n")
     assert command("train", "some.txt", *options, "--init-from", "hub:you/texts", "--out", "again") == 0
 
 

@@ -258,6 +258,7 @@ def compared(monkeypatch):
 
     def keep(models, *args, seed, **options):
         found.update(titles=list(models), seed=seed)
+        return {name: {} for name in models}
 
     monkeypatch.setattr("diled.reporting.compare_models", keep)
     return found

@@ -120,14 +120,17 @@ def data_of(
         option: the user's way to ask for `skip`, for messages.
         changes: values of the preprocessing, nested, in place of the run's.
         column: of tables, which holds the examples, where they are named; None: as in training data.
-        inputs: for which the column is as well: where they are a table, data without it are read as if there were none.
+        inputs: for which the column is as well, and has been checked: where they are a table, data without it are read as if
+            there were none.
 
     Raises:
-        ConfigError: neither is known.
+        ConfigError: neither is known, or a column is named where there is no table.
         DiledError: the data are of another shape or measure than the model's.
     """
     named, preprocess = trained_on(run, model)
     source = named if data is None else data
+    if inputs is None:
+        check_column(column, data)
     if source is None or (data is None and preprocess is None):
         raise ConfigError("Say which data to use (--data): the model does not know what it was trained on.")
     if preprocess is None:

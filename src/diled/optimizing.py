@@ -211,12 +211,14 @@ def positions(word: str, spec: DataSpec) -> list[int]:
     return [sites[p] for p in wanted]
 
 
-def check_designs(out: str | Path) -> None:
-    """Refuse a place that designs are not written to.
+def check_designs(out: str | Path | None) -> None:
+    """Refuse a place that designs are not written to; None: they are not to be written.
 
     Raises:
         ConfigError: another ending than .csv, the place cannot be written, or the .fasta beside it holds something else.
     """
+    if out is None:
+        return
     if Path(out).suffix.lower() != ".csv":
         raise ConfigError(f"'{out}' does not end with .csv: designs are written as a table, and as .fasta beside it.")
     beside = Path(out).with_suffix(".fasta")

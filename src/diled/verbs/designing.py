@@ -41,9 +41,8 @@ def optimize(
 ) -> Designs:
     """Propose sequences with a property: breed them, or climb in the latent space and decode within constraints; rank.
 
-    Each design comes with its prediction, the disagreement of the ensemble that made it, the model's bound, the distance to
-    the nearest training sequence, and what an oracle predicts that learned from the test split alone: a climb finds the
-    errors of its predictor too, so look at all five.
+    Each design comes with its prediction, the ensemble's disagreement on it, the model's bound, the distance to the nearest
+    training sequence, and what an oracle of the test split alone predicts: climbs find the errors of their predictor, too.
 
     Args:
         run: a run's folder or a loaded model of sequences.
@@ -78,18 +77,16 @@ def optimize(
         DiledError: no sequences, no such property, a method that the model does not have, or constraints that nothing meets.
     """
     from diled import optimizing
-    from diled.arguments import at_least_one, check_column, data_of, model_of
+    from diled.arguments import at_least_one, data_of, model_of
     from diled.latent.optimize import Goal
 
     at_least_one(n=n, max_mutations=max_mutations)
-    if out is not None:
-        optimizing.check_designs(out)
+    optimizing.check_designs(out)
     given: dict[str, Any] = {name: value for name, value in (("leash", leash), ("scale", scale)) if value is not None}
     optimizing.check_used(method, given)
     given |= {"caution": caution, "candidates": candidates, "members": members, "keep_known": keep_known, "seed": seed}
     settings = optimizing.Settings(method, start, steps, **given)
     model = model_of(run, device)
-    check_column(column, data)
     place = data_of(run, data, model, column=column)
     limits = optimizing.constraints_of(place, parent=parent, most=max_mutations, fixed=fixed, allowed=allowed)
     wish = Goal.parse(property or optimizing.property_of(place), goal)

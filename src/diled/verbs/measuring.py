@@ -66,7 +66,7 @@ def evaluate(
     Returns:
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`; with `edit`, strength -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, check_column, data_of, model_of
+    from diled.arguments import at_least_one, data_of, model_of
     from diled.output import check_out
 
     if isinstance(run, (str, Path)) and Path(run).is_file():
@@ -77,7 +77,6 @@ def evaluate(
         )
         _refuse(f"{said}: set preprocess.on_error", on_error=None if on_error == "stop" else on_error)
         return _of_a_file(run, data, samples, seed, out, settings, column)
-    check_column(column, data)
     _refuse("for a trained model, which knows how its data are read", **dict.fromkeys(settings or {}, True))
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
@@ -224,7 +223,7 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, check_column, data_of, is_run, model_of, tell_other_test
+    from diled.arguments import at_least_one, data_of, is_run, model_of, tell_other_test
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
@@ -246,7 +245,6 @@ def compare(
     else:
         loaded = [(model_of(source, device), source) for source in sources]
         skip = on_error == "skip"
-        check_column(column, data)
         place = data_of(sources[0], data, loaded[0][0], skip=skip, option="--on-error skip", column=column)
         for model, run in loaded:
             check_same_data(place, model.spec, str(run))
