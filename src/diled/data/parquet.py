@@ -24,11 +24,11 @@ from diled.errors import DataError, NoColumn, did_you_mean
 
 __all__ = [
     "LISTS",
+    "agreed_classes",
     "by_split",
     "class_names",
     "is_text",
     "label_columns",
-    "named_classes",
     "parquet_files",
     "parquet_part",
     "read_parquet",
@@ -62,15 +62,7 @@ def read_parquet(path: Path, image_column: str = "image") -> Found:
     for split, files in groups.items():
         found.parts[split], declared[split], notes = parquet_part(files, image_column)
         found.notes += [note for note in notes if note not in found.notes]
-    for column in sorted({c for classes in declared.values() for c in classes}):
-        each = [classes.get(column) for classes in declared.values()]
-        if each.count(each[0]) == len(each):
-            found.classes[column] = declared[next(iter(declared))][column]
-            continue
-        for split, names in zip(declared, each, strict=True):  # numbered differently
-            columns = found.parts[split].columns
-            if names is not None and column in columns:
-                columns[column] = named_classes(columns[column], names)
+    found.classes = agreed_classes([(found.parts[split].columns, classes) for split, classes in declared.items()])
     return _arranged(found, [file for files in groups.values() for file in files])
 
 
@@ -282,7 +274,28 @@ def unwrapped(column: Any) -> Any:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
-def named_classes(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
+def agreed_classes(each: Sequence[tuple[dict[str, np.ndarray], dict[str, list[str]]]]) -> dict[str, list[str]]:
+    """The names of classes that several tables declare alike.
+
+    Where they do not, the names take the place of the numbers in the tables' columns.
+
+    Args:
+        each: of each table its label columns (N,), and the names of the classes of those that it declares.
+    """
+    found = {}
+    for column in sorted({c for _, classes in each for c in classes}):
+        names = [classes.get(column) for _, classes in each]
+        first = names[0]
+        if first is not None and all(others == first for others in names):
+            found[column] = first
+            continue
+        for (columns, _), own in zip(each, names, strict=True):
+            if own is not None and column in columns:
+                columns[column] = _named(columns[column], own)
+    return found
+
+
+def _named(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """The names (N,) of classes (N,) by number; None where there is no such class."""
     found = np.full(len(values), None, object)
     for i, value in enumerate(values.tolist()):

@@ -16,7 +16,7 @@ import numpy as np
 from diled.config import PreprocessConfig, SequenceConfig
 from diled.data.folder import SPLIT_NAMES
 from diled.data.labels import many
-from diled.data.parquet import class_names, label_columns, named_classes
+from diled.data.parquet import agreed_classes, class_names, label_columns
 from diled.data.splits import Found, Part
 from diled.data.tables import DIVISIONS, IDS, MISSING, Table, content, lines_of, text_columns, undecodable
 from diled.errors import DataError, NoColumn, did_you_mean
@@ -30,7 +30,6 @@ __all__ = [
     "from_table",
     "joined",
     "joined_records",
-    "name_classes",
     "named_column",
     "parts_of",
     "repeated",
@@ -201,26 +200,18 @@ def some(column: Sequence[str | None]) -> list[str]:
     return [text for text, _ in zip(present, range(SAMPLE), strict=False)]
 
 
-def name_classes(each: Sequence[Records]) -> None:
-    """Put the names of classes in place of their numbers where files number them differently, in place."""
-    for column in sorted({c for one in each for c in one.classes}):
-        if any(one.classes.get(column) != each[0].classes.get(column) for one in each):
-            for one in each:
-                names = one.classes.pop(column, None)
-                if names is not None:
-                    one.columns[column] = named_classes(one.columns[column], names)
-
-
 def joined_records(each: Sequence[Records]) -> Records:
-    """Records one after the other, with the columns that all of them have."""
+    """Records one after the other, with the columns that all of them have.
+
+    Where their files number classes differently, names take the place of the numbers, in the records that are given, too.
+    """
     if len(each) == 1:
         return each[0]
     texts, ids, places = ([x for one in each for x in getattr(one, key)] for key in ("texts", "ids", "places"))
-    out = Records(texts, ids, places)
+    out = Records(texts, ids, places, classes=agreed_classes([(one.columns, one.classes) for one in each]))
     shared = [c for c in each[0].columns if all(c in one.columns for one in each)]
     out.columns = {c: np.concatenate([one.columns[c] for one in each]) for c in shared}
     out.notes = list(dict.fromkeys(note for one in each for note in one.notes))
-    out.classes = {c: names for c, names in each[0].classes.items() if all(one.classes.get(c) == names for one in each)}
     start = 0
     for one in each:
         out.faults |= {start + i: fault for i, fault in one.faults.items()}

@@ -20,7 +20,7 @@ from diled.data.folder import files_below
 from diled.data.images import EXTENSIONS
 from diled.data.lists import is_list
 from diled.data.parquet import LISTS, by_split, is_text, split_of
-from diled.data.records import CLASSES, Records, from_lines, from_list, joined_records, name_classes, some
+from diled.data.records import CLASSES, Records, from_lines, from_list, joined_records, some
 from diled.data.sequence_files import (
     ENOUGH,
     FASTA,
@@ -134,7 +134,6 @@ def read_sequences(source: Path | Sequence[str], preprocess: PreprocessConfig) -
     for split, files in groups.items():
         records[split], kind = read_records(files, config, kind)
     assert kind is not None
-    name_classes(list(records.values()))
     found = _finish(records, source.resolve().name if source.is_dir() else source.name, kind, preprocess)
     found.notes += notes + beside
     return found
@@ -166,7 +165,6 @@ def read_records(
         one, kind = _read(path, config, kind, usual)
         each.append(one)
     assert kind is not None
-    name_classes(each)
     whole = joined_records(each)
     lost = sorted({column for one in each for column in one.columns} - set(whole.columns))
     if lost:

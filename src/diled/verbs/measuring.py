@@ -114,7 +114,8 @@ def _tell_fewer(asked: int | None, found: Mapping[str, Measured]) -> None:
     used = found["unique"].n if "unique" in found else None
     if asked is not None and used is not None and used < asked:
         print(
-            f"Of the {asked:,} samples asked for {used:,} were compared: as many as there are test texts, and at most 5,000.",
+            f"Of the {asked:,} samples asked for {used:,} were compared: as many as there are with words and test texts, at "
+            "most 5,000.",
             file=sys.stderr,
         )
 
