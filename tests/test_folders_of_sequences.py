@@ -36,6 +36,11 @@ def images(n: int, size: int = 8) -> list[bytes]:
     return found
 
 
+def grey(value: int) -> np.ndarray:
+    """One grey picture of the size of `images`."""
+    return np.full((1, 1, 8, 8), value, np.uint8)
+
+
 def class_names(**names: list[str]) -> dict[str, str]:
     """Metadata of a Parquet file that declare classes, as Hugging Face `datasets` writes them."""
     return {"huggingface": json.dumps({"info": {"features": {c: {"names": n} for c, n in names.items()}}})}
@@ -114,25 +119,40 @@ def test_whole_numbers_are_told_to_be_what_they_become(tmp_path: Path):
         assert said(data, "different whole numbers: classes") == classes
 
 
-@pytest.mark.parametrize("kind", ["images", "sequences", "files"])
+@pytest.mark.parametrize("kind", ["images", "sequences", "files", "picture files"])
 def test_classes_that_files_number_differently_keep_their_names(tmp_path: Path, kind: str):
     """Of a row its number says the class that its own file declares."""
     orders = {"train": ["cat", "dog"], "test": ["dog", "cat"]}
     for part, (name, names) in enumerate(orders.items()):
-        own = {"image": images(40)} if kind == "images" else {"sequence": PROTEINS[part::2] * 2}
+        own = {"image": images(40)} if kind in ("images", "picture files") else {"sequence": PROTEINS[part::2] * 2}
         n = len(next(iter(own.values())))
         animals = [("cat", "dog")[i % 2] for i in range(n)]
+        own |= {"number": range(40 * part, 40 * part + n)} if kind == "picture files" else {}
         ids = [f"{part}{animal}{i}" for i, animal in enumerate(animals)]
         rows = pa.table(own | {"id": ids, "label": [names.index(animal) for animal in animals]})
-        stem = name if kind != "files" else f"part{part}"
+        stem = name if "files" not in kind else f"part{part}"
         pq.write_table(rows.replace_schema_metadata(class_names(label=names)), tmp_path / f"{stem}.parquet")
     data = opened(tmp_path)
     assert data.spec.labels["label"] == ["cat", "dog"]
     for split in (data.train, data.validation, data.test):
-        if kind == "images":
+        if kind == "picture files":
+            assert split.labels["label"].tolist() == [int(n) % 2 for n in split.labels["number"]]
+        elif kind == "images":
             assert split.labels["label"].tolist() == [int(i.split("/")[-1]) % 2 for i in split.ids]
         else:
             assert [data.spec.labels["label"][v] in i for i, v in zip(split.ids, split.labels["label"], strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["images", "sequences"])
+def test_a_file_that_declares_no_classes_means_them_as_the_others_do(tmp_path: Path, kind: str):
+    for i, name in enumerate(("train", "test")):
+        own = {"image": images(40)} if kind == "images" else {"sequence": PROTEINS[i::2] * 2}
+        rows = pa.table(own | {"label": [j % 2 for j in range(len(next(iter(own.values()))))]})
+        declared = class_names(label=["cat", "dog"]) if name == "test" else {}
+        pq.write_table(rows.replace_schema_metadata(declared), tmp_path / f"{name}.parquet")
+    data = opened(tmp_path)
+    assert data.spec.labels["label"] == ["cat", "dog"]
+    assert all(set(split.labels["label"].tolist()) == {0, 1} for split in (data.train, data.test))
 
 
 def test_a_column_that_is_there_is_read_or_refused_and_no_other(tmp_path: Path):
@@ -146,6 +166,11 @@ def test_a_column_that_is_there_is_read_or_refused_and_no_other(tmp_path: Path):
     assert diled.search(run, asked, data=tmp_path / "plain.parquet", column="mask", k=1)
     with pytest.raises(NoColumn, match="no column 'mask'"):
         diled.search(run, tmp_path / "plain.parquet", data=tmp_path / "plain.parquet", column="mask", k=1)
+    way = diled.interpolate(run, asked, asked, column="mask", steps=3)
+    assert way.shape == (12, 3, 1, 8, 8)
+    assert np.array_equal(way[0], diled.interpolate(run, grey(0), grey(0), steps=3))
+    with pytest.raises(NoColumn, match="no column 'mask'"):
+        diled.interpolate(run, asked, tmp_path / "plain.parquet", column="mask")
     (tmp_path / "pictures").mkdir()
     with pytest.raises(ConfigError, match="'column' has no meaning here"):
         diled.encode(run, tmp_path / "pictures", column="mask")

@@ -156,7 +156,12 @@ def parquet_part(files: Sequence[Path], image_column: str = "image") -> tuple[Pa
         except ValueError:
             numbers = " x ".join(map(str, part.examples.shape[1:]))
             raise DataError(f"{name} has lists of {numbers} numbers and says that they are {spec.shape}.") from None
-    return part, class_names(tables[0].schema), notes
+    ends = np.cumsum([len(one) for one in tables])[:-1]
+    pieces = {column: np.split(values, ends) for column, values in part.columns.items()}
+    each = [({c: p[i] for c, p in pieces.items()}, class_names(one.schema)) for i, one in enumerate(tables)]
+    classes = agreed_classes(each)
+    part.columns = {column: np.concatenate([columns[column] for columns, _ in each]) for column in part.columns}
+    return part, classes, notes
 
 
 def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str]]:
@@ -277,7 +282,8 @@ def unwrapped(column: Any) -> Any:
 def agreed_classes(each: Sequence[tuple[dict[str, np.ndarray], dict[str, list[str]]]]) -> dict[str, list[str]]:
     """The names of classes that several tables declare alike.
 
-    Where they do not, the names take the place of the numbers in the tables' columns.
+    One that declares none, and has numbers, means them as the others do. Where they do not agree, the names take the place
+    of the numbers in the tables' columns.
 
     Args:
         each: of each table its label columns (N,), and the names of the classes of those that it declares.
@@ -285,14 +291,20 @@ def agreed_classes(each: Sequence[tuple[dict[str, np.ndarray], dict[str, list[st
     found = {}
     for column in sorted({c for _, classes in each for c in classes}):
         names = [classes.get(column) for _, classes in each]
-        first = names[0]
-        if first is not None and all(others == first for others in names):
+        silent = [columns[column] for columns, classes in each if column in columns and column not in classes]
+        first = next(own for own in names if own is not None)
+        if all(own in (None, first) for own in names) and all(_is_numeric(values) for values in silent):
             found[column] = first
             continue
         for (columns, _), own in zip(each, names, strict=True):
             if own is not None and column in columns:
                 columns[column] = _named(columns[column], own)
     return found
+
+
+def _is_numeric(values: np.ndarray) -> bool:
+    """Whether values (N,) are numbers, or missing."""
+    return values.dtype.kind in "iuf" or all(isinstance(value, (int, float, type(None))) for value in values.tolist())
 
 
 def _named(values: np.ndarray, names: Sequence[str]) -> np.ndarray:

@@ -293,6 +293,7 @@ def interpolate(
     mode: Literal["auto", "linear", "spherical"] = "auto",
     beams: int | None = None,
     convert: bool = False,
+    column: str | None = None,
     device: Device = "auto",
     out: str | Path | None = None,
 ) -> np.ndarray:
@@ -306,19 +307,22 @@ def interpolate(
         mode: linear or spherical; auto is linear, and spherical where codes are noise (ddpm, edm).
         beams: of text, a search of so many beams for the likeliest one; default: 1, symbol by symbol.
         convert: bring inputs of another size or kind to what the model wants.
+        column: of tables and .parquet files, which holds the examples; default: as in training data.
         device: where to compute.
         out: a picture, an array, or a folder.
 
     Returns:
         Raw values (steps, *shape), of several pairs (n, steps, *shape).
     """
-    from diled.arguments import model_of
+    from diled.arguments import check_column, examples_of, model_of
     from diled.output import check_out, write_examples
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
+    check_column(column, a, b)
+    start, end = (examples_of(place, model, convert, column=column).values for place in (a, b))
     with model.writing(beams=beams):
-        path = model.interpolate(a, b, steps, mode=mode, convert=convert)
+        path = model.interpolate(start, end, steps, mode=mode)
     if out is not None:
         write_examples(path.reshape(-1, *model.spec.shape), model.spec, out, columns=steps)
     return path
