@@ -574,6 +574,18 @@ def test_an_autoencoder_of_diffusers_reads_and_writes_as_it_does(tmp_path, scale
     assert fitted.std > 0.1
 
 
+def test_pictures_of_an_autoencoder_of_diffusers_are_means_also_where_data_are_binary(tmp_path):
+    vae = tiny_vae(in_channels=1, out_channels=1, scaling_factor=1.0)
+    vae.save_pretrained(tmp_path)
+    spec = DataSpec(kind="image", shape=(1, 16, 16), levels=2)
+    foreign = load_foreign(str(tmp_path), spec)
+    with torch.no_grad():
+        z = foreign.density.encoder(images(4, spec)).mean
+        pictures = vae.decode(z.reshape(4, 2, 8, 8)).sample
+        chance = foreign.density.decoder(z).logits.sigmoid()
+    torch.testing.assert_close(chance, (0.5 * (pictures + 1)).clamp(1e-6, 1 - 1e-6), rtol=1e-4, atol=1e-5)
+
+
 def test_an_autoencoder_within_a_pipeline(tmp_path):
     vae = tiny_vae()
     vae.save_pretrained(tmp_path / "vae")

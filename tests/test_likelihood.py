@@ -20,9 +20,12 @@ from closed_forms import (
     reverse_step,
     wrong_denoiser,
 )
+from tiny import small
 from torch import Tensor, nn
 
 from diled.api import Density, NoBound
+from diled.config import DataSpec
+from diled.data.proteins import protein_spec
 from diled.diffusion import Consistency, Diffusion, LinearLogSNR, V
 from diled.diffusion.consistency import ConsistencyFunction
 from diled.diffusion.data import DataDiffusion, DiffusionDecoder
@@ -31,8 +34,10 @@ from diled.diffusion.schedule import LogNormal
 from diled.distributions import Normal
 from diled.errors import ConfigError
 from diled.evaluation import ais as annealing
+from diled.evaluation import likelihood
 from diled.evaluation.ais import Target, ais, bdmc, leapfrog, temperatures
 from diled.evaluation.likelihood import elbo, importance, iwae, log_weight, ode_log_density, path_log_weight
+from diled.family import model_config
 from diled.models.autoencoder import (
     Autoencoder,
     BernoulliLikelihood,
@@ -43,6 +48,7 @@ from diled.models.autoencoder import (
 )
 from diled.models.priors import GaussianMixture, NoPrior, Standardized, StandardNormal
 from diled.models.trivial import PPCA, Independent
+from diled.models.zoo import build
 from diled.nn.blocks import mlp
 from diled.nn.latent import ResidualMLP
 
@@ -244,6 +250,29 @@ def test_density_of_the_ode_of_a_mixture_is_known(shape):
     prior = Diffusion(denoiser, LinearLogSNR(-5.0, 12.0), shape).double()
     got = ode_log_density(prior, z.reshape(20, *shape), steps=64)
     torch.testing.assert_close(got, want, rtol=0, atol=0.02)
+
+
+def test_the_ode_can_be_followed_through_attention():
+    spec = DataSpec(kind="image", shape=(1, 8, 8), levels=17)
+    values = {"diffusion": {"kind": "unet", "channels": 8, "attention": True}}
+    prior = build("edm", model_config("edm", values).resolved(spec), spec).model.prior.double()
+    for weights in prior.parameters():
+        nn.init.normal_(weights, std=0.1)
+    z = torch.randn(1, 1, 8, 8).double()
+    point, (step,) = torch.zeros(()).double(), torch.eye(64).double()[7:8].reshape(1, 1, 1, 8, 8) * 1e-5
+    _, trace = likelihood._estimate_and_trace(prior, z, point, step[None] / 1e-5)
+    up, down = (likelihood._estimate(prior, z + sign * step, point).flatten()[7] for sign in (1, -1))
+    torch.testing.assert_close(trace[0], (up - down) / 2e-5, rtol=1e-5, atol=1e-7)
+    assert bool(ode_log_density(prior, z, steps=1).isfinite().all())
+
+
+def test_densities_of_sequences_that_are_exact_are_their_weights():
+    spec = protein_spec(5, symbols=("", *"ACDE"))
+    x = torch.randint(1, 5, (3, 5))
+    for name in ("lm", "profile", "potts"):
+        model = build(name, model_config(name, small(name)).resolved(spec), spec).model.eval()
+        torch.testing.assert_close(log_weight(model, x), -model.bound(x))
+        torch.testing.assert_close(iwae(model, x, (2,)).best.float(), -model.bound(x))
 
 
 def test_hutchinsons_trace_is_right_on_average_only():

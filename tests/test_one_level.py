@@ -11,7 +11,7 @@ from diled.diffusion import LinearLogSNR
 from diled.diffusion.parameterization import V
 from diled.diffusion.samplers import ddim, levels
 from diled.nn.latent import ResidualMLP
-from diled.nn.unet import UNet
+from diled.nn.unet import UNet, _Attention
 
 NETWORKS = {
     "codes": (lambda c: ResidualMLP(3, 16, 2, condition_dim=c), (3,)),
@@ -46,6 +46,15 @@ def test_one_level_for_all_gives_what_as_many_equal_ones_give(kind: str, conditi
     assert set(sizes) == ({5} if condition_dim else {1})
     torch.testing.assert_close(together, each)
     assert apart(network(z, torch.linspace(-3, 3, 5).double(), condition), each) > 1e-2, "the level matters"
+
+
+@pytest.mark.parametrize(
+    ("channels", "heads"), [(8, 1), (64, 1), (100, 1), (112, 1), (128, 2), (204, 3), (256, 4), (320, 5)]
+)
+def test_heads_of_attention_divide_the_channels(channels: int, heads: int):
+    assert _Attention(channels).heads == heads
+    x = torch.randn(2, channels, 2, 2)
+    assert _Attention(channels)(x, x).shape == x.shape
 
 
 def test_samples_are_those_of_a_level_for_each():

@@ -253,27 +253,34 @@ class BetaTable(Schedule):
         gammas = torch.log(-torch.expm1(log_alpha2)) - log_alpha2
         self.register_buffer("table", gammas.float())
 
-    def _cell(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        x = t.to(self.table).clamp(0, 1) * (len(self.table) - 1)
-        i = x.floor().long().clamp(max=len(self.table) - 2)
-        return i, x - i
-
     def gamma(self, t: Tensor) -> Tensor:
         """Linear interpolation in the table."""
-        i, part = self._cell(t)
-        return torch.lerp(self.table[i], self.table[i + 1], part)
+        table, i, part = self._cell(t)
+        return torch.lerp(table[i], table[i + 1], part)
 
     def slope(self, t: Tensor) -> Tensor:
         """Constant within a cell of the table."""
-        i, _ = self._cell(t)
-        return (self.table[i + 1] - self.table[i]) * (len(self.table) - 1)
+        table, i, _ = self._cell(t)
+        return (table[i + 1] - table[i]) * (len(table) - 1)
 
     def time(self, gamma: Tensor) -> Tensor:
         """Linear interpolation in the inverse table."""
-        gamma = gamma.to(self.table).contiguous()
-        i = (torch.searchsorted(self.table, gamma) - 1).clamp(0, len(self.table) - 2)
-        part = (gamma - self.table[i]) / (self.table[i + 1] - self.table[i])
-        return (i + part) / (len(self.table) - 1)
+        table = self._beside(gamma)
+        gamma = gamma.to(table).contiguous()
+        i = (torch.searchsorted(table, gamma) - 1).clamp(0, len(table) - 2)
+        part = (gamma - table[i]) / (table[i + 1] - table[i])
+        return (i + part) / (len(table) - 1)
+
+    def _cell(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The table, and for each t (N,) which of its cells it is in and how far."""
+        table = self._beside(t)
+        x = t.to(table).clamp(0, 1) * (len(table) - 1)
+        i = x.floor().long().clamp(max=len(table) - 2)
+        return table, i, x - i
+
+    def _beside(self, values: Tensor) -> Tensor:
+        """The table where `values` are: the reference of a weighting is no part of a model, and does not move with it."""
+        return self.table.to(values.device)
 
 
 def ddpm_beta(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> BetaTable:

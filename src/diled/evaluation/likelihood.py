@@ -24,6 +24,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 from torch.func import jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from diled.api import Density, NoBound, Noise, Posterior, has_entropy, normal_noise, stack, sum_dims, total
 from diled.diffusion.data import DataDiffusion
@@ -34,6 +35,7 @@ from diled.distributions import Normal
 from diled.draws import BLOCK, BlockNoise, seed_from, seeded
 from diled.errors import ConfigError, ModelError
 from diled.models.autoencoder import Autoencoder
+from diled.models.exact_sequences import LanguageModel, Potts, Profile
 from diled.models.priors import GaussianMixture, Standardized, StandardNormal
 from diled.models.trivial import PPCA, Independent
 
@@ -53,7 +55,7 @@ __all__ = [
 PriorWeight: TypeAlias = Literal["ode", "path"]
 """How a diffusion prior enters a weight."""
 
-EXACT = (StandardNormal, GaussianMixture, Independent, PPCA)
+EXACT = (StandardNormal, GaussianMixture, Independent, PPCA, Profile, LanguageModel, Potts)
 """Densities whose terms of a tensor are -log p, or minus the log of an unbiased estimate of p."""
 ODE_DIMENSIONS = 256
 """Codes of up to so many dimensions get the density of the ODE unless one says otherwise: its trace costs one product each."""
@@ -260,7 +262,8 @@ def _estimate_and_trace(diffusion: Diffusion, z: Tensor, gamma: Tensor, directio
         x_hat, change = jvp(lambda z: _estimate(diffusion, z, gamma), (z,), (v,))  # type: ignore[misc]
         return x_hat, sum_dims(v * change)
 
-    x_hat, parts = vmap(along, out_dims=(None, 0))(directions)  # type: ignore[arg-type]
+    with sdpa_kernel(SDPBackend.MATH):  # the only kernel of attention that can be differentiated forward
+        x_hat, parts = vmap(along, out_dims=(None, 0))(directions)  # type: ignore[arg-type]
     return x_hat, parts.sum(0)
 
 

@@ -301,7 +301,7 @@ class _Diffusers(nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.vae, config = vae, vae.config
-        self.channels, self.range = config.in_channels, (-1.0, 1.0)
+        self.channels, self.range, self.logits = config.in_channels, (-1.0, 1.0), False
         mean, std = config.get("latents_mean"), config.get("latents_std")
         own = mean is not None and std is not None
         shift = mean if own else [config.get("shift_factor") or 0.0]

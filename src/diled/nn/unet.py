@@ -129,11 +129,14 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """x + self-attention over positions, one head of up to 64 channels each; the output starts at zero."""
+    """x + self-attention over positions, in as many equal heads as there are 64 channels, or the next fewer that divide them.
+
+    The output starts at zero.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // 64)
+        self.heads = next(n for n in range(max(1, channels // 64), 0, -1) if channels % n == 0)
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zero_init(nn.Linear(channels, channels))
