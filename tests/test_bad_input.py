@@ -419,7 +419,7 @@ def test_a_damaged_picture_stops_or_is_skipped(refused, tmp_path, capsys):
     assert "07.png cannot be read as an image" in said
     assert "--preprocess.on_error skip" in said
     assert train(tmp_path / "run", "--preprocess.on_error", "skip", data=tmp_path / "data", model="vae", steps=2) == 0
-    assert "1 of 20 files could not be read and were skipped: 07.png" in capsys.readouterr().out
+    assert "1 of 20 files could not be read and were left out: 07.png" in capsys.readouterr().out
 
 
 def test_an_image_bomb(refused, tmp_path):
@@ -465,6 +465,7 @@ def test_examples_of_another_shape_or_type(refused, run, some, tmp_path):
         for verb in ("reconstruct", "encode"):
             assert name in refused(verb, run, name) or "(1, 8, 8)" in refused(verb, run, name)
         assert refused("interpolate", run, name, some)
+        assert name in refused("score", run, name) or "(1, 8, 8)" in refused("score", run, name)
         assert refused("search", run, name)
     assert "trained on other data" in refused("evaluate", run, "--data", "vectors.npy")
     pictures(tmp_path / "others", 30)

@@ -155,7 +155,7 @@ def test_damaged_files_stop_or_are_skipped_and_counted(tmp_path, kind):
     assert sorted(ids) == [f"{i:02d}.png" for i in range(20)]
     for split in (data.train, data.validation, data.test):
         assert [int(i[:2]) for i in split.ids] == split.values[:, 0, 0, 0].tolist()
-    assert any("1 of 21 files could not be read and were skipped: " + name in note for note in data.notes)
+    assert any("1 of 21 files could not be read and were left out: " + name in note for note in data.notes)
 
 
 def test_nothing_readable(tmp_path):
@@ -301,7 +301,7 @@ def test_parquet_rows_that_are_no_images(tmp_path):
     pq.write_table(pa.table({"image": [*images(), None, b"text"]}), path)
     refused(path, "row 12 of a.parquet", "empty")
     data = open_data(path, PreprocessConfig(on_error="skip"))
-    assert any("2 of 14 files could not be read and were skipped: 12, 13" in note for note in data.notes)
+    assert any("2 of 14 files could not be read and were left out: 12, 13" in note for note in data.notes)
 
 
 def test_a_folder_of_several_data_sets(tmp_path):

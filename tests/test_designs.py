@@ -1054,8 +1054,11 @@ def test_an_oracle_of_other_sequences_judges_a_list(monkeypatch: pytest.MonkeyPa
 def test_what_designing_refuses():
     data, model = additive(), bijection()
     vectors = replace(data, spec=DataSpec(kind="vector", shape=(4,), labels={"y": []}))
-    with pytest.raises(ConfigError, match="Designs are sequences, and these data are vectors: use 'edit'"):
+    with pytest.raises(ConfigError, match="Designs are protein sequences, and these data are vectors: use 'edit'"):
         design(model, vectors, Goal("y"), 3, FAST)
+    texts = replace(data, spec=data.spec.model_copy(update={"kind": "text"}))
+    with pytest.raises(ConfigError, match="Designs are protein sequences, and these data are texts: use 'edit'"):
+        constraints_of(texts)
     with pytest.raises(ConfigError, match=r"no measured property 'fitnes'. Did you mean 'fitness'\?"):
         design(model, data, Goal("fitnes"), 3, FAST)
     classes = replace(data, spec=data.spec.model_copy(update={"labels": {"fitness": ["low", "high"]}}))
@@ -1072,6 +1075,8 @@ def test_what_designing_refuses():
         ({"members": 1}, "members = 1: at least 2"),
         ({"candidates": 0}, "candidates = 0: at least 1"),
         ({"leash": -1.0}, "leash = -1.0: it is a weight"),
+        ({"caution": math.nan}, "caution = nan: it is a weight"),
+        ({"method": "ode", "scale": math.inf}, "scale = inf: it is a weight"),
     ):
         with pytest.raises(ConfigError, match=words):
             Settings(**wrong)

@@ -386,6 +386,27 @@ def test_two_attributes_on_two_axes_are_both_set(method: str):
     assert (less < 0).all()
 
 
+def test_an_edit_learns_from_examples_that_tell_of_it():
+    """Of 800 examples 100 are read: those with a label first, and at least a tenth of a class."""
+    model, rare, few = planar(StandardNormal((2,))), np.zeros(800, np.int64), np.full(800, -1)
+    rare[17] = 1
+    edit = edit_of(model, [labelled(rare=rare)], ["rare=rare"], "vector", None, limit=100)
+    towards = AXES[17] - AXES.mean(0)
+    assert towards @ edit.vector / np.linalg.norm(towards) / np.linalg.norm(edit.vector) > 0.98
+    few[:60] = RIGHT[:60]
+    ours = edit_of(model, [labelled(few=few)], ["few=few"], "vector", None, limit=100).vector
+    want = AXES[:60][RIGHT[:60] == 1].mean(0) - AXES[:60][RIGHT[:60] == 0].mean(0)
+    np.testing.assert_allclose(ours, want, rtol=1e-5)
+    read: list[np.ndarray] = []
+
+    def encode(values: np.ndarray) -> np.ndarray:
+        read.append(values)
+        return values
+
+    edit_of(model, [labelled(right=RIGHT, high=HIGH)], ["right=right"], "vector", None, limit=100, encode=encode)
+    np.testing.assert_array_equal(read[0], AXES[np.random.default_rng(0).permutation(800)[:100]])
+
+
 def test_columns_come_from_the_first_data_set_that_has_them():
     model = planar(StandardNormal((2,)))
     first, second = labelled(right=RIGHT), labelled(high=HIGH, right=1 - RIGHT)

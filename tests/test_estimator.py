@@ -109,6 +109,11 @@ def test_a_row_s_results_do_not_depend_on_the_other_rows(fitted):
     assert np.array_equal(fitted.score_samples(X[order]), scores[order])
 
 
+def test_epochs_take_the_place_of_steps():
+    fitted = tiny(settings={"training.epochs": 6}).fit(reals(40))  # of 3 steps of 16 rows
+    assert fitted.model_.provenance["steps"] == 15 == 6 * 40 // 16
+
+
 def test_samples_depend_on_their_number_and_state_alone(fitted):
     many = fitted.sample(70, random_state=2)
     np.testing.assert_allclose(fitted.sample(5, random_state=2), many[:5], rtol=1e-4, atol=1e-4)
@@ -120,6 +125,12 @@ def test_scores_are_the_model_s_bound(fitted):
     X = reals(10)
     mine, theirs = fitted.score_samples(X, repeats=512), fitted.model_.score_samples(X.astype(np.float32), repeats=512)
     np.testing.assert_allclose(mine, theirs, atol=0.5)
+
+
+@pytest.mark.parametrize("repeats", [0, -1])
+def test_a_score_needs_an_estimate(fitted, repeats: int):
+    with pytest.raises(ConfigError, match=f"repeats = {repeats}: a bound needs at least one estimate"):
+        fitted.score_samples(reals(3), repeats=repeats)
 
 
 def test_scores_are_densities_in_the_units_of_x():

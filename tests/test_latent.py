@@ -81,6 +81,20 @@ def test_directions_need_both_kinds_of_examples() -> None:
         fit_direction(np.zeros((5, 2)), np.ones(5, dtype=bool), "label=a")
 
 
+@pytest.mark.parametrize("method", ["vector", "classifier"])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (np.zeros(0, dtype=bool), "No training example has a value of 'a'"),
+        (np.full(5, np.nan), "fewer than two different values of 'a=1'"),
+        (np.array([np.nan, 2, 2, np.nan, 2]), "fewer than two different values of 'a=1'"),
+    ],
+)
+def test_an_attribute_that_nothing_tells_of_has_no_direction(target: np.ndarray, said: str, method: str) -> None:
+    with pytest.raises(DataError, match=said):
+        fit_direction(np.random.default_rng(0).normal(size=(len(target), 2)), target, "a=1", method)
+
+
 def test_attributes_are_read_and_the_nearest_is_named() -> None:
     columns = {"label": np.array([0, 1, 1]), "age": np.array([1.0, 2.0, 3.0], dtype=np.float32)}
     classes = {"label": ["cat", "dog"], "age": []}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from diled.config import DataSpec, PreprocessConfig, SequenceConfig, TextConfig, validated
-from diled.data import KNOWN, Data, Split, open_data, open_examples
+from diled.data import KNOWN, Data, Split, open_data, open_examples, read_examples
 from diled.data.folder import files_below
 from diled.data.known_texts import TEXTS
 from diled.data.proteins import ungapped
@@ -21,7 +21,7 @@ from diled.data.tables import ending
 from diled.errors import ConfigError, DataError, DiledError, NoColumn
 from diled.hub import on_hub
 from diled.latent.attributes import fit_ode
-from diled.latent.edit import METHODS, Edit, fit_directions, one_each, parse_attribute, together
+from diled.latent.edit import METHODS, Attribute, Edit, fit_directions, one_each, parse_attribute, together
 from diled.model import Model, load
 from diled.models.sampling import described
 from diled.output import is_sheet, write_examples
@@ -295,8 +295,9 @@ def edit_of(
     parts = []
     for i in sorted({place[a.column] for a in wanted}):
         train = data[i].train
-        some = train.subset(np.random.default_rng(0).permutation(len(train))[:limit])
-        parts.append(((encode or model.encode)(some.values), some.labels, [a for a in wanted if place[a.column] == i]))
+        own = [a for a in wanted if place[a.column] == i]
+        some = train.subset(_telling(train.labels, own, limit))
+        parts.append(((encode or model.encode)(some.values), some.labels, own))
     if method != "ode":
         return together([fit_directions(*part, method) for part in parts])
     if getattr(model.density, "prior", None) is None:
@@ -304,6 +305,25 @@ def edit_of(
             "Method 'ode' follows a prior of codes, and this model has none: use 'vector' or 'classifier'."
         )
     return fit_ode(model.density.prior, parts, depth)
+
+
+def _telling(labels: Mapping[str, np.ndarray], attributes: Sequence[Attribute], limit: int) -> np.ndarray:
+    """Which of N examples, with labels (N,) of each column, tell of attributes, (n,) with n at most `limit`.
+
+    They are drawn at random, of examples with labels in all of the columns first. Of a rare class there are as many as a
+    tenth of them, or all.
+    """
+    order = np.random.default_rng(0).permutation(len(next(iter(labels.values()))))
+    if len(order) <= limit:
+        return order
+    known = np.stack([attribute.target(labels[attribute.column])[0][order] for attribute in attributes])
+    order = order[np.argsort(-known.sum(0), kind="stable")]
+    first = np.zeros(len(order), bool)
+    for attribute in attributes:
+        if attribute.value is not None:
+            first[np.flatnonzero(labels[attribute.column][order] == attribute.value)[: limit // 10]] = True
+    kept = np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])[:limit]
+    return order[np.sort(kept)]
 
 
 def named_split(inputs: Any, spec: DataSpec) -> Split | None:
@@ -318,7 +338,14 @@ def named_split(inputs: Any, spec: DataSpec) -> Split | None:
     return open_data(inputs, PreprocessConfig(**own)).train
 
 
-def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop", column: str | None = None) -> Split:
+def examples_of(
+    inputs: Any,
+    model: Model,
+    convert: bool,
+    on_error: str = "stop",
+    column: str | None = None,
+    option: str = "on_error='skip' (--on-error skip)",
+) -> Split:
     """A known set, or anything that `open_examples` reads: raw values (n, *shape), and a name for each.
 
     Args:
@@ -327,6 +354,7 @@ def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop"
         convert: as in `open_examples`.
         on_error: `stop`, or `skip` to leave out what cannot be read.
         column: of files, which holds the examples; None: as in training data.
+        option: the user's way to ask for `skip`, for messages; empty: there is none.
 
     Raises:
         ConfigError: another word for `on_error`.
@@ -335,9 +363,10 @@ def examples_of(inputs: Any, model: Model, convert: bool, on_error: str = "stop"
     if on_error not in ("stop", "skip"):
         raise ConfigError(f"on_error '{on_error}' is unknown. Known: stop, skip.")
     split = named_split(inputs, model.spec)
+    if split is not None and not model.spec.sequential:
+        return replace(split, values=read_examples(split.values, model.spec, convert=convert))
     if split is not None:
         return split
-    option = "on_error='skip' (--on-error skip)"
     return open_examples(
         inputs,
         model.spec,

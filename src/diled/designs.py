@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,8 +62,10 @@ class Settings:
             if value is not None and value < (2 if name == "members" else 1):
                 raise ConfigError(f"{name} = {value}: at least {2 if name == 'members' else 1} is needed.")
         for name in ("leash", "caution", "scale"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: it is a weight, and no weight is negative.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)}: it is a weight, and no weight is negative or infinite."
+                )
 
 
 @dataclass(frozen=True, eq=False)

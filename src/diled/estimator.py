@@ -60,7 +60,7 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
     Args:
         model: name in the family, such as `diled`, `vae` or `ldm`; `diled.models()` lists them.
         latent_dim: size of the code; None: a quarter of the features, at least 2 and at most 32 (128 beyond 1,024 features).
-        steps: optimiser steps, whatever the number of rows.
+        steps: optimiser steps, whatever the number of rows; `training.epochs` among the settings takes its place.
         batch_size: rows per step.
         learning_rate: its peak.
         shape: of one row, to read it as an image (C, H, W) or a signal (C, L); None: a plain vector.
@@ -124,13 +124,18 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         recipe = build(run.name, config, spec, run.training.seed)
         if not recipe.model.has_codes:
             raise ConfigError(f"The model '{run.name}' has no codes, so it is no transformer: use diled.train.")
+        from diled.training.data import steps_for
         from diled.training.engine import Interrupted, fit
 
+        training = run.training
+        if training.epochs is not None:
+            steps = steps_for(training.epochs, len(values), training.batch_size * training.accumulate)
+            training = training.model_copy(update={"steps": steps, "epochs": None})
         told: list[str] = []
         with tempfile.TemporaryDirectory(prefix="diled-") as folder, seeded(run.training.seed):
             try:
                 done = fit(recipe.model, recipe.stages, raw_tensor(values), raw_tensor(values[:1000]), spec,
-                           run.training, Path(folder), say=print if self.verbose else told.append)  # fmt: skip
+                           training, Path(folder), say=print if self.verbose else told.append)  # fmt: skip
             except Interrupted:
                 raise KeyboardInterrupt from None  # nothing is kept that one could go on from
         for message in told:
@@ -165,7 +170,10 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
 
         Raises:
             NoBound: the model has none.
+            ConfigError: fewer than one estimate.
         """
+        if repeats < 1:
+            raise ConfigError(f"repeats = {repeats}: a bound needs at least one estimate.")
         X = self._checked(X)
         density, spec, device = self.model_.density, self.model_.spec, self.model_.device
         x = self._model_space(X)
@@ -245,6 +253,8 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         if settings.get("training.keep", "last") != "last":
             raise ConfigError("'training.keep' chooses by held-out examples, and fit has none: leave it at 'last'.")
         choose_device(self.device)
+        if settings.get("training.epochs") is not None:
+            del own["training.steps"]
         given = {key: value for key, value in own.items() if value is not None or key != "model.latent_dim"}
         return resolve("X", self.model, settings={**settings, **given})
 

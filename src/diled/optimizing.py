@@ -66,8 +66,7 @@ def design(
     Raises:
         ConfigError: no sequences, no such property, or a method that the model does not have.
     """
-    if not data.spec.sequential:
-        raise ConfigError(f"Designs are sequences, and these data are {data.spec.kind}s: use 'edit'.")
+    _check_kind(data)
     numbers = properties_of(data.spec)
     if goal.column not in numbers:
         known = did_you_mean(goal.column, numbers) or " The data have no columns of numbers."
@@ -118,6 +117,11 @@ def beside_oracle(found: Designs, data: Data, column: str) -> Designs:
     return replace(found, columns={**found.columns, "oracle": said}, notes=[*found.notes, note])
 
 
+def _check_kind(data: Data) -> None:
+    if data.spec.kind != "protein":
+        raise ConfigError(f"Designs are protein sequences, and these data are {data.spec.kind}s: use 'edit'.")
+
+
 def constraints_of(
     data: Data,
     *,
@@ -139,8 +143,7 @@ def constraints_of(
         ConfigError: positions outside the sequence or that are not modelled, residues that are none, no parent, or one that
             cannot be read.
     """
-    if not data.spec.sequential:
-        raise ConfigError(f"Designs are sequences, and these data are {data.spec.kind}s: use 'edit'.")
+    _check_kind(data)
     limits = _any_sequence(data)
     table = limits.allowed.clone()
     row, size = None, data.spec.numel

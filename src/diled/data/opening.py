@@ -106,7 +106,7 @@ def open_data(
     if encoded and pictures.failed:
         named = ", ".join(pictures.failed[:5]) + (", ..." if len(pictures.failed) > 5 else "")
         count = f"{len(pictures.failed):,} of {pictures.total:,}"
-        found.notes.append(f"{count} files could not be read and were skipped: {named}.")
+        found.notes.append(f"{count} files could not be read and were left out: {named}.")
     spec = _spec(found, splits, classes, preprocess, integer, pictures.kind if encoded else None)
     return Data(found.name, spec, splits["train"], splits["validation"], splits["test"], found.notes)
 

@@ -121,12 +121,18 @@ def fit_direction(codes: np.ndarray, target: np.ndarray, attribute: str, method:
         method: `vector` or `classifier`.
 
     Raises:
-        DataError: all examples have the attribute, or none.
+        DataError: all examples have the attribute, or none, or a real-valued label has fewer than two known values.
     """
     if method not in METHODS:
         raise ConfigError(f"method '{method}' is unknown. Known: {', '.join(METHODS)}.")
     from sklearn.linear_model import LogisticRegression, Ridge
 
+    if target.dtype != bool and len(np.unique(target[np.isfinite(target)])) < 2:
+        raise DataError(
+            f"The training examples have fewer than two different values of '{attribute}': nothing changes with it."
+        )
+    if not len(target):
+        raise DataError(f"No training example has a value of '{attribute.partition('=')[0]}'.")
     scale = codes.std(0) + 1e-8
     standard = (codes - codes.mean(0)) / scale
     if target.dtype == bool:

@@ -320,7 +320,7 @@ def interpolate(
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
     check_column(column, a, b)
-    start, end = (examples_of(place, model, convert, column=column).values for place in (a, b))
+    start, end = (examples_of(place, model, convert, column=column, option="").values for place in (a, b))
     with model.writing(beams=beams):
         path = model.interpolate(start, end, steps, mode=mode)
     if out is not None:
