@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import diled, train_any
+from tiny import diled, small, train_any
 
 from diled import auditing
 from diled.api import Density
 from diled.auditing import USES, Subject, audit_folder, audit_models, examples_of, subjects_of
 from diled.config import DataSpec, PoolConfig
-from diled.data import Data, Split
+from diled.data import Data, Split, open_data, synthesis
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.evaluation import cells as cells_module
 from diled.evaluation.audit import Effort, Section
@@ -36,6 +36,9 @@ from diled.evaluation.audited import (
 from diled.evaluation.cells import keep_section, kept_section
 from diled.evaluation.measure import Measured
 from diled.evaluation.tables import table_text
+from diled.family import model_config
+from diled.model import Model
+from diled.models.zoo import build
 
 GREY = DataSpec(kind="image", shape=(1, 2, 2), levels=256, low=0, high=255)
 BOUND = Section({"bound_nats/test": Measured(3.0, 0.1, 5)}, {"test_bound": np.arange(5.0)}, ["a note"])
@@ -238,6 +241,21 @@ def test_a_synthetic_set_is_opened_for_its_section_only_and_refused_in_words(tmp
     assert len(opened) == 2, "another part of the set"
 
 
+def test_a_synthetic_set_that_has_changed_is_not_the_one_that_was_trained_on(tmp_path, monkeypatch, measured):
+    class Opened:
+        values = np.arange(320, dtype=np.uint8).reshape(80, 1, 2, 2)
+
+    monkeypatch.setattr(auditing, "open_pool", lambda folder, spec: Opened)
+    manifest(tmp_path / "pool")
+    trained_on = synthesis.set_hash(tmp_path / "pool")
+    one = subject(pool=PoolConfig(source=str(tmp_path / "pool")), pool_sha256=trained_on)
+    assert not audited(tmp_path / "a", one, sections=("pool",))["one"].refused
+    changed = replace(one, pool_sha256="another")
+    said = audited(tmp_path / "b", changed, sections=("bounds", "pool"))["one"].refused["pool"]
+    assert "pool has changed since one was trained on it: put that set back, or train again" in said
+    assert measured == ["pool", "bounds"]
+
+
 def test_the_section_gets_as_many_folds_as_were_trained_on(tmp_path, monkeypatch):
     given: list[Any] = []
 
@@ -402,6 +420,16 @@ def test_models_are_told_apart_and_none_is_taken_twice(namesakes, monkeypatch):
         subjects_of([".", namesakes / "a" / ".." / "a" / "vae"], None, "cpu")
     with pytest.raises(ConfigError, match="theirs:make is named twice"):
         subjects_of(["theirs:make", "theirs:make"], None, "cpu")
+
+
+def test_models_that_do_not_know_their_data_read_them_each_in_its_own_way():
+    grey = open_data("digits").spec
+    specs = [grey, grey.model_copy(update={"binarize": "threshold", "levels": 2})]
+    models = [Model(build("vae", model_config("vae", small("vae")).resolved(spec), spec).model, spec) for spec in specs]
+    found = subjects_of(models, "digits", "cpu")
+    assert [one.data.spec.binarize for one in found] == ["none", "threshold"]
+    with pytest.raises(ConfigError, match="MPS does not have"):
+        subjects_of(models, "digits", "mps")
 
 
 def test_loaded_models_of_one_kind_are_numbered(namesakes):
@@ -600,3 +628,10 @@ def test_a_terminal_shows_codes_and_pools_where_nothing_else_was_measured():
     both = codes | pool | {"generalization_gap": Measured(1.0)}
     assert [list(better) for _, better in audit_tables({"a": both})] == [["generalization gap", "rate"], ["copying"]]
     assert audit_tables({"a": {}}) == []
+    of_proteins = {"active_units": Measured(2.0), "spearman/kd/probe": Measured(0.5), "label_smoothness/kd": Measured(0.4),
+                   "pool/position_error": Measured(0.1), "pool/position_error/floor": Measured(0.05),
+                   "pool/novel": Measured(0.9), "pool/unique": Measured(1.0)}  # fmt: skip
+    assert [list(better) for _, better in audit_tables({"a": of_proteins})] == [
+        ["active units", "Spearman of kd", "smoothness of kd"],
+        ["position error", "of real data, positions", "novel", "unique"],
+    ]

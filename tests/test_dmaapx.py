@@ -16,9 +16,9 @@ from diled.evaluation.measure import Measured
 from diled.runs import read_run
 from diled.studies import calibration, commands, dmaapx, render_dmaapx
 from diled.studies.commands import as_records
-from diled.studies.intervals import COMPARED
+from diled.studies.intervals import ALL, COMPARED
 from diled.studies.paper_dmaapx import PAPER, PLOTTED
-from diled.studies.records import KEYS, add, read
+from diled.studies.records import KEYS, Record, add, read
 from diled.studies.render_dmaapx import beside_the_paper, named, table
 
 ARMS = """
@@ -316,6 +316,15 @@ def rendered(tmp_path: Path, study: str, scale: str, arms: dict[str, tuple[float
         place = {"data": f"data/{study}-{scale}", "system": system, "seed": 0}
         add(tmp_path / "dmaapx.json", as_records(figures, **place, **SHARED))
     return table(tmp_path / "dmaapx.json", study, scale).splitlines()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kept"), [("0 1 2", "3", False), ("0", "1", True), ("0 1", "0 1 2", True), ("0 1 2", "0 1", False)]
+)
+def test_a_difference_over_fewer_seeds_replaces_none_over_more(old: str, new: str, kept: bool) -> None:
+    record = Record("s", "d", "a", ALL, "m", 1.0, None, None, None, None, None, None, "", "", "x --seeds ")
+    before, after = (replace(record, command=record.command + seeds) for seeds in (old, new))
+    assert bool(dmaapx.not_narrower([after], [before])) == kept
 
 
 def test_pool_sizes_stand_beside_the_paper_s_of_other_images(tmp_path: Path) -> None:

@@ -617,6 +617,15 @@ def test_many_codes_are_thinned_out(monkeypatch):
     assert figures._codes(Shown("x", codes=np.zeros((2, 3))), "f") is None
 
 
+def test_a_property_that_none_of_the_codes_drawn_has_is_left_out(monkeypatch):
+    monkeypatch.setattr(figures, "MOST_CODES", 20)
+    labels = np.full(9000, np.nan)
+    labels[1] = 2.0
+    picture = figures._codes(Shown("x", codes=np.random.default_rng(0).normal(size=(9000, 2)), labels=labels), "f")
+    assert picture is not None
+    assert "Colour" not in picture.caption
+
+
 def test_stages_follow_one_another():
     curves = losses._curves(log_of(("autoencoder", 200), ("prior", 100)))
     assert curves.starts == [("autoencoder", 0.0), ("prior", 200.0)]

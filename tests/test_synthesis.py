@@ -19,9 +19,11 @@ from scipy.spatial.distance import cdist
 from torch import nn
 
 import diled
+from diled import synthesizing
 from diled.config import DataSpec
-from diled.data import from_model, open_data
+from diled.data import Data, Split, from_model, open_data
 from diled.data.disjoint import check_disjoint
+from diled.data.proteins import protein_spec
 from diled.data.synthesis import Pool, duplicates, open_pool, read_manifest
 from diled.diffusion import SAMPLERS
 from diled.drawing import SCHEDULERS
@@ -792,6 +794,20 @@ def test_the_probe_compares_with_training_data(digits_model, tmp_path):
     first = data.train.values[:512].astype(float)
     assert copies["mean"] == pytest.approx(first.mean())
     assert copies["std"] == pytest.approx(first.std())
+
+
+def test_the_probe_of_proteins_counts_residues(tmp_path):
+    spec = protein_spec(4, symbols=("", *"ACDE"))
+    train, held_out = np.array([[1, 2, 3, 4], [1, 1, 1, 1]]), np.array([[1, 2, 3, 1], [2, 2, 2, 2]])
+    splits = (Split(rows.astype(np.uint8), {}, ["a", "b"]) for rows in (train, held_out, held_out))
+    data = Data("four", spec, *splits, [])
+    drawn = np.array([[1, 2, 3, 4], [1, 2, 3, 4], [4, 4, 4, 1]], np.uint8)
+    found = synthesizing._quality(drawn, spec, data)
+    assert found["samples"] == 3
+    assert found["unique"] == found["copied"] == pytest.approx(2 / 3)
+    assert found["nearest_training"] == {"mean": 1.0, "least": 0.0, "held_out_mean": 2.0, "n": [3, 2]}
+    alone = synthesizing._quality(drawn, spec, None)
+    assert alone == {"samples": 3, "unique": found["unique"], "copied": None, "nearest_training": None}
 
 
 @pytest.mark.parametrize(("data", "there"), [("digits", True), ("nowhere.npy", False)])

@@ -68,6 +68,17 @@ def test_example_i_is_real_where_the_floor_rises(share, exact):
         assert abs(int((batch < 100).sum()) - 8 * share) < 1
 
 
+@pytest.mark.parametrize("step", [0, 3])
+def test_broken_grey_values_stay_as_they_are_beside_whole_ones(step: int):
+    """A pool of a model of binarised images holds grey values between those of the data."""
+    both = Mixed(Shuffled(REAL.to(torch.uint8)), Shuffled(MADE + 0.75), 0.5)
+    for found in (Batches(both, 8, seed=0).batch(step), both.some(8), torch.cat(list(both.all()))):
+        made = found[found >= 100]
+        assert torch.equal(made.frac(), torch.full_like(made, 0.75))
+    whole = Mixed(Shuffled(REAL.to(torch.uint8)), Shuffled(MADE.to(torch.uint8)), 0.5)
+    assert Batches(whole, 8, seed=0).batch(step).dtype == torch.uint8
+
+
 def test_each_of_two_streams_goes_through_its_own_epochs_in_its_own_order():
     seen = torch.cat([Batches(mixed(0.2), 5, seed=4).batch(step) for step in range(300)])
     for values, of_them in ((REAL, seen[seen < 100]), (MADE, seen[seen >= 100])):

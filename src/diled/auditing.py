@@ -24,7 +24,7 @@ import torch
 from diled.config import DataSpec, PoolConfig
 from diled.data import Data, Split
 from diled.data.splits import hashed
-from diled.data.synthesis import open_pool, read_manifest
+from diled.data.synthesis import open_pool, read_manifest, set_hash
 from diled.draws import seeded
 from diled.errors import ConfigError, DataError, ModelError, NoBound
 from diled.evaluation.audit import BRIEF, SECTIONS, THOROUGH, Effort, Examples, Section, audit_section
@@ -235,12 +235,17 @@ def _key(subject: Subject, name: str, effort: Effort, seed: int, data: str, amor
     """What a section's figures depend on, as a hash; those of log p(x) on whether the best q were at hand.
 
     Raises:
-        DataError: the synthetic set is not there, so it cannot be said which it is.
+        DataError: the synthetic set is not there, so it cannot be said which it is, or it is another than the model's.
     """
     used = {key: value for key, value in asdict(effort).items() if key in USES[name]}
     pool: list[Any] = []
     if name == "pool" and subject.pool is not None and subject.pool.source is not None:
         manifest = read_manifest(subject.pool.source)
+        if subject.pool_sha256 not in (None, set_hash(subject.pool.source)):
+            raise DataError(
+                f"The synthetic set in {subject.pool.source} has changed since {subject.name} was trained on it: put that set "
+                "back, or train again."
+            )
         pool = [*(manifest[part] for part in ("settings", "source", "shards")), subject.pool.folds]
     if name == "pool" and subject.data.spec.kind == "text":  # judged by a model that stops by validation texts
         pool.append(_fingerprint(subject.data.validation))

@@ -77,7 +77,7 @@ def source_for(
     if pool.real:
         return Mixed(real, synthetic, pool.real)
     if pool.keep and isinstance(synthetic, Shuffled):
-        return Shuffled(torch.cat([real.values, synthetic.values.to(real.values.dtype)]), batch=bucket)
+        return Shuffled(torch.cat([real.values, synthetic.values]), batch=bucket)  # of whole and broken numbers: broken
     return synthetic
 
 

@@ -37,6 +37,7 @@ class Subject:
         data: real training and test examples.
         pool: the synthetic set it was trained on, which is opened when it is looked at; None: not known.
         notes: what was assumed of it.
+        pool_sha256: which synthetic set that was, as `set_hash` tells; None: not known.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Subject:
     data: Data
     pool: PoolConfig | None = None
     notes: tuple[str, ...] = ()
+    pool_sha256: str | None = None
 
 
 def subjects_of(
@@ -62,8 +64,12 @@ def subjects_of(
         preprocess: values of the preprocessing, nested, in place of those of a run.
 
     Raises:
-        DiledError: a model cannot be loaded, or the data of a foreign one are not known.
+        DiledError: a model cannot be loaded, the data of a foreign one are not known, or the device has no double precision.
     """
+    if device == "mps":
+        raise ConfigError(
+            "An audit computes in double precision, which Apple's MPS does not have: leave out --device mps."
+        )
     titles_on_hub = {i: str(model) for i, model in enumerate(models) if on_hub(model)}
     models = [_from_hub(model) if on_hub(model) else model for model in models]
     places = [_place(model) for model in models]
@@ -142,14 +148,15 @@ def _subject(
 ) -> Subject:
     model = model_of(run, device)
     config = read_run(run) if isinstance(run, (str, Path)) and (Path(run) / "run.json").exists() else None
-    key = f"{data} {trained_on(run, model)}"
+    key = f"{data} {trained_on(run, model)} {model.spec}"
     if key not in opened:
         opened[key] = data_of(run, data, model, changes=preprocess)
     title = model.config.row.title if model.config is not None else type(model.density).__name__
     if isinstance(run, (str, Path)):
         title = Path(run).resolve().name
     pool = None if config is None else config.pool
-    return Subject(title, model.density, identity_of(model.density), opened[key], pool)
+    trained = model.provenance.get("pool_sha256")
+    return Subject(title, model.density, identity_of(model.density), opened[key], pool, pool_sha256=trained)
 
 
 def _named(source: Any, data: str | Path | None, preprocess: Mapping[str, Any]) -> Data:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from diled.arguments import data_of, is_run
 from diled.config import DataSpec
 from diled.data import Data, open_data, to_strings
 from diled.data.sources import existing
+from diled.data.splits import seen
 from diled.data.synthesis import (
     MANIFEST,
     Shard,
@@ -45,6 +46,7 @@ from diled.errors import ConfigError, DiledError, Interrupted
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet
 from diled.evaluation.measure import features_for
+from diled.evaluation.sequence_distances import nearest_rows
 from diled.evaluation.text_metrics import copied, distinct, unique
 from diled.memory import kept_memory
 from diled.model import Model
@@ -354,6 +356,8 @@ def _quality(values: np.ndarray, spec: DataSpec, data: Data | None) -> dict[str,
     """
     if spec.kind == "text":
         return _quality_of_texts(values.tolist(), data)
+    if spec.sequential:
+        return _quality_of_sequences(values, data)
     raw = values.astype(np.float64)
     found: dict[str, Any] = {"samples": len(values), "mean": float(raw.mean()), "std": float(raw.std())}
     found |= {"nearest_training": None, "frechet_training": None}
@@ -365,18 +369,32 @@ def _quality(values: np.ndarray, spec: DataSpec, data: Data | None) -> dict[str,
         to_space(raw_tensor(v), grey) for v in (values, data.train.values[order], data.validation.values)
     )
     distances = [_nearest(x[:NEAREST], train) for x in (fake, held_out)]
-    found["nearest_training"] = {
-        "mean": float(distances[0].mean()),
-        "least": float(distances[0].min()),
-        "held_out_mean": float(distances[1].mean()),
-        "n": [len(d) for d in distances],
-    }
+    found["nearest_training"] = _said(distances)
     net = features_for(data)
     if net is not None and min(len(fake), len(train)) > 1:
         a, b = fake[:PROBED], train[:PROBED]
         value = frechet(extract(net, a), extract(net, b))
         found["frechet_training"] = {"value": value, "features": net.name, "n": [len(a), len(b)]}
     return found
+
+
+def _quality_of_sequences(values: np.ndarray, data: Data | None) -> dict[str, Any]:
+    """Different sequences, copies from training, and how many residues a sample differs by from the nearest training sequence,
+    beside the same of held-out ones."""
+    found: dict[str, Any] = {"samples": len(values), "unique": len(np.unique(values, axis=0)) / len(values)}
+    if data is None:
+        return found | {"copied": None, "nearest_training": None}
+    order = np.random.default_rng(0).permutation(len(data.validation))[:NEAREST]
+    train = np.unique(data.train.values, axis=0)
+    distances = [nearest_rows(rows, train)[0] for rows in (values[:NEAREST], data.validation.values[order])]
+    return found | {"copied": float(seen(values, data.train.values).mean()), "nearest_training": _said(distances)}
+
+
+def _said(distances: Sequence[np.ndarray]) -> dict[str, Any]:
+    """Distances of samples, and of held-out examples, to the nearest training examples."""
+    mean = [float(d.mean()) if len(d) else None for d in distances]
+    n = [len(d) for d in distances]
+    return {"mean": mean[0], "least": float(distances[0].min()), "held_out_mean": mean[1], "n": n}
 
 
 def _quality_of_texts(texts: list[str], data: Data | None) -> dict[str, Any]:

@@ -380,17 +380,18 @@ def _same_data(folder: Path, manifest: dict[str, Any], spec: DataSpec) -> None:
     if spec.kind == "text" == found.kind:
         return  # of whatever tokens and length
     keys = ("kind", "shape")
+    mend = f"Read it as these data: diled synthesize {folder} --data DATA."
     if not _is_indexed(
         manifest
     ):  # files of others are read as the data, and refused there where their values do not fit
-        grey = spec.binarize == "none"
+        grey, mend = spec.binarize == "none", "Draw it from a model of these data."
         keys = (*keys, "low", "high", *(("levels", "binarize") if grey else ()))
     for key in keys:
         mine, theirs = getattr(spec, key), getattr(found, key)
         if mine != theirs:
             raise DataError(
                 f"The synthetic set {folder} is of other data: {key} is {theirs} there, and {mine} in the data that it is to "
-                "stand for. Draw it from a model of these data."
+                f"stand for. {mend}"
             )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "SPLITS",
     "TERMS",
     "attacks_of",
+    "codes_of",
     "columns_of",
     "competing",
     "terms_of",
@@ -73,6 +74,18 @@ POOL = {
     "pool/reverse_perplexity/floor": ("reverse, real data", ""),
     "pool/mauve": ("MAUVE", "higher"),
     "pool/mauve/floor": ("MAUVE, real data", ""),
+    "pool/valid": ("valid", "higher"),
+    "pool/frechet_samples": ("Frechet, networks of sequences", "lower"),
+    "pool/frechet_floor": ("of real data, networks", ""),
+    "pool/position_error": ("position error", "lower"),
+    "pool/position_error/floor": ("of real data, positions", ""),
+    "pool/coupling_error": ("coupling error", "lower"),
+    "pool/coupling_error/floor": ("of real data, couplings", ""),
+    "pool/nearest_training": ("distance to training", ""),
+    "pool/nearest_training/floor": ("of real data, distance", ""),
+    "pool/diversity": ("diversity", ""),
+    "pool/diversity/floor": ("of real data, diversity", ""),
+    "pool/novel": ("novel", ""),
     "pool/unique": ("unique", ""),
     "pool/unique/floor": ("unique, real data", ""),
     "pool/copied": ("copies of training", "lower"),
@@ -129,6 +142,17 @@ ATTACK = [
     "Without a radius: the published attack; strong: the worst of several restarts, by radius."
 ]
 TERMS = "Each term's generalization gap: its mean on test minus that on training examples. Parts of a rate add up to its gap."
+
+
+def codes_of(figures: Figures) -> dict[str, tuple[str, str]]:
+    """`CODES`, and what codes tell of each measured property."""
+    said = {"spearman": "Spearman of {}", "label_smoothness": "smoothness of {}"}
+    found = dict.fromkeys(m for row in figures.values() for m in row if m.split("/")[0] in said)
+    return CODES | {m: (said[m.split("/")[0]].format(_property(m)), "higher") for m in found}
+
+
+def _property(metric: str) -> str:
+    return metric.partition("/")[2].removesuffix("/probe")
 
 
 def columns_of(figures: Figures) -> dict[str, tuple[str, str]]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from diled.evaluation.audit_columns import (
     ATTACK,
-    CODES,
     COLUMNS,
     LIKELIHOOD,
     POOL,
@@ -19,6 +18,7 @@ from diled.evaluation.audit_columns import (
     SPLITS,
     TERMS,
     attacks_of,
+    codes_of,
     columns_of,
     competing,
     terms_of,
@@ -84,7 +84,10 @@ def audit_table(
 def audit_tables(figures: Figures, undecided: Collection[str] = ()) -> list[tuple[Table, dict[str, str]]]:
     """What a terminal shows: bounds and gaps, or where none was measured what codes hold; then synthetic sets."""
     gaps = any(metric in row for metric in competing(figures) for row in figures.values())
-    shown = [audit_table(figures, columns, undecided) for columns in (columns_of(figures) if gaps else CODES, POOL)]
+    shown = [
+        audit_table(figures, columns, undecided)
+        for columns in (columns_of(figures) if gaps else codes_of(figures), POOL)
+    ]
     return [(table, better) for table, better in shown if better]
 
 
@@ -143,7 +146,7 @@ def write_audit(
         ("terms", "Where the bound overfits", explained(terms_of(figures), [TERMS])),
         ("likelihood", "How likely is x?", tabled(LIKELIHOOD) + _list(_about_likelihood(figures))),
         ("robustness", "Under attack", attacked + _row(pictures["robustness"]) + _attacked_texts(arrays, spec)),
-        ("codes", "What codes hold", tabled(CODES) + _row(pictures["codes"])),
+        ("codes", "What codes hold", tabled(codes_of(figures)) + _row(pictures["codes"])),
         ("pool", "Synthetic training sets", tabled(POOL)),
         ("refused", "What could not be measured", _list(refused)),
         ("notes", "How it was measured", "".join(_list(said, name) for name, said in notes.items() if said)),

@@ -130,10 +130,6 @@ def _codes(s: Shown, file: str) -> Picture | None:
     """The map of codes: the codes themselves in the plane, else t-SNE, else principal components."""
     codes = array(s.codes).reshape(len(array(s.codes)), -1)
     labels = None if s.labels is None else np.asarray(s.labels)
-    if labels is not None and not np.isfinite(labels).any():
-        labels = None
-    if labels is not None and s.class_names and not np.issubdtype(labels.dtype, np.integer):
-        labels = np.where(np.isfinite(labels), labels, -1).astype(int)
     keep = np.flatnonzero(np.isfinite(codes).all(1))
     if len(keep) < 3:
         return None
@@ -141,6 +137,10 @@ def _codes(s: Shown, file: str) -> Picture | None:
         keep = np.sort(np.random.default_rng(0).choice(keep, MOST_CODES, replace=False))
     n, total = len(keep), len(codes)
     codes, labels = codes[keep], None if labels is None else labels[keep]
+    if labels is not None and not np.isfinite(labels).any():
+        labels = None
+    if labels is not None and s.class_names and not np.issubdtype(labels.dtype, np.integer):
+        labels = np.where(np.isfinite(labels), labels, -1).astype(int)
     places, method, axes = _places(codes)
     count = f"{n:,} of {total:,}" if n < total else f"{n:,}"
     caption = f"Codes of {count} held-out examples; {method}"

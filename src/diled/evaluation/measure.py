@@ -169,7 +169,9 @@ def bounds_of_examples(
             for name, values in found.items():
                 parts.setdefault(name, []).append(values)
     unit = log_unit(spec)
-    return {name: torch.cat(some).double() + (0.0 if name == "rate_nats" else unit) for name, some in parts.items()}
+    return {
+        name: torch.cat(some).cpu().double() + (0.0 if name == "rate_nats" else unit) for name, some in parts.items()
+    }
 
 
 @contextmanager
@@ -198,7 +200,7 @@ def reconstruction(model: Any, split: Split, spec: DataSpec, *, seed: int = 0) -
             x = to_space(raw.to(device_of(model)), spec)
             target = to_space(raw.to(device_of(model)), grey)
             errors.append(((model.reconstruct(x) - target) ** 2).flatten(1).mean(1) / 4)
-    values = torch.cat(errors).double()
+    values = torch.cat(errors).cpu().double()
     return {"reconstruction_mse": Measured(values.mean().item(), _stderr(values), len(values))}
 
 

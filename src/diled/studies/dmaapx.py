@@ -346,13 +346,13 @@ def _options(plan: Arms, arm: str, seed: int, model: Model) -> str:
 
 
 def not_narrower(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
-    """Those of the new differences that do not stand for fewer seeds than one that is recorded already."""
+    """Those of the new differences that stand for at least as many seeds as what is recorded already."""
 
     def seeds(record: Record) -> set[str]:
         return set(record.command.partition("--seeds ")[2].split())
 
     known = {r.key: seeds(r) for r in old if r.seed == ALL}
-    return [r for r in new if not seeds(r) < known.get(r.key, set())]
+    return [r for r in new if len(seeds(r)) >= len(known.get(r.key, ()))]
 
 
 def total_cost(plan: Arms, arm: str, seed: int, folder: Path, device: str = "auto") -> Measured:

@@ -15,7 +15,7 @@ from diled.evaluation.audited import Audited
 from diled.studies.dmaapx import arms_of, recorded
 from diled.studies.intervals import COMPARED, firsts, firsts_of, intervals, key_of
 from diled.studies.paper_dmaapx import DATA, EPOCHS, PAPER, PLOTTED, SAID
-from diled.studies.records import Record, read
+from diled.studies.records import read
 from diled.studies.render import markdown
 
 __all__ = ["beside_the_paper", "cell", "named", "ratios", "table"]
@@ -88,7 +88,9 @@ def table(path: Path, study: str, scale: str) -> str:
     found = recorded(path, f"{study}-{scale}")
     values = {
         system: {
-            metric: some for metric, records in by_metric.items() if (some := [r.value for r in records if _enough(r)])
+            metric: some
+            for metric, records in by_metric.items()
+            if (some := [r.value for r in records if _enough(r.metric, r.n)])
         }
         for system, by_metric in found.items()
     }
@@ -123,7 +125,7 @@ def beside_the_paper(study: str, found: Mapping[str, Sequence[Audited]], scale: 
     for system, audits in found.items():
         for one in audits:
             for metric, m in one.figures.items():
-                if m.value is not None:
+                if m.value is not None and _enough(metric, m.n):
                     values.setdefault(system, {}).setdefault(metric, []).append(m.value)
         if "bound_nats/test" in values.get(system, {}):
             values[system]["test_elbo"] = [-v for v in values[system]["bound_nats/test"]]
@@ -161,9 +163,9 @@ def _table(study: str, scale: str, values: Values) -> str:
     return _said(study, scale, paper) + markdown(head, rows) + spread + _unfinished(values)
 
 
-def _enough(record: Record) -> bool:
+def _enough(metric: str, n: int | None) -> bool:
     """Whether a figure is of enough examples to stand in a table: of a few, an approximation gap is mostly its error."""
-    return not record.metric.startswith("approximation_gap") or record.n is None or record.n >= FEWEST
+    return not metric.startswith("approximation_gap") or n is None or n >= FEWEST
 
 
 def _unfinished(values: Values) -> str:

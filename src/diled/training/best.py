@@ -41,7 +41,7 @@ def held_out_bound(density: Density, raw: Tensor, spec: DataSpec, seed: int) -> 
     total = 0.0
     with seeded(seed):
         for chosen in torch.arange(len(raw)).repeat(repeats).split(rows):
-            total += density.bound(to_space(raw[chosen].to(device), spec)).double().sum().item()
+            total += density.bound(to_space(raw[chosen].to(device), spec)).cpu().double().sum().item()
     return total / (repeats * len(raw))
 
 

@@ -166,19 +166,19 @@ class Mixed:
         mask, before = self.is_real(first, n), first * self.share.numerator // self.share.denominator
         count = int(mask.sum())
         real = self.real.take(before, count, seed_from(seed, 1))
-        out = real.new_empty((n, *self.real.values.shape[1:]))
-        out[mask] = real
         if isinstance(self.synthetic, Fresh):  # draws whole batches, of which the rows that are real go unused
-            out[~mask] = self.synthetic.take(first, n, seed)[~mask].to(out)
-        elif count < n:
-            out[~mask] = self.synthetic.take(first - before, n - count, seed_from(seed, 2)).to(out)
+            other = self.synthetic.take(first, n, seed)[~mask]
+        else:
+            other = self.synthetic.take(first - before, n - count, seed_from(seed, 2))
+        out = torch.empty((n, *real.shape[1:]), dtype=torch.promote_types(real.dtype, other.dtype))
+        out[mask], out[~mask] = real.to(out), other.to(out)
         return out
 
     def some(self, n: int) -> Tensor:
         """Of both, at that share."""
         count = round(n * self.share)
         real = self.real.some(count)
-        return torch.cat([real, self.synthetic.some(n - count).to(real)])
+        return torch.cat([real, self.synthetic.some(n - count)])
 
     def all(self) -> Iterator[Tensor]:
         """As many as there are at that share."""
