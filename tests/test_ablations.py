@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_studies import RECORD
-from tiny import PRIOR, SMALL, train, weights
+from tiny import PRIOR, SMALL, small, train, weights
 
 from diled.data import open_data
+from diled.data.proteins import protein_spec
 from diled.errors import ConfigError
 from diled.evaluation.feature_nets import extract
 from diled.evaluation.images import frechet
 from diled.evaluation.measure import features_for
+from diled.family import model_config
 from diled.model import load
 from diled.models.sampling import sample_batches
+from diled.models.zoo import build
+from diled.recipes import difference
 from diled.runs import resolve
 from diled.session import Session
 from diled.studies import ablations, commands, render
@@ -76,6 +81,29 @@ def test_chosen_parts_start_from_a_run_and_the_others_afresh(tmp_path):
         state(init_from=None, init_parts=("encoder",))
     with pytest.raises(ConfigError, match="has no 'critic' that fits"):
         state(init_parts=("encoder", "critic"))
+
+
+def built(name: str, **values: Any) -> Any:
+    spec = protein_spec(5) if name == "lm" else open_data("digits").spec
+    return build(name, model_config(name, small(name) | values).resolved(spec), spec).model
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (built("lm", width=8, heads=1), built("lm", width=8, heads=2), "heads 1 here"),
+        (built("edm"), built("edm", diffusion={"kind": "mlp", "width": 12, "data_std": 0.9}), "sigma_data 0.9 there"),
+        (
+            built("vae", likelihood="logistic"),
+            built("vae", likelihood="gaussian"),
+            "kind gaussian there, kind logistic here",
+        ),
+        (built("vae", rate_warmup=0.1), built("vae"), None),
+    ],
+)
+def test_weights_that_mean_something_else_do_not_fit(one: Any, other: Any, said: str | None):
+    found = difference(one, other)
+    assert found is None if said is None else said in str(found)
 
 
 # ---------------------------------------------------------------------------------------------------- convergence

@@ -105,6 +105,8 @@ def pictures(folder, n=12, size=(4, 4)):
         ("train", "No data: give a name (digits, mnist, ...) or a path"),
         ("train digts", "Did you mean 'digits'?"),
         ("train digits --training.steps 0", "'training.steps' = 0 should be greater than or equal to 1."),
+        ("train digits --training.epochs inf", "'training.epochs' = inf should be a finite number."),
+        (f"train digits --seed {2**64}", f"'training.seed' = {2**64} should be less than {2**63}."),
         ("train digits --training.steps many", "'training.steps' = many should be a valid integer."),
         ("train digits --training.steps 1.5", "'training.steps' = 1.5 should be a valid integer."),
         ("train digits --training.batch_size -3", "should be greater than or equal to 1"),
@@ -158,6 +160,7 @@ def test_mistakes_in_words(words, expected, refused):
         ("sample RUN --device cuda", "device 'cuda' is not available here"),
         ("sample RUN --out x.gifff", "'x.gifff' has no ending that images are written to. Known: .npy"),
         ("sample RUN --out RUN", "exists and is not empty"),
+        ("sample RUN --out .", "'.' is a folder that exists: give the name of a new one, or of a file."),
         ("sample RUN --out RUN/config.json/x.png", "cannot be written, because of"),
         (
             "encode RUN SOME --out x.png",

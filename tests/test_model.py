@@ -271,6 +271,12 @@ def test_decode_takes_arrays_lists_and_tensors(model):
     expected = model.decode(codes)
     assert np.array_equal(model.decode(codes.tolist()), expected)
     assert np.array_equal(model.decode(torch.tensor(codes, requires_grad=True)), expected)
+    halves = torch.tensor(codes).bfloat16()
+    assert np.array_equal(model.decode(halves), model.decode(halves.float()))
+    for wrong in (np.nan, np.inf):
+        spoilt = np.concatenate([codes, np.full_like(codes[:2], wrong)])
+        with pytest.raises(ConfigError, match=f"2 of {len(spoilt)} codes hold NaN or infinity"):
+            model.decode(spoilt)
     assert np.array_equal(model.decode(codes.astype(np.float64)), expected)
 
 

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from tiny import at_step, diled, kill, log, train, weights
 
 from diled.training import engine
-from diled.training.checkpoints import Checkpoints, Log
+from diled.training.checkpoints import Checkpoints, Log, alone_in
 
 CASES = {
     "in an epoch": ("diled", [], 0, 17, 0),
@@ -265,11 +266,37 @@ def test_a_checkpoint_of_another_model_or_other_data(tmp_path, monkeypatch, caps
     run = interrupted(tmp_path / "run", monkeypatch)
     settings = (run / "run.json").read_text()
     (run / "run.json").write_text(settings.replace('"limit": null', '"limit": 500'))
+    assert "digits has changed since the run in" in refused(capsys, "train", "--resume", run)
+    (run / "data.json").unlink()
     assert "data have changed: 1,293 training examples then, 500 now" in refused(capsys, "train", "--resume", run)
     (run / "run.json").write_text(settings.replace('"width": 16', '"width": 17'))
     assert "does not fit the model in run.json" in refused(capsys, "train", "--resume", run)
     (run / "run.json").write_text("{")
     assert "run.json is damaged" in refused(capsys, "train", "--resume", run)
+
+
+def test_data_that_were_sorted_anew_are_other_data(tmp_path, monkeypatch, capsys):
+    values = np.random.default_rng(0).integers(0, 17, (60, 1, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "a.npy", values)
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 7, kill(signal.SIGTERM))
+        assert train(run, model="vae", data=tmp_path / "a.npy") == 130
+    np.save(tmp_path / "a.npy", values[::-1])
+    said = refused(capsys, "train", "--resume", run)
+    assert "a.npy has changed since the run in" in said
+    assert "Put the data back as they were" in said
+    np.save(tmp_path / "a.npy", values)
+    (run / "data.json").unlink()  # as of a run that was begun before there was one
+    assert diled("train", "--resume", run, "--report", "false") == 0
+
+
+def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path, whole, monkeypatch, capsys):
+    run = interrupted(tmp_path / "run", monkeypatch, "--training.ema", 0)
+    with alone_in(run):
+        assert f"{run} is being trained by another process" in refused(capsys, "train", "--resume", run)
+    assert diled("train", "--resume", run, "--report", "false") == 0
+    same(run, whole("vae", ["--training.ema", 0]))
 
 
 # A full disk, and numbers that are none
@@ -351,7 +378,10 @@ def test_a_term_that_is_no_number_stops_training(bad, tmp_path, whole, monkeypat
     said = capsys.readouterr().err
     assert "stopped at step 18 of stage 'joint': the term 'rate/kl' is " in said
     assert f"The state of step 17 is kept: diled train --resume {run}" in said
-    assert "--training.learning_rate" in said
+    assert (
+        "comes to this again unless its cause was outside. Start a new run with a lower --training.learning_rate"
+        in said
+    )
     assert log(run)[-1]["step"] == 10
     assert diled("train", "--resume", run, "--report", "false") == 0
     same(run, whole("vae", []))

@@ -15,6 +15,7 @@ from two_processes import train_quiet
 
 from diled import rows
 from diled.api import Stage, evaluating
+from diled.config import DataSpec
 from diled.runs import hardware, read_run, resolve
 from diled.session import Session
 from diled.space import to_space
@@ -457,6 +458,28 @@ def test_collapse_is_told_in_words_once(tmp_path, capsys):
     assert said.count("The decoder hardly uses the code") == 1
     assert said.count("carries almost nothing") == 1
     assert len(json.loads((run / "provenance.json").read_text())["warnings"]) == 2
+
+
+def test_held_out_looks_are_at_draws_of_pixels_as_training_is(tmp_path):
+    """So that the bound that chooses the best weights, of other draws, is near to rate and distortion."""
+    run = tmp_path / "run"
+    assert train(run, "--preprocess.binarize", "dynamic", "--training.keep", "best", model="vae", steps=60) == 0
+    looks = [line["validation"] for line in log(run) if "validation" in line]
+    assert len(looks) == 6
+    for look in looks:
+        assert look["bound"] == pytest.approx(look["rate"] + look["distortion"], rel=0.02)
+
+
+def test_the_best_of_many_sorted_examples_is_judged_by_random_ones():
+    class Itself(torch.nn.Module):
+        def bound(self, x):
+            return x.flatten(1).mean(1)
+
+    spec = DataSpec(kind="vector", shape=(1,), low=-1.0, high=1.0)
+    rows = torch.linspace(-1, 1, 20_000)[:, None]
+    assert held_out_bound(Itself(), rows, spec, 0) == pytest.approx(0, abs=0.03)
+    first = rows[:5000]
+    assert held_out_bound(Itself(), first, spec, 0) == pytest.approx(float(first.mean()), abs=1e-6)
 
 
 def test_a_healthy_run_is_silent(tmp_path, capsys):

@@ -330,7 +330,7 @@ class TrainingConfig(Config):
 
     steps: int = Field(2500, ge=1)
     """Optimiser steps in all, over all stages."""
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0, allow_inf_nan=False)
     """In place of `steps`: so many times as many examples are seen as there are real training examples."""
     batch_size: int = Field(128, ge=1)
     """Examples per optimiser step and device."""
@@ -375,7 +375,7 @@ class TrainingConfig(Config):
     compile: bool = False
     """Let `torch.compile` fuse the computations of a step: the same draws and the same results up to rounding. It takes from
     half a minute to a few minutes first, and needs a C++ compiler (on a GPU Triton)."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Every order, noise and time draw is a function of (seed, step, rank)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; `auto` takes CUDA, else the CPU: Apple's MPS has to be named."""

@@ -101,11 +101,14 @@ class Model:
         A diffusion decoder has no mean worth looking at: all codes are decoded from one x_T instead.
         """
         density, out = self.with_codes(), []
-        values = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+        values = codes.detach().float().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
         z = torch.as_tensor(values, dtype=torch.float32, device=self.device)
         dim = (self.config.code_size(self.spec) if self.config is not None else None) or "d"
         if z.ndim != 2 or len(z) == 0 or z.shape[1] != (z.shape[1] if dim == "d" else dim):
             raise ConfigError(f"decode wants codes of shape (n, {dim}), n at least 1, not {tuple(z.shape)}.")
+        if not bool(z.isfinite().all()):
+            wrong = int((~z.isfinite().all(1)).sum())
+            raise ConfigError(f"{wrong:,} of {len(z):,} codes hold NaN or infinity: leave them out.")
         for start in range(0, len(z), BATCH):
             noise = BlockNoise(seed, start, device=self.device) if sample else None
             out.append(density.decode(z[start : start + BATCH], noise=noise, draw=sample).cpu())

@@ -59,6 +59,8 @@ def check_out(out: str | Path | None, spec: DataSpec | None, *, codes: bool = Fa
     """
     if out is None:
         return
+    if Path(out).name in ("", ".."):  # a folder that is moved into place as a whole cannot be the one that one is in
+        raise ConfigError(f"'{out}' is a folder that exists: give the name of a new one, or of a file.")
     out = Path(out)
     known = CODES if codes else (".json",) if spec is None else ARRAYS
     if spec is not None:

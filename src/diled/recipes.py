@@ -27,6 +27,9 @@ PRETRAINED: dict[str, Any] = {
 }
 """Parts that others may have trained: where they are in a model, what reads their folder, and how their options begin."""
 
+SETTINGS = ("heads", "kind", "sigma_data", "columns")
+"""Attributes of modules without which their weights mean something else."""
+
 
 def recipe_of(config: RunConfig, spec: DataSpec, say: Callable[[str], None], *, started: bool = False) -> Recipe:
     """The model and the stages of a run, with the parts that it takes from another run and those that are frozen.
@@ -185,13 +188,23 @@ def difference(mine: torch.nn.Module, theirs: torch.nn.Module) -> str | None:
         {name: tuple(round(float(end), 3) for end in m.ends) for name, m in part.named_modules() if _fixed(m)}
         for part in (mine, theirs)
     )
-    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [(shapes, sizes), (kinds, others), (ends, limits)]
+    settings, values = (
+        {name: said for name, m in part.named_modules() if (said := _settings(m))} for part in (mine, theirs)
+    )
+    pairs: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (shapes, sizes), (kinds, others), (ends, limits), (settings, values),
+    ]  # fmt: skip
     for here, there in pairs:
         name = next((name for name in [*here, *there] if here.get(name) != there.get(name)), None)
         if name is not None:
             said = f"{there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
             return f"{name or 'its kind'} ({said})"
     return None
+
+
+def _settings(module: torch.nn.Module) -> str:
+    """Beside its weights what says what they compute, in words."""
+    return ", ".join(f"{name} {getattr(module, name)}" for name in SETTINGS if hasattr(module, name))
 
 
 def _fixed(module: torch.nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 runs/digits-diled/
     run.json           the resolved configuration: everything that is needed to train it again
+    data.json          which examples it is trained and tested on
     pool.json          where it is trained on a synthetic set: which one
     config.json        what is needed to load the model
     model.safetensors  its averaged weights

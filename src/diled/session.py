@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from diled.recipes import parts_of, recipe_of
 from diled.runs import RunConfig, claim_folder, new_folder, provenance, rank, read_run
 from diled.space import raw_tensor, to_space
 from diled.training.budget import seconds_per_step, steps_within
-from diled.training.checkpoints import Checkpoints, Log
+from diled.training.checkpoints import Checkpoints, Log, alone_in
 from diled.training.data import steps_for
 from diled.training.half_asleep import arrange
 from diled.training.inputs import Inputs
@@ -36,6 +37,8 @@ __all__ = ["Session", "resume"]
 
 POOL = "pool.json"
 """File of a run that says which synthetic set it is trained on."""
+DATA = "data.json"
+"""File of a run that says which real examples it is trained and tested on."""
 MOST_MINUTES = 10_000_000
 """Of a budget: nineteen years."""
 
@@ -81,7 +84,7 @@ class Session:
         check_rereading(self.recipe.model, raw_tensor(self.data.validation.values), "the validation texts")
         columns = getattr(self.recipe.model, "columns", ())
         self.source = source_for(self.config, self.data, self.say, columns)
-        self.pool = self._pool()
+        self.pool, self.known = self._pool(), self._known()
         self._standardize()
         if minutes is not None:
             self._fit_budget(minutes)
@@ -124,6 +127,21 @@ class Session:
             )
         return found
 
+    def _known(self) -> dict[str, str]:
+        """Which examples the training and the test split have.
+
+        Raises:
+            DataError: a run that goes on was begun with others; one that did not say with which goes on.
+        """
+        found = {f"{name}_sha256": hashed(getattr(self.data, name).values) for name in ("train", "test")}
+        path = self.folder / DATA
+        if self.going_on and path.exists() and json.loads(path.read_text(encoding="utf-8")) != found:
+            raise DataError(
+                f"{self.data.name} has changed since the run in {self.folder} was begun, so that examples may be in another "
+                "split than before. Put the data back as they were, or begin a new run."
+            )
+        return found
+
     @property
     def spec(self) -> DataSpec:
         """What is known of the data."""
@@ -150,7 +168,10 @@ class Session:
         if self.rank == 0:
             self._write_configuration()
         try:
-            with progress_bar(self.rank == 0, "nats") as progress:
+            with (
+                alone_in(self.folder) if self.rank == 0 else nullcontext(),
+                progress_bar(self.rank == 0, "nats") as progress,
+            ):
                 done = fit(
                     self.recipe.model,
                     self.recipe.stages,
@@ -201,7 +222,7 @@ class Session:
             seed=self.config.training.seed,
             data=self.config.data,
             preprocess=self.config.preprocess.model_dump(mode="json", exclude_defaults=True),
-            test_sha256=hashed(self.data.test.values),
+            test_sha256=self.known["test_sha256"],
             **({} if self.pool is None else {"pool_sha256": self.pool}),
             examples=counts_of(self.source, self.config.pool, self.data),
             steps=done["steps"],
@@ -236,6 +257,8 @@ class Session:
             if self.config.training.epochs is not None:  # which set the steps
                 del values["training"]["steps"]
             write_json(self.folder / "run.json", values)
+            if not self.going_on:
+                write_json(self.folder / DATA, self.known)
             if self.pool is not None:
                 write_json(self.folder / POOL, {"sha256": self.pool})
         except OSError as error:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from diled.api import Density
 from diled.config import DataSpec
+from diled.data.splits import some_rows
 from diled.draws import seeded
 from diled.rows import rows_beside_training
 from diled.space import to_space
@@ -31,11 +32,11 @@ def held_out_bound(density: Density, raw: Tensor, spec: DataSpec, seed: int) -> 
 
     Args:
         density: in evaluation mode.
-        raw: examples (N, *shape); the first 5,000 are taken.
+        raw: examples (N, *shape); of more than 5,000 as many random ones, the same ones each time, since they may be sorted.
         spec: of the data; dynamic binarisation is drawn, as in training and testing.
         seed: of all draws.
     """
-    raw = raw[:DRAWS]
+    raw = raw[some_rows(len(raw), DRAWS)]
     repeats, device = math.ceil(DRAWS / len(raw)), next((p.device for p in density.parameters()), raw.device)
     rows = rows_beside_training(density.bound, to_space(raw[:1].to(device), spec, draw=False), CHUNK)
     total = 0.0

@@ -13,9 +13,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,7 +31,7 @@ from torch import nn
 from diled.errors import TrainingError
 from diled.training.throughput import Throughput
 
-__all__ = ["Checkpoints", "Log", "NotFinite", "Spent", "check_finite"]
+__all__ = ["Checkpoints", "Log", "NotFinite", "Spent", "alone_in", "check_finite"]
 
 
 class NotFinite(TrainingError):
@@ -67,6 +73,29 @@ class Spent:
             "throughput": self.throughput.record(),
             **({"kept": dict(self.kept)} if self.kept else {}),
         }
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within the block no other process trains in this folder; the lock ends with the process, and leaves nothing behind.
+
+    Raises:
+        TrainingError: another one does.
+    """
+    if fcntl is None:
+        yield
+        return
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingError(f"{folder} is being trained by another process: wait for it, or stop it.") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(place)
 
 
 class Checkpoints:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from diled.api import Batch, Stage, evaluating, stack, total
 from diled.config import DataSpec, TrainingConfig
+from diled.data.splits import some_rows
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
 from diled.memory import kept_memory
@@ -40,6 +41,9 @@ from diled.training.stages import learning_rate, parameter_groups, prepare
 from diled.training.throughput import accelerator_of, precision_of, speeds_of
 
 __all__ = ["fit"]
+
+LOOKED_AT = 1000
+"""Held-out examples that the monitors see."""
 
 
 def fit(
@@ -135,7 +139,7 @@ def _run(trainer: pl.Trainer, module: _Module, batches: Batches, keeper: _Keeper
         check_finite(module.density, f"the end of stage '{module.stage.name}'")
     except NotFinite as error:
         raise TrainingError(
-            f"{error} {keeper.left()} Start again with a lower --training.learning_rate or --training.clip."
+            f"{error} {keeper.left(going_on=False)} Start a new run with a lower --training.learning_rate or --training.clip."
         ) from None
 
 
@@ -325,11 +329,14 @@ class _Keeper(Callback):
         """Lightning has put a handler of its own before ours, which talks to other processes from within a signal."""
         self.signals.listen()
 
-    def left(self) -> str:
-        """What there is to go on from."""
+    def left(self, *, going_on: bool = True) -> str:
+        """What there is to go on from, and that it leads to the same where that is why it stopped."""
         if self.saved_step is None:
             return "Nothing had been saved yet."
-        return f"The state of step {self.saved_step} is kept: diled train --resume {self.kept.run}."
+        kept = f"The state of step {self.saved_step} is kept: diled train --resume {self.kept.run}"
+        if not going_on:
+            return f"{kept}, which comes to this again unless its cause was outside."
+        return f"{kept}."
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save where it is time to, and stop where that was asked for; after the last step `fit` does both."""
@@ -412,9 +419,8 @@ class _Writer(Callback):
         reseed(seed_from(module.config.seed, module.index, 2**40))
         with evaluating(density):
             spec = module.inputs.spec
-            seen = health(
-                density, self.validation[:1000], lambda rows: to_space(rows.to(module.device), spec, draw=False)
-            )
+            some = self.validation[some_rows(len(self.validation), LOOKED_AT)]
+            seen = health(density, some, lambda rows: to_space(rows.to(module.device), spec))
             if self.best is not None:
                 seed = seed_from(module.config.seed, module.index, 2**42)
                 seen.values["bound"] = held_out_bound(density, self.validation, spec, seed)
