@@ -213,6 +213,17 @@ def test_words_become_values():
     assert config.model.std is None
 
 
+@pytest.mark.parametrize(
+    ("words", "columns"),
+    [("Kd (nM)", ["Kd (nM)"]), ("[a, b]", ["a", "b"]), ("(a,b (c))", ["a", "b (c)"]), ("a,b [c]", ["a", "b [c]"])],
+)
+def test_brackets_around_a_list_are_no_part_of_names_and_others_are(words: str, columns: list[str]):
+    given = vars(
+        cli._parser("train", verbs.train, "diled").parse_intermixed_args(["x", "--model.properties.columns", words])
+    )
+    assert given["model.properties.columns"] == columns
+
+
 LISTS = {
     "Sequence[int]": (["3,1", "2"], [3, 1, 2], "INT [INT ...]"),
     "Sequence[float]": (["0.05,", "1e-1"], [0.05, 0.1], "NUMBER [NUMBER ...]"),

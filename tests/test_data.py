@@ -430,6 +430,14 @@ def test_npz_with_labels(tmp_path):
     first = open_data(tmp_path / "a.npz", PreprocessConfig(label_column="caption"))
     assert list(first.spec.labels) == ["caption", "label", "height"]
     assert next(iter(open_data(tmp_path / "a.npz", PreprocessConfig(label_column="y")).spec.labels)) == "label"
+    for first in ("y", "label"):
+        both = {"y": y, "label": 1 - np.arange(30) % 2}
+        np.savez(tmp_path / "b.npz", images=x, **{name: both[name] for name in sorted(both, key=first.__ne__)})
+        for chosen, classes in (("y", 3), ("label", 2)):
+            found = open_data(tmp_path / "b.npz", PreprocessConfig(label_column=chosen)).spec.labels
+            assert next(iter(found)) == chosen
+            assert {name: len(names) for name, names in found.items()} == {"y": 3, "label": 2}
+            assert len(found[chosen]) == classes
 
 
 @pytest.mark.parametrize("names", [("x_{}", "y_{}"), ("{}_images", "{}_labels")])

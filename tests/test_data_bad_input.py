@@ -177,6 +177,18 @@ def test_image_bombs_are_refused_from_the_header(tmp_path, recwarn):
         read_examples(tmp_path / "bomb.png", GREY)
 
 
+def test_pictures_that_training_allowed_are_read_again(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for i in range(20):
+        Image.new("L", (6, 6), i).save(tmp_path / "data" / f"{i}.png")
+    large = PreprocessConfig(max_pixels=200_000_000)
+    spec = open_data(tmp_path / "data", large).spec
+    assert spec.reading == {"max_pixels": "200000000"}
+    with pytest.raises(DataError, match=r"more than --preprocess\.max_pixels 10 allows"):
+        read_examples(tmp_path / "data", spec.model_copy(update={"reading": {"max_pixels": "10"}}))
+    assert len(read_examples(tmp_path / "data", spec)) == 20
+
+
 # Mixtures
 
 

@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,7 +11,10 @@ from PIL import Image
 from tiny import diled, train, train_any, weights
 
 import diled as package
+from diled.config import DataSpec
 from diled.data import open_data
+from diled.errors import ConfigError, DataError
+from diled.output import check_out, write_examples
 from diled.reporting import READING, compare_models
 from diled.runs import read_run
 
@@ -100,6 +104,75 @@ def test_sample_options(run):
     assert np.array_equal(same, package.sample(run, 8)[:3])
     for options in ({"steps": 5}, {"sampler": "ancestral"}, {"draw": True}, {"seed": 1}):
         assert not np.array_equal(package.sample(run, 3, **options), same)
+
+
+def test_a_loaded_model_is_used_where_it_is(run):
+    model = package.load(run, device="cpu")
+    assert len(package.sample(model, 2, device="cpu")) == 2
+    with pytest.raises(ConfigError, match="The model is on cpu, not on cuda: load it with device='cuda'"):
+        package.sample(model, 2, device="cuda")
+
+
+@pytest.mark.parametrize("data", [np.zeros((9, 4)), ["a text", "another"]], ids=["array", "list"])
+def test_training_is_on_files_and_says_so(data):
+    with pytest.raises(DataError, match=r"not on a (ndarray|list): save it, an array as \.npy"):
+        package.train(data)
+
+
+@pytest.mark.parametrize(
+    ("channels", "mode", "fine", "wrong", "said"),
+    [
+        (1, "I;16", [".png", ".tif", ".npy", ""], [".webp", ".jpg"], "16-bit images"),
+        (4, "RGBA", [".png", ".webp", ".npy", ""], [".jpg"], "images of 4 channels"),
+        (5, None, [".npy"], [".png", ".webp", ""], "images of 5 channels"),
+        (3, "RGB", [".png", ".webp", ".jpg", ".npy", ""], [".gif"], "images"),
+    ],
+)
+def test_pictures_go_where_they_can_be_seen_as_they_are(tmp_path, channels, mode, fine, wrong, said):
+    high = 65535 if mode == "I;16" else 255
+    spec = DataSpec(kind="image", shape=(channels, 4, 4), levels=high + 1, low=0, high=high, mode=mode)
+    values = np.full((2, channels, 4, 4), high, np.uint16 if mode == "I;16" else np.uint8)
+    for i, ending in enumerate(fine):
+        assert write_examples(values, spec, tmp_path / f"{i}{ending}").exists()
+    for ending in wrong:
+        with pytest.raises(ConfigError, match=f"has no ending that {said} are written to"):
+            check_out(tmp_path / f"x{ending}", spec)
+
+
+def test_a_picture_that_is_too_large_for_its_format_is_an_error_in_words(tmp_path):
+    spec = DataSpec(kind="image", shape=(1, 1, 1), levels=256, low=0, high=255)
+    with pytest.raises(ConfigError, match="Could not write"):
+        write_examples(np.zeros((300, 1, 1, 1), np.uint8), spec, tmp_path / "x.webp", columns=300)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_many_channels_are_written_as_arrays_unless_one_says_otherwise(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (40, 8, 8, 5)).astype(np.uint8))
+    assert train_any(tmp_path / "run", "vae", data=tmp_path / "a.npy", steps=1) == 0
+    assert diled("sample", tmp_path / "run", "--n", 2) == 0
+    (written,) = (tmp_path / "run").glob("sample*")
+    assert np.load(written).shape == (2, 5, 8, 8)
+
+
+def test_files_whose_names_are_no_text_are_named_by_their_bytes(tmp_path, run):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    Image.new("L", (8, 8)).save(folder / "a.png")
+    try:
+        (folder / "a.png").rename(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for ending in (".npy", ".csv", ".parquet"):
+        assert diled("encode", run, folder, "--convert", "--out", tmp_path / f"codes{ending}") == 0
+    assert (tmp_path / "codes.ids.txt").read_text(encoding="utf-8") == "caf\\xe9.png\n"
+
+
+def test_neighbours_in_splits_that_number_their_rows_alike_have_names_of_their_own(tmp_path, run, digits):
+    parts = {"x_train": digits.train.values[:30], "x_test": digits.test.values[:30]}
+    np.savez(tmp_path / "a.npz", **parts)
+    (found,) = package.search(run, digits.test.values[4:5], data=tmp_path / "a.npz", k=2)
+    assert found[0][0] == "test/4"
+    assert found[1][0].split("/")[0] in ("train", "validation", "test")
 
 
 # reconstruct, encode, interpolate

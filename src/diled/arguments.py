@@ -31,6 +31,7 @@ from diled.session import check_same_data
 __all__ = [
     "at_least_one",
     "check_column",
+    "check_seed",
     "data_of",
     "edit_of",
     "examples_of",
@@ -63,15 +64,28 @@ def at_least_one(**numbers: int | None) -> None:
             raise ConfigError(f"{name} = {number}: at least 1 is needed.")
 
 
+def check_seed(seed: int | None) -> None:
+    """Refuse a seed below zero.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if seed is not None and seed < 0:
+        raise ConfigError(f"seed = {seed}: a seed is 0 or more.")
+
+
 def model_of(
     run: Any, device: str = "auto", *, codes: bool = False, steps: int | None = None, sampler: str | None = None
 ) -> Model:
     """A loaded model as it is, or the model in a folder.
 
     Raises:
-        ConfigError: at once, where it has no codes and `codes` are needed, or where steps or the sampler do not fit it.
+        ConfigError: at once, where it has no codes and `codes` are needed, or where steps or the sampler do not fit it; or
+            another device than that of a loaded model.
     """
     model = run if isinstance(run, Model) else load(run, device=device)
+    if isinstance(run, Model) and device not in ("auto", run.device.type):
+        raise ConfigError(f"The model is on {run.device.type}, not on {device}: load it with device='{device}'.")
     if codes:
         model.with_codes()
     described(model.density, steps=steps, sampler=sampler)

@@ -185,6 +185,7 @@ def _place(verb: str, given: str) -> str | None:
     try:
         data = json.loads((run / "config.json").read_text())["data"]
         images, sequences = data["kind"] == "image", data["kind"] in ("protein", "text")
+        images &= data["shape"][0] in (1, 3, 4)  # as pictures have
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         images, sequences = True, False  # the verb itself will say what is wrong with the run
     if (verb == "search" and not images) or (verb in PRINTED and sequences):
@@ -393,7 +394,9 @@ def _reader(annotation: Any) -> Callable[[str], Any]:
             return None
         tuples = [get_args(member) for member in members if get_origin(member) is tuple]
         if tuples and ("," in text or tuples[0][-1] is Ellipsis):
-            return [part.strip() for part in text.strip("[]() ").split(",") if part.strip()]
+            text = text.strip()
+            inner = text[1:-1] if text[:1] + text[-1:] in ("[]", "()") else text
+            return [part.strip() for part in inner.split(",") if part.strip()]
         return text
 
     return read
@@ -413,6 +416,10 @@ def _metavar(annotation: Any) -> str:
 
 def _model_name(argv: list[str]) -> tuple[str | None, list[str]]:
     """`--model NAME` decides which values exist, so it is read first."""
+    from diled.errors import ConfigError
+
+    if sum(word == "--model" or word.startswith("--model=") for word in argv) > 1:
+        raise ConfigError("--model is given twice: give it once.")
     for i, word in enumerate(argv):
         if word == "--model" and i + 1 < len(argv) and not argv[i + 1].startswith("-"):
             return argv[i + 1], argv[:i] + argv[i + 2 :]

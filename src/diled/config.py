@@ -93,7 +93,7 @@ class DataSpec(Config):
     removed. Written only where it is false."""
     reading: dict[str, str] = Field(default_factory=dict)
     """What the user said of the training data's files, so that others are read alike: `column`, `id_column` and `padding` of
-    sequences, `image_column`. Written only where there is something."""
+    sequences, `image_column` and `max_pixels`. Written only where there is something."""
     tokenizer: str | None = Field(None, repr=False)
     """Of text: the tokenizer, as JSON of the library `tokenizers`. Its token k is the whole number k + 1 here, so that 0 is
     free to be the end."""

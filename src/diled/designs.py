@@ -57,6 +57,8 @@ class Settings:
             raise ConfigError(f"start = {self.start}: begin at prior, train or top.")
         if self.start != "train" and self.method in ("ode", "guidance"):
             raise ConfigError(f"start = {self.start}: method '{self.method}' begins with noise.")
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed}: a seed is 0 or more.")
         for name in ("steps", "candidates", "members", "rounds"):
             value = getattr(self, name)
             if value is not None and value < (2 if name == "members" else 1):

@@ -64,16 +64,32 @@ def check_out(out: str | Path | None, spec: DataSpec | None, *, codes: bool = Fa
     out = Path(out)
     known = CODES if codes else (".json",) if spec is None else ARRAYS
     if spec is not None:
-        more = {"image": PICTURES, "text": TEXTS}.get(spec.kind, SEQUENCES if spec.sequential else ())
+        more = {"image": _pictures_of(spec), "text": TEXTS}.get(spec.kind, SEQUENCES if spec.sequential else ())
         known = (*known, *more)
-    folder = not out.suffix and spec is not None and spec.kind == "image" and not codes
+    pictures = ".png" in known
+    folder = not out.suffix and pictures
     if out.suffix.lower() not in known and not folder:
-        what = "codes" if codes else "figures" if spec is None else f"{spec.kind}s"
-        place = ", or a folder's name" if spec is not None and spec.kind == "image" and not codes else ""
+        what = "codes" if codes else "figures" if spec is None else _called(spec)
+        place = ", or a folder's name" if pictures else ""
         raise ConfigError(f"'{out}' has no ending that {what} are written to. Known: {', '.join(known)}{place}.")
     if folder and out.is_dir() and any(out.iterdir()):
         raise ConfigError(f"{out} exists and is not empty; nothing is overwritten. Choose another --out.")
     check_place(out, folder=folder)
+
+
+def _pictures_of(spec: DataSpec) -> tuple[str, ...]:
+    """The endings of pictures that can hold images of this kind; none where no picture has as many channels."""
+    if spec.shape[0] not in (1, 3, 4):
+        return ()
+    if spec.mode == "I;16":  # the others have no values above 255
+        return (".png", ".tif", ".tiff")
+    return tuple(ending for ending in PICTURES if spec.shape[0] != 4 or ending not in (".jpg", ".jpeg"))
+
+
+def _called(spec: DataSpec) -> str:
+    if spec.kind != "image" or _pictures_of(spec) == PICTURES:
+        return f"{spec.kind}s"
+    return "16-bit images" if spec.mode == "I;16" else f"images of {spec.shape[0]} channels"
 
 
 def check_place(out: Path, *, folder: bool = False) -> None:
@@ -175,7 +191,8 @@ def write_codes(codes: np.ndarray, ids: list[str], out: str | Path) -> Path:
     out = Path(out)
     if out.suffix.lower() == ".npy":
         through(out, lambda partial: _save_array(partial, codes))
-        through(out.with_suffix(".ids.txt"), lambda partial: partial.write_text("\n".join(ids) + "\n"))
+        lines = "\n".join(map(on_one_line, ids)) + "\n"
+        through(out.with_suffix(".ids.txt"), lambda partial: partial.write_text(lines, encoding="utf-8"))
         return out
     if out.suffix.lower() == ".csv":
         head = ["id", *(f"z{i}" for i in range(codes.shape[1]))]
@@ -269,8 +286,8 @@ def through(out: Path, write: Callable[[Path], object]) -> Path:
         out.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
         partial.replace(out)
-    except OSError as error:
-        raise ConfigError(f"Could not write {out}: {error.strerror or error}.") from None
+    except (OSError, ValueError) as error:  # Pillow raises ValueError where a picture is too large for its format
+        raise ConfigError(f"Could not write {out}: {getattr(error, 'strerror', None) or error}.") from None
     finally:
         if partial.is_dir():
             shutil.rmtree(partial)

@@ -226,10 +226,9 @@ def new_folder(out: str | Path | None, data: str, name: str) -> Path:
     if out is not None:
         folder = Path(out)
         if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(
-                f"{folder} exists and is not empty; nothing is overwritten. Choose another --out, or go on with "
-                f"its training: diled train --resume {folder}"
-            )
+            began = (folder / "run.json").exists() and not (folder / "config.json").exists()
+            go_on = f", or go on with its training: diled train --resume {folder}" if began else "."
+            raise ConfigError(f"{folder} exists and is not empty; nothing is overwritten. Choose another --out{go_on}")
         return folder
     stem = Path(str(data).rstrip("/")).name.split(".")[0] or "data"
     first = Path("runs") / f"{stem}-{name}"

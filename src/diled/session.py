@@ -324,6 +324,8 @@ class Session:
             raise ConfigError(f"minutes = {minutes}: give a positive budget, of {MOST_MINUTES:,} at most.")
         if self.config.training.epochs is not None:
             raise ConfigError("--minutes and --training.epochs both set the number of steps: leave one out.")
+        if "steps" in self.config.training.model_fields_set:
+            raise ConfigError("--minutes and --training.steps both set the number of steps: leave one out.")
         steps = steps_within(60 * minutes, self.stages, self.source, self.spec, self.config.training)
         self.config = self.config.model_copy(
             update={"training": self.config.training.model_copy(update={"steps": steps})}

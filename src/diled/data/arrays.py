@@ -205,7 +205,7 @@ def _columns(group: dict[str, np.ndarray], values: str, path: Path, label_column
             continue
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         if flat.shape == (count,) and flat.dtype.kind in "iufbUS":
-            columns["label" if key in LABEL_NAMES and "label" not in columns else key] = flat
+            columns["label" if key in LABEL_NAMES and not {"label"} & {*group, *columns} else key] = flat
         elif key in (*LABEL_NAMES, label_column):
             raise DataError(
                 f"{path}: the labels '{key}' have shape {array.shape} and type {array.dtype}, but one number or text for "

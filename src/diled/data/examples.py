@@ -16,7 +16,7 @@ from PIL import Image
 
 from diled.config import DataSpec
 from diled.data.arrays import examples_in, numeric
-from diled.data.folder import image_items
+from diled.data.folder import image_items, printable
 from diled.data.images import CHANNELS, EXTENSIONS, KIND_NAMES, Header, ImageItem, header, in_threads, read_all
 from diled.data.parquet import parquet_files, parquet_part
 from diled.data.pixels import as_channels, fit, size_text
@@ -50,7 +50,6 @@ def open_examples(
     convert: bool = False,
     skip: bool = False,
     option: str = "",
-    max_pixels: int = 64_000_000,
     column: str | None = None,
 ) -> Split:
     """Raw values (N, *spec.shape) in the model's raw type, a name for each example, and measurements beside sequences in files.
@@ -64,7 +63,6 @@ def open_examples(
             levels to what the model wants.
         skip: leave out image files and records of sequences that the model cannot read, and say in a warning how many.
         option: the user's way to ask for `skip`, for messages; empty: there is none.
-        max_pixels: larger images are refused as image bombs.
         column: of Parquet files and tables, which holds the images or sequences; None: as in training data.
 
     Raises:
@@ -73,6 +71,7 @@ def open_examples(
     if spec.sequential:
         return read_sequence_examples(inputs, spec, convert=convert, column=column, skip=skip, option=option)
     blocks = _gather(inputs, column or spec.reading.get("image_column", "image"), "the input")
+    max_pixels = int(spec.reading.get("max_pixels", 64_000_000))  # larger ones are image bombs
     reading = partial(_pictures, spec=spec, convert=convert, max_pixels=max_pixels, skip=skip, option=option)
     values, names, failed, total = [], [], [], 0
     for block in blocks:
@@ -133,7 +132,7 @@ def _path(path: Path, image_column: str) -> list[Block]:
     else:
         suffix = check_file(path)
         if suffix in EXTENSIONS:
-            return [[ImageItem(path.name, str(path), path)]]
+            return [[ImageItem(printable(path.name), printable(str(path)), path)]]
         if suffix in (".npy", ".npz"):
             return [(str(path), group[key]) for key, group in examples_in(path).values()]
         examples = parquet_part([path], image_column)[0].examples

@@ -12,7 +12,7 @@ from diled.data.images import EXTENSIONS, ImageItem
 from diled.data.splits import Found, Part
 from diled.errors import DataError
 
-__all__ = ["SPLIT_NAMES", "image_items", "read_folder"]
+__all__ = ["SPLIT_NAMES", "image_items", "printable", "read_folder"]
 
 SPLIT_NAMES = {
     "train": "train",
@@ -38,6 +38,11 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (Path(place, f) for f in sorted(files) if not f.startswith("."))
 
 
+def printable(name: str) -> str:
+    """A file's name as text; of bytes that are no UTF-8, as in old archives, their numbers."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def image_items(folder: Path) -> list[ImageItem]:
     """The images below `folder`, sorted, with ids relative to it.
 
@@ -54,7 +59,7 @@ def image_items(folder: Path) -> list[ImageItem]:
             f"The folder {folder} holds no images: {len(files):,} files ({others}). "
             f"Images that are read: {' '.join(EXTENSIONS)}; a folder of .parquet files is read too."
         )
-    return [ImageItem(f.relative_to(folder).as_posix(), str(f), f) for f in images]
+    return [ImageItem(printable(f.relative_to(folder).as_posix()), printable(str(f)), f) for f in images]
 
 
 def read_folder(folder: Path) -> Found:

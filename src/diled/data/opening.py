@@ -296,10 +296,12 @@ def _spec(
 
 
 def _said_of_files(preprocess: PreprocessConfig) -> dict[str, str]:
-    """Columns and filling that the user named, as `DataSpec.reading` keeps them."""
+    """Columns, filling and the largest image that the user named, as `DataSpec.reading` keeps them."""
     usual, mine = SequenceConfig(), preprocess.sequence
     said = {key: getattr(mine, key) for key in READING if getattr(mine, key) != getattr(usual, key)}
-    return said | ({} if preprocess.image_column == "image" else {"image_column": preprocess.image_column})
+    own = {"image_column": preprocess.image_column, "max_pixels": str(preprocess.max_pixels)}
+    kept = {"image_column": "image", "max_pixels": str(PreprocessConfig().max_pixels)}
+    return said | {key: value for key, value in own.items() if value != kept[key]}
 
 
 def _stated(found: Found, values: list[np.ndarray]) -> tuple[float, float, int | None, list[str]] | None:

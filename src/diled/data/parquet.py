@@ -177,8 +177,8 @@ def table_part(table: Any, image_column: str, name: str) -> tuple[Part, list[str
         others = ", ".join(table.column_names) or "none"
         raise NoColumn(
             f"{name} has no column '{image_column}'.{did_you_mean(image_column, table.column_names)} Its columns are: "
-            f"{others}. Choose the one that holds encoded images, or lists of numbers, with --preprocess.image_column, or "
-            "sequences or text with --preprocess.sequence.column."
+            f"{others}. Choose the one that holds encoded images, lists of numbers, sequences or text with --column; of "
+            "training data with --preprocess.image_column, or --preprocess.sequence.column."
         )
     column = table.column(image_column)
     named = f"the column '{image_column}' of {name}"
@@ -246,7 +246,7 @@ def _items(column: Any, image_column: str, name: str) -> list[ImageItem]:
     else:
         raise DataError(
             f"The column '{image_column}' of {name} holds {kind}, not encoded images (binary, or a struct with 'bytes') "
-            "or lists of numbers. Choose another with --preprocess.image_column."
+            "or lists of numbers. Choose another with --column, or of training data with --preprocess.image_column."
         )
     rows = enumerate(zip(contents, paths, strict=True))
     return [ImageItem(path or str(row), f"row {row} of {name}", content or b"") for row, (content, path) in rows]

@@ -166,8 +166,8 @@ def _column(texts: dict[str, list[str | None]], table: Table, config: SequenceCo
         )
     raise DataError(
         f"{table.path} has no column of protein sequences or of text; its columns are: "
-        f"{', '.join(table.table.column_names)}. Name it with --preprocess.sequence.column; numbers are read from .npy, "
-        ".npz and lists in .parquet."
+        f"{', '.join(table.table.column_names)}. Name it with --column, or of training data with "
+        "--preprocess.sequence.column; numbers are read from .npy, .npz and lists in .parquet."
     )
 
 

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from diled.api import Density
 from diled.config import DataSpec
-from diled.data.splits import some_rows
 from diled.draws import seeded
 from diled.rows import rows_beside_training
 from diled.space import to_space
 
-__all__ = ["Best", "held_out_bound"]
+__all__ = ["Best", "held_out_bound", "random_rows"]
 
 DRAWS = 5_000
 """Draws of an example's noise, over all examples, that a look takes at least; and examples that it takes at most."""
@@ -27,6 +26,13 @@ CHUNK = 500
 
 
 @torch.no_grad()
+def random_rows(values: Tensor, most: int) -> Tensor:
+    """All examples (N, ...), or so many random ones where there are more, the same ones each time, in order."""
+    if len(values) <= most:
+        return values
+    return values[torch.randperm(len(values), generator=torch.Generator().manual_seed(0))[:most].sort().values]
+
+
 def held_out_bound(density: Density, raw: Tensor, spec: DataSpec, seed: int) -> float:
     """The mean bound in nats of held-out examples, each drawn equally often, at least 5,000 draws in all.
 
@@ -36,7 +42,7 @@ def held_out_bound(density: Density, raw: Tensor, spec: DataSpec, seed: int) -> 
         spec: of the data; dynamic binarisation is drawn, as in training and testing.
         seed: of all draws.
     """
-    raw = raw[some_rows(len(raw), DRAWS)]
+    raw = random_rows(raw, DRAWS)
     repeats, device = math.ceil(DRAWS / len(raw)), next((p.device for p in density.parameters()), raw.device)
     rows = rows_beside_training(density.bound, to_space(raw[:1].to(device), spec, draw=False), CHUNK)
     total = 0.0

@@ -24,12 +24,11 @@ from torch import Tensor, nn
 
 from diled.api import Batch, Stage, evaluating, stack, total
 from diled.config import DataSpec, TrainingConfig
-from diled.data.splits import some_rows
 from diled.draws import reseed, seed_from
 from diled.errors import ConfigError, Interrupted, TrainingError
 from diled.memory import kept_memory
 from diled.space import to_space
-from diled.training.best import Best, held_out_bound
+from diled.training.best import Best, held_out_bound, random_rows
 from diled.training.checkpoints import Checkpoints, Log, NotFinite, Spent, check_finite
 from diled.training.compiling import fused
 from diled.training.data import Batches, Source
@@ -419,7 +418,7 @@ class _Writer(Callback):
         reseed(seed_from(module.config.seed, module.index, 2**40))
         with evaluating(density):
             spec = module.inputs.spec
-            some = self.validation[some_rows(len(self.validation), LOOKED_AT)]
+            some = random_rows(self.validation, LOOKED_AT)
             seen = health(density, some, lambda rows: to_space(rows.to(module.device), spec))
             if self.best is not None:
                 seed = seed_from(module.config.seed, module.index, 2**42)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["audit", "compare", "evaluate"]
 
+COMPARED = ("diled", "vae", "ldm")
+"""What is trained and compared unless one says otherwise."""
+
 
 def evaluate(
     run: Run,
@@ -66,7 +69,7 @@ def evaluate(
     Returns:
         Metric -> `Measured`; with `by`, group -> metric -> `Measured`; with `edit`, strength -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, data_of, model_of
+    from diled.arguments import at_least_one, check_seed, data_of, model_of
     from diled.output import check_out
 
     if isinstance(run, (str, Path)) and Path(run).is_file():
@@ -81,6 +84,7 @@ def evaluate(
     model = model_of(run, device, codes=by is not None, steps=steps, sampler=sampler)
     check_out(out, None)
     at_least_one(samples=samples, repeats=repeats)
+    check_seed(seed)
     if not model.density.has_codes:
         _refuse("for a model without codes, whose texts are drawn", beams=beams)
     place = data_of(run, data, model, skip=on_error == "skip", option="--on-error skip", column=column)
@@ -152,7 +156,7 @@ def _of_a_file(
     column: str | None,
 ) -> dict[str, Any]:
     """What `evaluate FILE` prints and writes."""
-    from diled.arguments import at_least_one
+    from diled.arguments import at_least_one, check_seed
     from diled.config import PreprocessConfig, validated
     from diled.evaluation.report import table_text
     from diled.output import check_out
@@ -162,6 +166,7 @@ def _of_a_file(
 
     check_out(out, None)
     at_least_one(samples=samples)
+    check_seed(seed)
     own = nested(settings or {})
     _refuse("for a file of samples: settings are of its 'preprocess'", **{k: True for k in own if k != "preprocess"})
     preprocess = validated(PreprocessConfig, own.get("preprocess", {}), "preprocess")
@@ -193,7 +198,7 @@ def _of_edits(model: Model, data: Data, column: str, method: str, out: str | Pat
 
 def compare(
     *sources: Run,
-    models: Sequence[str] = ("diled", "vae", "ldm"),
+    models: Sequence[str] = COMPARED,
     data: str | Path | None = None,
     minutes: float | None = None,
     config: str | Path | None = None,
@@ -224,7 +229,7 @@ def compare(
     Returns:
         Model -> metric -> `Measured`.
     """
-    from diled.arguments import at_least_one, data_of, is_run, model_of, tell_other_test
+    from diled.arguments import at_least_one, check_seed, data_of, is_run, model_of, tell_other_test
     from diled.errors import ConfigError
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
@@ -232,6 +237,7 @@ def compare(
     from diled.several import train_several
 
     at_least_one(samples=samples)
+    check_seed(seed)
     if not sources:
         raise ConfigError("Name runs to compare, or a data set to train on.")
     trained: dict[str, tuple[Model, Path | None]] = {}
@@ -239,11 +245,16 @@ def compare(
         source = str(sources[0])
         _refuse("in training: set preprocess.on_error", on_error=None if on_error == "stop" else on_error)
         _refuse("in training: set preprocess.sequence.column", column=column)
+        _refuse("in training, which is on the data set that is compared on", data=data)
         folder = new_folder(out, source, "compared")
         place, trained = train_several(
             source, models, folder, minutes=minutes, config=config, settings=settings, seed=seed, device=device
         )
     else:
+        _refuse(
+            "for trained runs", models=None if tuple(models) == COMPARED else models, minutes=minutes, config=config
+        )
+        _refuse("for trained runs", **dict.fromkeys(settings or {}, True))
         loaded = [(model_of(source, device), source) for source in sources]
         skip = on_error == "skip"
         place = data_of(sources[0], data, loaded[0][0], skip=skip, option="--on-error skip", column=column)
@@ -311,10 +322,12 @@ def audit(
     """
     from dataclasses import replace
 
+    from diled.arguments import check_seed
     from diled.auditing import BRIEF, THOROUGH, audit_folder, audit_models, report_audit, subjects_of
     from diled.errors import ConfigError
     from diled.runs import nested
 
+    check_seed(seed)
     if not models:
         raise ConfigError("Name at least one model to audit: a run, a diffusers folder, or module:function.")
     effort = THOROUGH if thorough else replace(BRIEF, annealed=100 if ais else 0)

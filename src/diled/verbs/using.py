@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +13,7 @@ from diled.verbs.types import Device, Run
 if TYPE_CHECKING:
     import numpy as np
 
+    from diled.data import Data
     from diled.model import Model
     from diled.scoring import Scores
 
@@ -59,10 +61,16 @@ def train(
     Raises:
         DiledError: bad data, settings or a stopped training; the message says what to do.
     """
+    from diled.errors import DataError
     from diled.runs import resolve
     from diled.session import Session
     from diled.session import resume as resumed
 
+    if data is not None and not isinstance(data, str | Path):
+        raise DataError(
+            f"Training is on a file, a folder or a named set, not on a {type(data).__name__}: save it, an array as .npy and "
+            "texts one a line as .txt, or use diled.DiledTransformer."
+        )
     if resume is not None:
         names = ("data", "model", "out", "config", "minutes", "seed", "init_from", "freeze")
         values = (data, model, out, config, minutes, seed, init_from, freeze)
@@ -368,10 +376,13 @@ def edit(
     """
     from diled.arguments import check_column, data_of, edit_of, examples_of, model_of, write_pairs
     from diled.editing import STRENGTH, apply_edit
+    from diled.errors import ConfigError
     from diled.output import check_out
 
     model = model_of(run, device, codes=True)
     check_out(out, model.spec)
+    if strength is not None and not math.isfinite(strength):
+        raise ConfigError(f"strength = {strength}: give a finite number.")
     sets = [data] if data is None or isinstance(data, str | Path) else data
     check_column(column, inputs, *sets)
     examples = examples_of(inputs, model, convert, on_error, column)
@@ -382,6 +393,15 @@ def edit(
         result = apply_edit(model, examples.values, change, STRENGTH[method] if strength is None else strength)
     write_pairs(examples.values, result, model, out, examples.ids)
     return result
+
+
+def _names(data: Data) -> list[str]:
+    """The ids of all examples, with the split before them where two splits have the same, as arrays number their rows."""
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    plain = [i for split in parts.values() for i in split.ids]
+    if len(set(plain)) == len(plain):
+        return plain
+    return [f"{name}/{i}" for name, split in parts.items() for i in split.ids]
 
 
 def search(
@@ -426,7 +446,7 @@ def search(
     skip = on_error == "skip"
     place = data_of(run, data, model, skip=skip, held_out=False, option="--on-error skip", column=column, inputs=query)
     values = np.concatenate([s.values for s in (place.train, place.validation, place.test)])
-    ids = [i for s in (place.train, place.validation, place.test) for i in s.ids]
+    ids = _names(place)
     shown = ids
     if model.spec.kind == "text":  # a text tells more than its number, and one of those that are equal is enough
         values, first = np.unique(values, axis=0, return_index=True)
