@@ -63,7 +63,7 @@ MUTATIONS: dict[str, list[tuple[str, str, str, str]]] = {
         ("part * int(ranks) + int(rank)", "part + int(rank)", "two processes draw one part", WORKERS),
         ('{"binarize": "none"}', '{"low": spec.low - 8.0}', "distances on another scale", PROBE),
         ("float(raw.std())", "float(raw.var())", "a variance", PROBE),
-        ("distances[0].mean()", "distances[1].mean()", "the distance of real examples", PROBE),
+        ('{"mean": mean[0]', '{"mean": mean[1]', "the distance of real examples", PROBE),
     ],
     "data/shards.py": [
         ("(spec.low, spec.high) == (0, 255)", "spec.low == 0", "a scale of 0 to 16 as a dark picture", LISTS),

@@ -25,7 +25,6 @@ CHUNK = 500
 """Examples that go through the density at once, or fewer of large ones."""
 
 
-@torch.no_grad()
 def random_rows(values: Tensor, most: int) -> Tensor:
     """All examples (N, ...), or so many random ones where there are more, the same ones each time, in order."""
     if len(values) <= most:
@@ -33,6 +32,7 @@ def random_rows(values: Tensor, most: int) -> Tensor:
     return values[torch.randperm(len(values), generator=torch.Generator().manual_seed(0))[:most].sort().values]
 
 
+@torch.no_grad()
 def held_out_bound(density: Density, raw: Tensor, spec: DataSpec, seed: int) -> float:
     """The mean bound in nats of held-out examples, each drawn equally often, at least 5,000 draws in all.
 
