@@ -465,6 +465,30 @@ def test_sizes_and_labels_that_do_not_fit(refused, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate RUN --data DATA",
+        "search RUN SOME --data DATA",
+        "edit RUN SOME --attribute label=1 --data DATA",
+        "compare RUN RUN --data DATA",
+        "synthesize RUN --n 3 --out made --data DATA",
+    ],
+)
+@pytest.mark.parametrize(("mode", "size", "found"), [("L", (5, 4), "differ in size"), ("RGB", (4, 4), "mixes kinds")])
+def test_data_of_a_model_need_what_they_cannot_be_told_to_become(
+    words, mode, size, found, refused, run, some, tmp_path
+):
+    """These verbs read data as the model's own were read; those that have --preprocess options name them."""
+    pictures(tmp_path / "data")
+    Image.new(mode, size).save(tmp_path / "data" / "other.png")
+    said = refused(*({"RUN": run, "SOME": some, "DATA": "data"}.get(word, word) for word in words.split()))
+    assert found in said
+    assert "--preprocess" not in said
+    assert said.endswith("The model reads examples of shape (1, 8, 8): bring them to one kind and size first.\n")
+    assert "--preprocess." in refused("audit", run, "--out", "audited", "--data", "data")
+
+
 def test_a_batch_may_be_larger_than_the_data(tmp_path):
     pictures(tmp_path / "data", 20)
     options = ["--training.batch_size", 500]

@@ -1,5 +1,6 @@
 """Data whose pixels, classes and splits are known: what is read is exactly what was written."""
 
+import hashlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from diled.data.arrays import layout
 from diled.data.cache import cached, file_key
 from diled.data.images import ImageItem, decode, header
 from diled.data.pixels import as_channels, as_depth, fit
-from diled.data.splits import seen
+from diled.data.splits import hashed, seen
 from diled.errors import DataError
 
 RNG = np.random.default_rng(7)
@@ -776,3 +777,15 @@ def test_rows_that_were_seen_are_found_whatever_their_type_in_less_memory_than_t
     assert peak < among.nbytes + 3 * rows.nbytes
     assert seen(among[:3], rows).tolist() == [True, False, False]
     assert seen(np.array([[0.25, 0.5]]), np.array([[0.5, 0.5], [0.75, 0.1]])).tolist() == [False]
+
+
+def test_a_large_array_is_hashed_without_a_copy():
+    values = np.arange(4_000_000, dtype=np.uint8).reshape(1000, 1, 80, 50)
+    tracemalloc.start()
+    found = hashed(values)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == hashlib.sha256(b"|u1 (1000, 1, 80, 50);" + values.tobytes()).hexdigest()
+    assert peak < values.nbytes / 10
+    assert hashed(values[:, :, ::2]) == hashed(values[:, :, ::2].copy()) != hashed(values[:, :, 1::2])
+    assert hashed(values[:0]) != hashed(values[:1])

@@ -12,6 +12,7 @@ from tiny import diled
 
 from diled.data import open_data
 from diled.errors import ConfigError
+from diled.evaluation.audited import Audited
 from diled.evaluation.measure import Measured
 from diled.runs import read_run
 from diled.studies import calibration, commands, dmaapx, render_dmaapx
@@ -325,6 +326,44 @@ def test_a_difference_over_fewer_seeds_replaces_none_over_more(old: str, new: st
     record = Record("s", "d", "a", ALL, "m", 1.0, None, None, None, None, None, None, "", "", "x --seeds ")
     before, after = (replace(record, command=record.command + seeds) for seeds in (old, new))
     assert bool(dmaapx.not_narrower([after], [before])) == kept
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        ({"vae@real/early": "1 2", "vae@real/decay": "1 2"}, "are of seeds 1 and 2."),
+        ({"vae@real/early": "0", "vae@real/decay": "0 1 2"}, "are of seed 0 for normal, early stopping."),
+        ({"vae@real/early": "0 1 2"}, None),
+    ],
+)
+def test_seeds_of_differences_are_named_where_the_table_has_others(
+    tmp_path: Path, of: dict[str, str], said: str | None
+) -> None:
+    place = {"data": "data/dmaapx-mnist-mini", **SHARED}
+    for system in ("vae@real", *of):
+        for seed in (0, 1, 2):
+            add(
+                tmp_path / "dmaapx.json",
+                as_records({"test_elbo": Measured(-90.0)}, system=system, **place | {"seed": seed}),
+            )
+    for system, seeds in of.items():
+        ends = {f"test_elbo/minus/vae@real{end}": Measured(1.0) for end in ("", "/low", "/high")}
+        command = {"seed": ALL, "command": f"python -m x --seeds {seeds}"}
+        add(tmp_path / "dmaapx.json", as_records(ends, system=system, **place | command))
+    shown = table(tmp_path / "dmaapx.json", "dmaapx-mnist", "mini")
+    found = [line for line in shown.splitlines() if "other seeds" in line]
+    assert found == ([] if said is None else [f"The table is of other seeds than these differences, which {said}"])
+
+
+@pytest.mark.parametrize(("n", "cell"), [(5, "–"), (20, "1.30")])
+def test_approximation_gaps_of_few_examples_are_not_shown_after_a_study_either(n: int, cell: str) -> None:
+    audited = Audited({"test_elbo": Measured(-90.0), "approximation_gap_test": Measured(1.3, n=n),
+                       "rate_nats/test": Measured(9.0)}, {}, [], {})  # fmt: skip
+    other = Audited({"test_elbo": Measured(-91.0), "approximation_gap_test": Measured(2.0, n=100)}, {}, [], {})
+    rows = beside_the_paper("dmaapx-mnist", {"vae@real": [audited], "vae@real/decay": [other]}).splitlines()
+    head = next(line for line in rows if line.startswith("| trained on")).split(" | ")
+    normal = next(line for line in rows if line.startswith("| normal |")).split(" | ")
+    assert normal[head.index("approximation gap")] == cell
 
 
 def test_pool_sizes_stand_beside_the_paper_s_of_other_images(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ import pytest
 import torch
 from tiny import at_step, diled, kill, log, train, weights
 
+from diled.errors import ConfigError, TrainingError
+from diled.model import Model
+from diled.session import resume
 from diled.training import engine
 from diled.training.checkpoints import Checkpoints, Log, alone_in
 
@@ -293,10 +296,32 @@ def test_data_that_were_sorted_anew_are_other_data(tmp_path, monkeypatch, capsys
 
 def test_a_folder_is_trained_in_by_one_process_at_a_time(tmp_path, whole, monkeypatch, capsys):
     run = interrupted(tmp_path / "run", monkeypatch, "--training.ema", 0)
+    before = (run / "run.json").read_text().replace('"device": "cpu"', '"device": "auto"')
+    (run / "run.json").write_text(before)
     with alone_in(run):
         assert f"{run} is being trained by another process" in refused(capsys, "train", "--resume", run)
+        refused(capsys, "train", "--resume", run, "--device", "cpu")
+    assert (run / "run.json").read_text() == before
     assert diled("train", "--resume", run, "--report", "false") == 0
     same(run, whole("vae", ["--training.ema", 0]))
+
+
+def test_nobody_goes_on_with_a_run_while_or_after_another_process_ends_it(tmp_path, monkeypatch):
+    run, save = interrupted(tmp_path / "run", monkeypatch), Model.save
+    one, late = resume(run), resume(run)
+
+    def saved(self, folder):
+        with pytest.raises(TrainingError, match="is being trained by another process"), alone_in(run):
+            pass
+        save(self, folder)
+
+    monkeypatch.setattr(Model, "save", saved)
+    one.run()
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    with pytest.raises(ConfigError, match="is finished"):
+        late.run()
+    assert before == {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert not (run / "checkpoints").exists()
 
 
 # A full disk, and numbers that are none

@@ -497,8 +497,15 @@ def test_other_bytes_or_rows_are_refused_by_the_shard(pool):
     ],
 )
 def test_a_pool_of_other_data_is_refused(pool, change, said):
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=f"{said}.*Draw it from a model of these data"):
         open_pool(pool, GREY.model_copy(update=change))
+
+
+def test_a_folder_that_was_indexed_as_other_data_can_be_read_as_these(tmp_path):
+    images(tmp_path / "set", 12)
+    quiet(tmp_path / "set")
+    with pytest.raises(DataError, match=r"shape is .* Read it as these data: diled synthesize .*set --data DATA\.$"):
+        open_pool(tmp_path / "set", GREY.model_copy(update={"shape": (1, 6, 6)}))
 
 
 # Test examples in a pool ----------------------------------------------------------------------------------------------

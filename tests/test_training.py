@@ -535,6 +535,21 @@ def test_a_large_model_is_looked_at_in_pieces(model, monkeypatch):
         assert 3 <= max(most) <= 31
 
 
+def test_pieces_are_looked_at_with_the_same_draws_of_pixels_each_time(monkeypatch):
+    """Or the distortion would be that of other pixels than the code is of. The noise that follows is as without draws."""
+    trained, read = session(model="vae"), []
+    density, raw = trained.recipe.model.eval(), trained.values[:40]
+    monkeypatch.setattr(monitors, "rows_beside_training", lambda *_: 10)
+    density.encoder.register_forward_pre_hook(lambda module, some: read.append(some[0]))
+    spec = trained.spec.model_copy(update={"binarize": "dynamic"})
+    health(density, raw, lambda some: to_space(some, spec))
+    once, again = torch.cat(read[:4]), torch.cat(read[4:8])
+    assert len(read) == 8
+    assert torch.equal(once, again)
+    cut = torch.where(raw > 8, 1.0, -1.0)
+    assert not torch.equal(once, cut)
+
+
 def test_a_stage_is_prepared_with_fewer_large_examples(monkeypatch):
     """Digits are 256 bytes as floats."""
     seen, trained = [], session(model="vae")

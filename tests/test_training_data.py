@@ -141,6 +141,12 @@ def test_what_a_run_is_trained_on(pool, monkeypatch):
     assert np.array_equal(folds.values.numpy(), pool.values[: 2 * n])
     union = source_for(chosen(source="pool", folds=1, keep=True), data)
     assert np.array_equal(union.values.numpy(), np.concatenate([pool.real, pool.values[:n]]))
+    broken = pool.values + np.float32(0.75)
+    monkeypatch.setattr("diled.data.synthesis.open_pool", lambda *_: SimpleNamespace(values=broken))
+    kept = source_for(chosen(source="pool", folds=1, keep=True), data)
+    assert np.array_equal(kept.values.numpy(), np.concatenate([pool.real, broken[:n]])), (
+        "grey values between whole ones"
+    )
     mixture = source_for(chosen(source="pool", folds=1, real=0.25), data)
     assert (len(mixture), float(mixture.share)) == (2 * n, 0.25)
     assert np.array_equal(source_for(chosen(), data).values.numpy(), pool.real)

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -365,6 +366,13 @@ def test_compare_trains_with_the_seed_of_its_settings(tmp_path, compared):
     assert seeds("given", config=tmp_path / "seed.yaml", seed=5) == (5, 5)
 
 
+@pytest.mark.parametrize("source", [np.zeros((9, 4)), ["a text", "another"]], ids=["array", "list"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_is_compared_is_named(source, times):
+    with pytest.raises(DataError, match=r"not on a (ndarray|list): save it, an array as \.npy"):
+        package.compare(*[source] * times)
+
+
 def test_compare_answers_one_stage_or_two(tmp_path, capsys):
     options = ["--models", "diled", "ldm", "--training.steps", 4, "--training.batch_size", 16, "--samples", 60]
     assert diled("compare", "digits", *options, "--out", tmp_path / "both") == 0
@@ -463,6 +471,24 @@ def test_data(pictures, capsys):
     assert "(1, 4, 4)" in said
     assert "label 'label': dark, light" in said
     assert package.data(pictures / "data", settings={"preprocess.size": 4}).spec.shape == (3, 4, 4)
+
+
+def test_a_folder_whose_name_is_no_text_is_read_trained_on_and_reported(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder = Path(os.fsdecode(b"caf\xe9"))
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for i in range(40):
+        Image.new("L", (8, 8), 6 * i).save(folder / f"{i:02d}.png")
+    assert diled("data", folder) == 0
+    options = ["--model", "vae", "--model.network.kind", "mlp", "--training.steps", 1, "--device", "cpu"]
+    assert diled("train", folder, *options, "--out", "run") == 0
+    assert diled("audit", "run", "--sections", "codes", "--out", "audited") == 0
+    for page in ("run/report.html", "audited/audit.html"):
+        assert r"caf\udce9" in Path(page).read_text(encoding="utf-8")
+    assert r"caf\udce9" in capsys.readouterr().out
 
 
 # Other kinds of data

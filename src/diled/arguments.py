@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".pq")
 """Endings of files with columns, the first three also with `.gz`."""
 SKIP = "--preprocess.on_error skip"
 """How to have left out of data what cannot be read."""
+CHOOSE = re.compile(r" Choose [^.]*--preprocess\.(?:size|channels).*", re.DOTALL)
+"""What data say of their own sizes and kinds where they could be read in several ways."""
 
 
 def at_least_one(**numbers: int | None) -> None:
@@ -115,7 +117,7 @@ def data_of(
     skip: bool = False,
     held_out: bool = True,
     option: str = SKIP,
-    changes: Mapping[str, Any] = MappingProxyType({}),
+    changes: Mapping[str, Any] | None = None,
     column: str | None = None,
     inputs: Any = None,
 ) -> Data:
@@ -132,7 +134,7 @@ def data_of(
         skip: leave out what the model cannot read, such as longer texts, and say how many on stderr.
         held_out: whether it matters that the test split is one that the model has not seen.
         option: the user's way to ask for `skip`, for messages.
-        changes: values of the preprocessing, nested, in place of the run's.
+        changes: values of the preprocessing, nested, in place of the run's; None: the user has no way to give any.
         column: of tables, which holds the examples, where they are named; None: as in training data.
         inputs: for which the column is as well, and has been checked: where they are a table, data without it are read as if
             there were none.
@@ -163,7 +165,7 @@ def data_of(
         ways = [validated(PreprocessConfig, merged(way.model_dump(), dict(changes)), "preprocess") for way in ways]
     if column is not None and data is not None and may_be_table(data):
         ways = _with_column(ways, column, model.spec.sequential) + (ways if may_be_table(inputs) else [])
-    place = _opened(source, ways, model, skip, option)
+    place = _opened(source, ways, model, skip, option, changes is not None)
     if skip:
         for note in (note for note in place.notes if "left out" in note):
             print(note, file=sys.stderr)
@@ -206,11 +208,13 @@ def _with_column(ways: Sequence[PreprocessConfig], column: str, sequential: bool
     return found
 
 
-def _opened(source: str | Path, ways: Sequence[PreprocessConfig], model: Model, skip: bool, option: str) -> Data:
+def _opened(
+    source: str | Path, ways: Sequence[PreprocessConfig], model: Model, skip: bool, option: str, choice: bool
+) -> Data:
     """The data, in the first of several ways in which a model can read them; its own column goes before any other.
 
     Raises:
-        DiledError: of the last way that was tried.
+        DiledError: of the last way that was tried; with ways out that the user has, `choice` being one of size and channels.
     """
     for i, way in enumerate(ways):
         try:
@@ -220,9 +224,13 @@ def _opened(source: str | Path, ways: Sequence[PreprocessConfig], model: Model, 
         except DiledError as error:
             if any(isinstance(error, NoColumn) or _columns(other) == _columns(way) for other in ways[i + 1 :]):
                 continue
-            if option == SKIP or SKIP not in str(error):
+            said = str(error).replace(SKIP, option)
+            if not choice:
+                bring = f" The model reads examples of shape {model.spec.shape}: bring them to one kind and size first."
+                said = CHOOSE.sub(bring, said)
+            if said == str(error):
                 raise
-            raise DataError(str(error).replace(SKIP, option)) from error
+            raise DataError(said) from error
     raise AssertionError("there is at least one way")
 
 
@@ -377,10 +385,10 @@ def examples_of(
     if on_error not in ("stop", "skip"):
         raise ConfigError(f"on_error '{on_error}' is unknown. Known: stop, skip.")
     split = named_split(inputs, model.spec)
-    if split is not None and not model.spec.sequential:
-        return replace(split, values=read_examples(split.values, model.spec, convert=convert))
-    if split is not None:
-        return split
+    if split is not None:  # of text it is in the model's own tokens
+        values = split.values
+        read = values if model.spec.sequential else read_examples(values, model.spec, convert=convert)
+        return replace(split, values=read)
     return open_examples(
         inputs,
         model.spec,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
 import os
 import re
@@ -102,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     from diled.runs import rank
 
     warnings.formatwarning = _sentence
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be no text in its encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
     # Busy-waiting threads slow small models down 30-fold beside another process; torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

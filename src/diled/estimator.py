@@ -185,7 +185,7 @@ class DiledTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             row = x[i : i + 1]
             with torch.no_grad(), seeded(self.seed_, zlib.crc32(row.numpy().tobytes())):
                 copies = row.to(device).expand(repeats, *row.shape[1:])
-                scores[i] = -float(total(density.terms(copies, exact=True)).double().mean()) - log_unit(spec)
+                scores[i] = -float(total(density.terms(copies, exact=True)).cpu().double().mean()) - log_unit(spec)
         return scores
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -160,7 +160,7 @@ def _by_length(bound: np.ndarray, values: np.ndarray, spec: DataSpec) -> dict[st
 @torch.no_grad()
 def _energies(model: Model, split: Split) -> np.ndarray:
     return torch.cat(
-        [model.density.energy(x).double().cpu() for x in batches(split, model.spec, model.density)]
+        [model.density.energy(x).cpu().double() for x in batches(split, model.spec, model.density)]
     ).numpy()
 
 

@@ -161,18 +161,27 @@ class Session:
         """Train, save, and return the model.
 
         Raises:
-            DiledError: training stopped; the message says how to go on.
+            DiledError: training stopped, and the message says how to go on; or another process has the folder.
+        """
+        if self.rank == 0 and not self.going_on:
+            self._write_configuration()  # which takes the folder
+        with alone_in(self.folder) if self.rank == 0 else nullcontext():
+            if self.rank == 0 and self.going_on:
+                check_unfinished(self.folder)  # another process may have gone on with it meanwhile
+                self._write_configuration()
+            return self._saved(self._fitted())
+
+    def _fitted(self) -> dict[str, Any]:
+        """Train; what `engine.fit` returns.
+
+        Raises:
+            DiledError: training stopped, or the folder cannot be written to.
         """
         from diled.training.engine import fit
 
-        if self.rank == 0:
-            self._write_configuration()
         try:
-            with (
-                alone_in(self.folder) if self.rank == 0 else nullcontext(),
-                progress_bar(self.rank == 0, "nats") as progress,
-            ):
-                done = fit(
+            with progress_bar(self.rank == 0, "nats") as progress:
+                return fit(
                     self.recipe.model,
                     self.recipe.stages,
                     self.source,
@@ -189,7 +198,6 @@ class Session:
             raise TrainingError(
                 f"Could not write to {self.folder} ({error.strerror or error}). {self._go_on()}"
             ) from None
-        return self._saved(done)
 
     def keep(self, done: dict[str, Any], log: list[dict[str, Any]]) -> Model:
         """The folder of a training of this recipe's model that was done elsewhere, and not here by `run`.
@@ -359,14 +367,23 @@ def resume(folder: Path, *, device: str = "auto", given: Mapping[str, Any] | Non
         ConfigError: the folder holds no run, or one that is finished, or other settings are given.
     """
     config = read_run(folder)
-    if (folder / "config.json").exists():
-        raise ConfigError(f"The training in {folder} is finished. Load it: diled.load('{folder}').")
+    check_unfinished(folder)
     extra = [name for name, value in (given or {}).items() if value not in (None, (), [])]
     if extra:
         raise ConfigError(f"A resumed run goes on with its own settings: leave out {', '.join(extra)}.")
     if device != "auto":
         config = config.model_copy(update={"training": config.training.model_copy(update={"device": device})})
     return Session(config, out=folder, going_on=True)
+
+
+def check_unfinished(folder: Path) -> None:
+    """Refuse to go on with a training that is over.
+
+    Raises:
+        ConfigError: the folder holds a trained model.
+    """
+    if (folder / "config.json").exists():
+        raise ConfigError(f"The training in {folder} is finished. Load it: diled.load('{folder}').")
 
 
 def duration(seconds: float) -> str:

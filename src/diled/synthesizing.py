@@ -369,7 +369,7 @@ def _quality(values: np.ndarray, spec: DataSpec, data: Data | None) -> dict[str,
         to_space(raw_tensor(v), grey) for v in (values, data.train.values[order], data.validation.values)
     )
     distances = [_nearest(x[:NEAREST], train) for x in (fake, held_out)]
-    found["nearest_training"] = _said(distances)
+    found["nearest_training"] = _nearness(distances)
     net = features_for(data)
     if net is not None and min(len(fake), len(train)) > 1:
         a, b = fake[:PROBED], train[:PROBED]
@@ -387,10 +387,10 @@ def _quality_of_sequences(values: np.ndarray, data: Data | None) -> dict[str, An
     order = np.random.default_rng(0).permutation(len(data.validation))[:NEAREST]
     train = np.unique(data.train.values, axis=0)
     distances = [nearest_rows(rows, train)[0] for rows in (values[:NEAREST], data.validation.values[order])]
-    return found | {"copied": float(seen(values, data.train.values).mean()), "nearest_training": _said(distances)}
+    return found | {"copied": float(seen(values, data.train.values).mean()), "nearest_training": _nearness(distances)}
 
 
-def _said(distances: Sequence[np.ndarray]) -> dict[str, Any]:
+def _nearness(distances: Sequence[np.ndarray]) -> dict[str, Any]:
     """Distances of samples, and of held-out examples, to the nearest training examples."""
     mean = [float(d.mean()) if len(d) else None for d in distances]
     n = [len(d) for d in distances]

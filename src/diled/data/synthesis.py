@@ -381,9 +381,8 @@ def _same_data(folder: Path, manifest: dict[str, Any], spec: DataSpec) -> None:
         return  # of whatever tokens and length
     keys = ("kind", "shape")
     mend = f"Read it as these data: diled synthesize {folder} --data DATA."
-    if not _is_indexed(
-        manifest
-    ):  # files of others are read as the data, and refused there where their values do not fit
+    # Files of others are read as the data, and refused there where their values do not fit.
+    if not _is_indexed(manifest):
         grey, mend = spec.binarize == "none", "Draw it from a model of these data."
         keys = (*keys, "low", "high", *(("levels", "binarize") if grey else ()))
     for key in keys:

@@ -153,7 +153,7 @@ def write_audit(
         ("provenance", "How this was made", provenance_html(provenance)),
     ]
     page = document(title, described(spec), summary, [part for part in parts if part[2]])
-    replace_file(path, page.encode("utf-8"))
+    replace_file(path, page.encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -99,7 +99,7 @@ def write_report(
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     for p in pictures:
         replace_file(folder / "figures" / p.file, p.light)
-    replace_file(folder / "report.html", page.encode("utf-8"))
+    replace_file(folder / "report.html", page.encode("utf-8", "backslashreplace"))
     return folder / "report.html"
 
 

@@ -347,12 +347,13 @@ def _options(plan: Arms, arm: str, seed: int, model: Model) -> str:
 
 def not_narrower(new: Sequence[Record], old: Sequence[Record]) -> list[Record]:
     """Those of the new differences that stand for at least as many seeds as what is recorded already."""
+    known = {r.key: seeds_of(r) for r in old if r.seed == ALL}
+    return [r for r in new if len(seeds_of(r)) >= len(known.get(r.key, ()))]
 
-    def seeds(record: Record) -> set[str]:
-        return set(record.command.partition("--seeds ")[2].split())
 
-    known = {r.key: seeds(r) for r in old if r.seed == ALL}
-    return [r for r in new if len(seeds(r)) >= len(known.get(r.key, ()))]
+def seeds_of(record: Record) -> set[int]:
+    """The seeds that a record stands for; none where it is over several and its command does not name them."""
+    return set(map(int, record.command.partition("--seeds ")[2].split())) if record.seed == ALL else {record.seed}
 
 
 def total_cost(plan: Arms, arm: str, seed: int, folder: Path, device: str = "auto") -> Measured:

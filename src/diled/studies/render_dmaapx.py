@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from diled.evaluation.audited import Audited
-from diled.studies.dmaapx import arms_of, recorded
-from diled.studies.intervals import COMPARED, firsts, firsts_of, intervals, key_of
+from diled.studies.dmaapx import arms_of, recorded, seeds_of
+from diled.studies.intervals import ALL, COMPARED, firsts, firsts_of, intervals, key_of
 from diled.studies.paper_dmaapx import DATA, EPOCHS, PAPER, PLOTTED, SAID
-from diled.studies.records import read
+from diled.studies.records import Record, read
 from diled.studies.render import markdown
 
 __all__ = ["beside_the_paper", "cell", "named", "ratios", "table"]
@@ -107,7 +107,7 @@ def table(path: Path, study: str, scale: str) -> str:
         }
         for first in set().union(*map(firsts_of, values.values()))
     }
-    return _table(study, scale, values) + _all_differences(between, arms_of(study, scale).first)
+    return _table(study, scale, values) + _all_differences(between, arms_of(study, scale).first) + _other_seeds(found)
 
 
 def ratios(path: Path) -> str:
@@ -223,6 +223,29 @@ def _differences(between: Mapping[str, Mapping[str, Sequence[float]]], first: st
         "intervals: bootstrap over examples, the same for both where they share them, and over seeds where there are several."
     )
     return f"\n\n{said}\n\n" + markdown(["trained on", *columns.values()], rows)
+
+
+def _other_seeds(found: Mapping[str, Mapping[str, Sequence[Record]]]) -> str:
+    """Of which seeds differences are, where these are not all that the arm's row in the table is of; else nothing."""
+    other: dict[tuple[int, ...], list[str]] = {}
+    compared = 0
+    for system in sorted(found, key=_place):
+        records = [record for some in found[system].values() for record in some]
+        shown = {record.seed for record in records if record.seed != ALL}
+        seeds = {seed for record in records if record.seed == ALL for seed in seeds_of(record)}
+        compared += bool(seeds)
+        if seeds and seeds != shown:
+            other.setdefault(tuple(sorted(seeds)), []).append(named(system))
+    return "".join(
+        f"\n\nThe table is of other seeds than these differences, which are of {_seeds(seeds)}"
+        + (f" for {', '.join(names)}." if len(names) < compared else ".")
+        for seeds, names in other.items()
+    )
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    *rest, last = map(str, seeds)
+    return f"seeds {', '.join(rest)} and {last}" if rest else f"seed {last}"
 
 
 def _columns(values: Mapping[str, Mapping[str, object]]) -> dict[str, str]:

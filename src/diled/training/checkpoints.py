@@ -82,7 +82,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     Raises:
         TrainingError: another one does.
     """
-    if fcntl is None:
+    if fcntl is None or not os.access(folder, os.R_OK):
         yield
         return
     place = os.open(folder, os.O_RDONLY)

@@ -117,10 +117,13 @@ def _terms(density: Density, x: Tensor) -> dict[str, Tensor]:
 
 
 class _Parts:
-    """Parts in model space, made anew each time they are gone through, since all together may be large."""
+    """Parts in model space, made anew each time they are gone through, since all together may be large; with the same draws."""
 
     def __init__(self, pieces: Sequence[Tensor], space: Callable[[Tensor], Tensor]) -> None:
         self.pieces, self.space = pieces, space
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(self.space, self.pieces)
+        for k, piece in enumerate(self.pieces):
+            with seeded(1, k):
+                part = self.space(piece)
+            yield part

@@ -8,7 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from diled.verbs.types import Device, Run
+from diled.verbs.types import Device, Run, check_named
 
 if TYPE_CHECKING:
     from diled.data import Data
@@ -231,6 +231,7 @@ def compare(
     """
     from diled.arguments import at_least_one, check_seed, data_of, is_run, model_of, tell_other_test
     from diled.errors import ConfigError
+    from diled.model import Model
     from diled.reporting import READING, compare_models
     from diled.runs import new_folder
     from diled.session import check_same_data
@@ -240,6 +241,9 @@ def compare(
     check_seed(seed)
     if not sources:
         raise ConfigError("Name runs to compare, or a data set to train on.")
+    for source in sources:
+        if not isinstance(source, Model):
+            check_named(source)
     trained: dict[str, tuple[Model, Path | None]] = {}
     if len(sources) == 1 and not is_run(sources[0]):
         source = str(sources[0])

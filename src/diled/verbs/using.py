@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from diled.progress import watched
-from diled.verbs.types import Device, Run
+from diled.verbs.types import Device, Run, check_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,16 +61,12 @@ def train(
     Raises:
         DiledError: bad data, settings or a stopped training; the message says what to do.
     """
-    from diled.errors import DataError
     from diled.runs import resolve
     from diled.session import Session
     from diled.session import resume as resumed
 
-    if data is not None and not isinstance(data, str | Path):
-        raise DataError(
-            f"Training is on a file, a folder or a named set, not on a {type(data).__name__}: save it, an array as .npy and "
-            "texts one a line as .txt, or use diled.DiledTransformer."
-        )
+    if data is not None:
+        check_named(data)
     if resume is not None:
         names = ("data", "model", "out", "config", "minutes", "seed", "init_from", "freeze")
         values = (data, model, out, config, minutes, seed, init_from, freeze)
