@@ -30,7 +30,7 @@ from diled.studies.render_dmaapx import table as beside_the_paper
 from diled.studies.render_images import images, latent_scale
 from diled.studies.render_proteins import against, designs, proteins, smoothness
 from diled.studies.render_targets import targets
-from diled.studies.render_texts import edit_curves, edited, texts, texts_beside_the_paper
+from diled.studies.render_texts import SHORT, edit_curves, edited, texts, texts_beside_the_paper
 
 DOCS = Path(__file__).parent
 SOURCE = DOCS.parent / "src" / "diled"
@@ -290,17 +290,22 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     },
     "text.md": {
         "text": lambda: table(["option", "default", "meaning"], options(TextConfig, "preprocess.text")),
-        "yelp": partial(of_sequences, "yelp", texts),
-        "text-hold": partial(of_sequences, "text-hold", texts),
+        "yelp": partial(of_sequences, "yelp", partial(texts, metrics=SHORT)),
+        "text-hold": partial(of_sequences, "text-hold", partial(texts, metrics=SHORT)),
         "dmaapx-yelp-mini": partial(dmaapx, "dmaapx-yelp", "mini"),
-        "yelp-edits": partial(of_sequences, "yelp", edited),
+        "yelp-edits": partial(of_sequences, "yelp", partial(edited, variants=False)),
         "yelp-picture": lambda: pictured_edits(RESULTS / "yelp.json", DOCS / "images"),
         "yelp-gpu": partial(of_sequences, "yelp-gpu", texts),
         "yelp-gpu-paper": partial(of_sequences, "yelp-gpu", texts_beside_the_paper),
         "yelp-paper": partial(of_sequences, "yelp", texts_beside_the_paper),
         "texts-speed": partial(with_ratios, "texts-speed"),
     },
-    "text-curves.md": {"yelp-curves": partial(of_sequences, "yelp", edit_curves)},
+    "text-figures.md": {
+        "yelp-all": partial(of_sequences, "yelp", texts),
+        "text-hold-all": partial(of_sequences, "text-hold", texts),
+        "yelp-all-edits": partial(of_sequences, "yelp", edited),
+        "yelp-curves": partial(of_sequences, "yelp", edit_curves),
+    },
     "objectives.md": {"latent-scale": partial(measured, "latent-scale")},
     "results.md": {
         **{study: partial(measured, study) for study in STUDIES},

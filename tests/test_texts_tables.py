@@ -43,6 +43,11 @@ def test_tables_of_edits_choose_by_validation_and_count_in_percent(tmp_path: Pat
     table = render_texts.edited(tmp_path / "r.json")
     assert f"| {title('diled')} | sst2+tense | ode | 0.500 |  | 0.600 |" in table
     assert "| *rewritten by people* | sentiment |  | 0.713 |" in table
+    variant = title("beta_vae/cyclic")
+    assert variant in table
+    assert variant not in render_texts.edited(tmp_path / "r.json", variants=False), "a short table is of the defaults"
+    heading = render_texts.texts(tmp_path / "r.json", metrics=["cpu_seconds", "bleu"]).splitlines()[0]
+    assert heading == "| system | seeds | CPU s | BLEU |"
     assert "2: 0.50, 44" in render_texts.edit_curves(tmp_path / "r.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from diled.studies.render import by_family, markdown, seconds, title
 from diled.studies.render_proteins import cell, seeds_of
 
 __all__ = [
+    "SHORT",
     "TASKS",
     "WAYS",
     "Curve",
@@ -50,6 +52,9 @@ MODELS = {
     "cpu_seconds": ("CPU s", 0),
 }
 """Metric -> heading and decimals. `per word` is the perplexity of the bound; `samples`, `reverse` and `way` are others."""
+SHORT = ("bleu", "exact_match", "bound_nats", "rate_nats", "distortion_nats", "sample_perplexity", "mauve", "distinct_2",
+         "unique", "interpolation_perplexity", "interpolation_mauve", "cpu_seconds")  # fmt: skip
+"""Metrics of the short table."""
 FLOORS = {m: f"{m}/floor" for m in ("sample_perplexity", "sample_perplexity/ngram", "reverse_perplexity", "mauve", "self_bleu",
                                     "distinct_2", "unique", "copied", "interpolation_perplexity",
                                     "interpolation_mauve")}  # fmt: skip
@@ -87,28 +92,34 @@ KEPT = 40.0
 """BLEU to the source from which the content of a sentence is taken as kept."""
 
 
-def texts(path: Path) -> str:
-    """What each model reaches; a sentence where nothing is recorded."""
+def texts(path: Path, metrics: Sequence[str] = tuple(MODELS)) -> str:
+    """What each model reaches in each of the metrics; a sentence where nothing is recorded."""
     of = trained(path)
     if not of:
         return NOTHING
+    columns = {metric: MODELS[metric] for metric in metrics}
     everything = [r for records in of.values() for r in records]
     lines = [
         [
             title(s),
             seeds_of(r),
-            *(seconds(s, everything, "") if m == "cpu_seconds" else cell(r, m, d) for m, (_, d) in MODELS.items()),
+            *(seconds(s, everything, "") if m == "cpu_seconds" else cell(r, m, d) for m, (_, d) in columns.items()),
         ]
         for s, r in of.items()
     ]
-    lines.append(["*real text*", "", *(cell(everything, FLOORS.get(m, ""), d) for m, (_, d) in MODELS.items())])
-    return markdown(["system", "seeds", *(heading for heading, _ in MODELS.values())], lines)
+    lines.append(["*real text*", "", *(cell(everything, FLOORS.get(m, ""), d) for m, (_, d) in columns.items())])
+    return markdown(["system", "seeds", *(heading for heading, _ in columns.values())], lines)
 
 
-def edited(path: Path) -> str:
-    """Edits of each model: each task by each way, at the strength that validation sentences chose; people's below."""
+def edited(path: Path, variants: bool = True) -> str:
+    """Edits of each model: each task by each way, at the strength that validation sentences chose; people's below.
+
+    Without `variants` only of the systems as they are by default.
+    """
     of, lines = trained(path), []
     for system, records in of.items():
+        if "/" in system and not variants:
+            continue
         lines += [
             [title(system), t, way, *found] for t in TASKS for way in WAYS if any(found := _edit(records, t, way))
         ]
