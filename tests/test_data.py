@@ -25,7 +25,7 @@ from diled.data.cache import cached, file_key
 from diled.data.images import ImageItem, decode, header
 from diled.data.pixels import as_channels, as_depth, fit
 from diled.data.splits import hashed, seen
-from diled.errors import DataError
+from diled.errors import DataError, NoColumn
 
 RNG = np.random.default_rng(7)
 
@@ -519,6 +519,14 @@ def test_parquet_of_plain_bytes_and_another_column(tmp_path):
     pq.write_table(pa.table({"picture": [encoded(v) for v in values]}), tmp_path / "a.parquet")
     data = open_data(tmp_path / "a.parquet", PreprocessConfig(image_column="picture"))
     np.testing.assert_array_equal(everything(data)["7"], values[7][None])
+
+
+def test_a_column_of_images_is_a_choice_for_parquet_alone(tmp_path):
+    folder_of(pixels(10, 4, 5), tmp_path / "pictures")
+    with pytest.raises(NoColumn, match=r"image_column names the column of Parquet files.*pictures is no such file"):
+        open_data(tmp_path / "pictures", PreprocessConfig(image_column="picture"))
+    with pytest.raises(NoColumn, match="the array is no such file"):
+        open_data(pixels(10, 4, 5), PreprocessConfig(image_column="picture"))
 
 
 @pytest.mark.parametrize("form", ["set-{}-{}.parquet", "data/{}-{}.parquet", "{}/part-{}.parquet"])

@@ -745,6 +745,7 @@ def test_samples_are_read_as_the_data_that_are_named(tmp_path):
         ({"steps": 3}, "leave out steps"),
         ({"seed": 1, "draw": True}, "leave out draw, seed"),
         ({"dtype": "bf16"}, "leave out dtype"),
+        ({"device": "cpu"}, "leave out device"),
         ({"shard_size": 10}, "leave out shard_size"),
         ({"n": 13}, "holds 12 samples, not 13"),
         ({"out": "elsewhere"}, "leave out --out"),

@@ -224,6 +224,8 @@ def test_of_proteins_test_sequences_are_left_out_and_counted(monkeypatch):
         (["--training.augment_values.border", "zeros"], "'augment_values.border' has no effect"),
         (["--training.augment_values.hue", 9], "hue means nothing for images of 1 channel"),
         (["--model.network.kind", "residual", "--model.network.dropout", 0.1], "'dropout' has no effect"),
+        (["--preprocess.size_policy", "pad"], "'size_policy' has no effect without 'size'"),
+        (["--preprocess.image_column", "picture"], "digits is no such file: leave it out"),
     ],
 )
 def test_options_without_effect_are_refused(options, words, tmp_path, capsys):

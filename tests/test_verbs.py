@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tiny import diled, train, train_any, weights
 
 import diled as package
+from diled.arguments import data_of
 from diled.config import DataSpec
 from diled.data import open_data
 from diled.errors import ConfigError, DataError
@@ -112,6 +114,8 @@ def test_a_loaded_model_is_used_where_it_is(run):
     assert len(package.sample(model, 2, device="cpu")) == 2
     with pytest.raises(ConfigError, match="The model is on cpu, not on cuda: load it with device='cuda'"):
         package.sample(model, 2, device="cuda")
+    with pytest.raises(ConfigError, match="The model is on cpu, not on cuda"):
+        package.synthesize(model, n=2, out=run.parent / "elsewhere", device="cuda")
 
 
 @pytest.mark.parametrize("data", [np.zeros((9, 4)), ["a text", "another"]], ids=["array", "list"])
@@ -213,6 +217,27 @@ def test_encode_npy_and_parquet(run, arrays, tmp_path, capsys):
     assert np.array_equal(np.array(table["code"], np.float32), codes)
     assert np.array_equal(package.encode(run, arrays / "some.npy"), codes)
     assert not np.array_equal(package.encode(run, arrays / "some.npy", sample=True), codes)
+
+
+def test_a_model_of_a_named_column_reads_data_without_it(tmp_path):
+    """Other Parquet files, and folders of images: `--data` of a model need not be stored as its training data are."""
+    values = np.random.default_rng(0).integers(0, 256, (40, 4, 5), np.uint8)
+    (tmp_path / "folder").mkdir()
+    encoded = []
+    for i, picture in enumerate(values):
+        Image.fromarray(picture).save(tmp_path / "folder" / f"{i:02d}.png")
+        encoded.append((tmp_path / "folder" / f"{i:02d}.png").read_bytes())
+    for column in ("picture", "image", "other"):
+        pq.write_table(pa.table({column: encoded}), tmp_path / f"{column}.parquet")
+    settings = {"preprocess.image_column": "picture", "training.steps": 2}
+    model = package.train(
+        tmp_path / "picture.parquet", model="vae", out=tmp_path / "run", settings=settings, report=False
+    )
+    for source in (None, tmp_path / "folder", tmp_path / "image.parquet"):
+        assert len(data_of(tmp_path / "run", source, model).train) == 32
+    with pytest.raises(DataError, match="has no column 'image'"):
+        data_of(tmp_path / "run", tmp_path / "other.parquet", model)
+    assert len(data_of(tmp_path / "run", tmp_path / "other.parquet", model, column="other").train) == 32
 
 
 def test_encode_a_known_data_set(run, digits, tmp_path):

@@ -161,6 +161,9 @@ def data_of(
             for sequence in (own,) if str(source) == named else (own, with_column, bare):
                 way = ways[0].model_copy(update={"sequence": sequence})
                 ways += [way] if way not in ways else []
+        elif str(source) != named:
+            way = ways[0].model_copy(update={"image_column": PreprocessConfig().image_column})
+            ways += [way] if way not in ways else []
     if changes:
         ways = [validated(PreprocessConfig, merged(way.model_dump(), dict(changes)), "preprocess") for way in ways]
     if column is not None and data is not None and may_be_table(data):

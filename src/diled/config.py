@@ -244,6 +244,12 @@ class PreprocessConfig(Config):
             raise ValueError("a height and a width of at least 1 are needed")
         return size
 
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> PreprocessConfig:
+        if self.size is None and self.size_policy != type(self).model_fields["size_policy"].default:
+            raise ValueError("'size_policy' has no effect without 'size', the height and width of the images")
+        return self
+
 
 class PoolConfig(Config):
     """What is trained on in place of, or beside, the real training examples; validation and test data stay the real ones.

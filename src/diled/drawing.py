@@ -24,12 +24,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from diled.api import computed_in
+from diled.arguments import model_of
 from diled.config import DataSpec
 from diled.data import from_model
 from diled.draws import BLOCK, seed_from
 from diled.errors import ConfigError, ModelError, did_you_mean
 from diled.hub import SOURCE, fetched, on_hub
-from diled.model import Model, choose_device, load
+from diled.model import Model, choose_device
 from diled.models.sampling import BATCH, described, sample_batches, takes_mean
 
 __all__ = ["Dtype", "Source", "is_pipeline", "source_of"]
@@ -143,7 +144,7 @@ def _run(
     source: str | Path | Model, steps: int | None, sampler: str | None, draw: bool, dtype: Dtype, device: str
 ) -> Source:
     """One of our runs, or a model in memory, where it is."""
-    model = source if isinstance(source, Model) else load(source, device=device)
+    model = model_of(source, device)
     density = model.density
     values = None if model.config is None else model.config.model_dump(mode="json")
     settings = {

@@ -102,9 +102,8 @@ def synthesize(
         dtype: of the networks; bf16 runs them under autocast, on a device that has instructions for it.
         shard_size: samples in a file.
         shard: i/n, 0 <= i < n: draw every n-th shard from shard i on; beside it, torchrun divides by itself.
-        batch: samples that are computed at once, a multiple of 64; default: 2,048 on a GPU; on a processor 64 where there
-            are convolutions, else 512.
-        device: where to compute.
+        batch: samples computed at once, a multiple of 64; default: 2,048 on a GPU, else 512, or 64 with convolutions.
+        device: where to compute; a model in memory is computed where it is.
         verify: check every byte of the shards that are finished, not only their size and number of rows.
         probe: measure the quality of the first shard.
         progress: show a bar.
@@ -121,6 +120,7 @@ def synthesize(
     if not isinstance(source, Model) and _is_folder_of_samples(Path(source)):
         given = {"steps": steps, "sampler": sampler, "draw": draw, "seed": seed, "shard": shard, "batch": batch}
         given |= {"dtype": dtype != "fp32", "verify": verify, "shard_size": shard_size != SHARD_SIZE}
+        given |= {"device": device != "auto"}
         return _index(existing(source), n, out, data, [key for key, value in given.items() if value], probe, say)
     if n is None or out is None:
         raise ConfigError(f"Say {'how many samples to draw: --n' if n is None else 'where to put the samples: --out'}.")

@@ -55,8 +55,10 @@ def read_parquet(path: Path, image_column: str = "image") -> Found:
     """
     if path.is_file():
         part, classes, notes = parquet_part([path], image_column)
-        return _arranged(Found(path.name, "image", {"all": part}, notes, classes, full_scale=True), [path])
-    found = Found(path.resolve().name, "image", {}, full_scale=True)
+        return _arranged(
+            Found(path.name, "image", {"all": part}, notes, classes, full_scale=True, tabular=True), [path]
+        )
+    found = Found(path.resolve().name, "image", {}, full_scale=True, tabular=True)
     groups, found.notes = by_split(path, parquet_files(path))
     declared: dict[str, dict[str, list[str]]] = {}
     for split, files in groups.items():

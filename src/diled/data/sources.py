@@ -19,7 +19,7 @@ from diled.data.parquet import parquet_files, read_parquet
 from diled.data.sequence_sources import SEQUENCES, are_sequences, is_sequence_file, read_sequences, sequences_below
 from diled.data.splits import Found, Part
 from diled.data.text import load_tokenizer
-from diled.errors import DataError, did_you_mean
+from diled.errors import DataError, NoColumn, did_you_mean
 
 __all__ = ["check_file", "existing", "find", "is_array", "is_image_folder"]
 
@@ -38,9 +38,15 @@ def find(source: Any, preprocess: PreprocessConfig) -> Found:
     """What `source` holds, not decoded and not divided. A known name goes before a folder of the same name.
 
     Raises:
-        DataError: nothing there, or nothing that can be read.
+        NoColumn: a column of images is named, and the examples are in no Parquet file.
+        DataError: nothing there, nothing that can be read, or an option is for other data than these.
     """
     found = _find(source, preprocess)
+    if _differs(preprocess, "image_column") and not found.tabular:
+        raise NoColumn(
+            f"--preprocess.image_column names the column of Parquet files that holds images, and {found.name} is no such file: "
+            "leave it out."
+        )
     if found.kind == "text" and found.stated is not None and preprocess.text != TextConfig():
         given = preprocess.text.tokenizer
         if given is None or load_tokenizer(given) != found.stated.tokenizer:

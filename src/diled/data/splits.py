@@ -149,6 +149,7 @@ class Found:
         full_scale: whether integers use the whole range of their type by convention, as image files do.
         validation_count: the customary number of validation examples of a named set, None elsewhere.
         stated: what the source says its values are, scale and levels included; None: they are looked at.
+        tabular: whether the examples are a column of Parquet files, which `preprocess.image_column` names.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Found:
     full_scale: bool = False
     validation_count: int | None = None
     stated: DataSpec | None = None
+    tabular: bool = False
 
 
 def divide(found: Found, preprocess: PreprocessConfig, seed: int = 0) -> tuple[dict[str, Part], list[str]]:
