@@ -140,9 +140,8 @@ def _run(verb: str, argv: list[str]) -> int:
     function = getattr(verbs, verb)
     name, argv = _model_name(argv) if verb == "train" else (None, argv)
     if verb == "train":
-        argv = [
-            word.removeprefix("--data=") for word in argv if word != "--data"
-        ]  # its one positional goes by name as well
+        # Its one positional goes by name as well.
+        argv = [word.removeprefix("--data=") for word in argv if word != "--data"]
     parser = _parser(verb, function, name or _name_in_file(argv) or "diled")
     given = vars(parser.parse_intermixed_args(argv))
     settings = {key: given.pop(key) for key in list(given) if "." in key}

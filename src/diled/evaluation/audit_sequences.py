@@ -121,9 +121,8 @@ def label_smoothness(codes: np.ndarray, y: np.ndarray, neighbours: int = NEIGHBO
     from sklearn.neighbors import NearestNeighbors
 
     scaled = codes / (codes.std(0) + 1e-8)
-    near = (
-        NearestNeighbors(n_neighbors=neighbours).fit(scaled).kneighbors(return_distance=False)
-    )  # of others than itself
+    # Without rows of its own, `kneighbors` leaves each point out of its neighbours.
+    near = NearestNeighbors(n_neighbors=neighbours).fit(scaled).kneighbors(return_distance=False)
     each = 1 - ((y[:, None] - y[near]) ** 2).mean(1) / (2 * y.var() + 1e-12)
     return averaged(each, f"{neighbours} nearest neighbours")
 

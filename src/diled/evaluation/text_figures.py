@@ -202,9 +202,8 @@ def interpolation_figures(
     note = f"{n:,} against {n:,} real texts"
     found |= _mauve(real, {"interpolation_mauve": (some, note)}, judge, seed)
     other = [reference_texts[i] for i in rng.permutation(len(reference_texts))]
-    size = min(
-        n, len(other) // 2
-    )  # MAUVE falls as its sets get smaller: as many as above where there are twice as many
+    # MAUVE falls as its sets get smaller: as many as above where there are twice as many.
+    size = min(n, len(other) // 2)
     ours, theirs = other[:size], other[size : 2 * size]
     said = f"{size:,} real texts against {size:,} others"
     found |= _mauve(ours, {"interpolation_mauve/floor": (theirs, said)}, judge, seed)

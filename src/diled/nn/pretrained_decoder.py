@@ -75,9 +75,8 @@ class PretrainedDecoder(Borrowing, Writer):
         takes = inspect.signature(model.forward).parameters
         if "position_ids" not in takes or model.get_output_embeddings() is None:  # type: ignore[operator]
             raise ValueError("it takes no positions, or has no head over its tokens")
-        self.cache_name = (
-            "cache" if "cache" in takes else "past_key_values"
-        )  # as earlier versions of transformers call it
+        # `past_key_values` is what earlier versions of transformers call it.
+        self.cache_name = "cache" if "cache" in takes else "past_key_values"
         width = model.get_input_embeddings().embedding_dim  # type: ignore[operator]
         tokens = [end, *range(symbols - 1), start]
         self.register_buffer("tokens", torch.tensor(tokens), persistent=False)
