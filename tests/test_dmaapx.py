@@ -527,7 +527,7 @@ def test_calibration_takes_a_run_of_these_settings_only(tmp_path: Path, monkeypa
         "preprocess.binarize": "none",
         "model.network.width": 8,
     }
-    base |= {"preprocess.size_policy": "exact", "model.likelihood": "gaussian"}
+    base |= {"preprocess.size_policy": "crop", "model.likelihood": "gaussian"}
     tiny = replace(plan, base=base, effort=replace(plan.effort, bounded=20, samples=2))
     monkeypatch.setattr(calibration, "arms_of", lambda study, scale: tiny)
     monkeypatch.setattr(calibration, "refuse_uncommitted", lambda: None)
